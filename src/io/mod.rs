@@ -1,0 +1,143 @@
+//! The seam to the machine: traits [`Disk`], [`File`], [`Clock`], and the memory they share.
+//!
+//! Two implementations each: [`thread`] and [`glommio`] are the real machine; the simulator's lie on
+//! purpose. Whatever awaits here may wait; whatever decides lives elsewhere.
+
+use std::{future::Future, io, ops::Deref, sync::Arc, time::Duration};
+
+mod buf;
+
+pub use buf::AlignedBuf;
+
+/// Bytes in the unit of O_DIRECT I/O. Offsets and lengths of writes are multiples of it.
+pub const BLOCK_BYTES: usize = 4096;
+
+/// A directory tree on a machine's disk. Names are relative paths with `/`; directories that a
+/// name needs are created by [`Disk::create`].
+pub trait Disk: Clone + 'static {
+    /// An open file.
+    type File: File;
+
+    /// Opens an existing file for reading and writing.
+    ///
+    /// # Errors
+    /// `NotFound` where there is none; otherwise what the machine says, naming the file.
+    fn open(&self, name: &str) -> impl Future<Output = io::Result<Self::File>>;
+
+    /// Creates a file of `len` bytes, all zero and all written (not a hole, not merely allocated:
+    /// decision 7). The file is durable after [`File::sync`] and [`Disk::sync_dir`].
+    ///
+    /// # Errors
+    /// `AlreadyExists` where there is one; `StorageFull` when the disk is.
+    fn create(&self, name: &str, len: u64) -> impl Future<Output = io::Result<Self::File>>;
+
+    /// Names of the files directly in `dir`, sorted, without the directory; empty if there is none.
+    ///
+    /// # Errors
+    /// What the machine says, naming the directory.
+    fn list(&self, dir: &str) -> impl Future<Output = io::Result<Vec<String>>>;
+
+    /// Removes a file. Durable after [`Disk::sync_dir`]. Maps of it stay readable.
+    ///
+    /// # Errors
+    /// What the machine says, naming the file.
+    fn remove(&self, name: &str) -> impl Future<Output = io::Result<()>>;
+
+    /// Makes creations and removals in `dir` durable.
+    ///
+    /// # Errors
+    /// What the machine says. After an error nothing is known to be durable: the caller aborts.
+    fn sync_dir(&self, dir: &str) -> impl Future<Output = io::Result<()>>;
+}
+
+/// An open file. Futures own what they need, so several may be in flight; each is run to its end
+/// by whoever made it and never dropped halfway.
+pub trait File: Clone + 'static {
+    /// Bytes in the file.
+    ///
+    /// # Errors
+    /// What the machine says, naming the file.
+    fn len(&self) -> impl Future<Output = io::Result<u64>> + 'static;
+
+    /// Reads exactly `len` bytes at `offset`; both are multiples of [`BLOCK_BYTES`].
+    ///
+    /// # Errors
+    /// `UnexpectedEof` past the end; otherwise what the machine says, naming the file.
+    fn read_at(
+        &self,
+        offset: u64,
+        len: usize,
+    ) -> impl Future<Output = io::Result<AlignedBuf>> + 'static;
+
+    /// Writes the whole buffer at `offset`, both multiples of [`BLOCK_BYTES`]. Not durable yet.
+    /// A write past the end grows the file.
+    ///
+    /// # Errors
+    /// What the machine says, naming the file and offset; how much was written is then unknown.
+    fn write_at(
+        &self,
+        buf: AlignedBuf,
+        offset: u64,
+    ) -> impl Future<Output = io::Result<()>> + 'static;
+
+    /// Everything written to this file before this call survives a power cut once this is `Ok`.
+    ///
+    /// # Errors
+    /// After an error nothing is known to be durable: the caller aborts, it never retries.
+    fn sync(&self) -> impl Future<Output = io::Result<()>> + 'static;
+
+    /// [`File::write_at`] and [`File::sync`] in one hand-over. Calls on one file take effect in the
+    /// order they were made, so the next may be made before the last has finished.
+    ///
+    /// # Errors
+    /// As those two.
+    fn write_sync_at(
+        &self,
+        buf: AlignedBuf,
+        offset: u64,
+    ) -> impl Future<Output = io::Result<()>> + 'static;
+
+    /// Maps the first `len` bytes for reading, every page already in memory. The bytes must be
+    /// durable and never change again.
+    ///
+    /// # Errors
+    /// What the machine says, naming the file.
+    fn map(&self, len: u64) -> impl Future<Output = io::Result<Mapping>> + 'static;
+}
+
+/// Time, as the member sees it.
+pub trait Clock: Clone + 'static {
+    /// Time since some fixed moment; never goes back.
+    fn now(&self) -> Duration;
+
+    /// Nanoseconds since the Unix epoch, by the wall clock: for log lines and new ids only.
+    fn wall_nanos(&self) -> u64;
+
+    /// Returns once [`Clock::now`] is at least `until`.
+    fn sleep_until(&self, until: Duration) -> impl Future<Output = ()> + 'static;
+}
+
+/// Bytes of a file that never change again, readable from every core. Cheap to clone; the bytes
+/// stay until the last clone goes, even when the file was removed.
+#[derive(Clone)]
+pub struct Mapping(Arc<dyn AsRef<[u8]> + Send + Sync>);
+
+impl Mapping {
+    /// Wraps whatever holds the bytes.
+    pub fn new(bytes: impl AsRef<[u8]> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(bytes))
+    }
+}
+
+impl Deref for Mapping {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        (*self.0).as_ref()
+    }
+}
+
+impl std::fmt::Debug for Mapping {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Mapping({} bytes)", self.len())
+    }
+}
