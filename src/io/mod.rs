@@ -6,6 +6,8 @@
 use std::{future::Future, io, ops::Deref, sync::Arc, time::Duration};
 
 mod buf;
+pub mod glommio;
+pub mod thread;
 
 pub use buf::AlignedBuf;
 
