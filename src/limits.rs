@@ -30,3 +30,68 @@ pub const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
 pub const COMMITTED_BYTES_PER_READY_MAX: u64 = 4 << 20;
 /// Applied entries kept in memory for members that lag, bytes.
 pub const RAFT_WINDOW_BYTES_MAX: usize = 64 << 20;
+
+// ── process: the node ───────────────────────────────────────────────────────────────────────────
+
+/// Requests packed into one raft entry, bytes: one entry is one frame's worth.
+pub const ENTRY_BYTES_MAX: usize = 1 << 20;
+/// Requests that wait to be proposed, bytes; past it a shard is told "too many requests".
+pub const PACKED_BYTES_MAX: usize = 64 << 20;
+/// Events a turn takes in before it flushes, so that replies are never far behind requests.
+pub const EVENTS_PER_TURN_MAX: usize = 4_096;
+/// Records that physical compaction looks at in one turn: about a tenth of a millisecond.
+pub const SWEEP_RECORDS_PER_TURN: usize = 1_000;
+/// Appends on their way to the disk at once: one being written while the next is ready to go.
+/// Deeper only makes frames smaller.
+pub const APPENDS_IN_FLIGHT_MAX: usize = 2;
+/// Heartbeats after which an unanswered ReadIndex round is asked again (etcd: 500 ms).
+pub const READ_INDEX_RETRY_TICKS: u32 = 5;
+
+// ── process: checkpoints ────────────────────────────────────────────────────────────────────────
+
+/// A change is in a checkpoint after this long at the latest.
+pub const CHECKPOINT_INTERVAL: std::time::Duration = std::time::Duration::from_secs(60);
+/// Log written since the last checkpoint, bytes, past which one is due: what a start must replay.
+pub const CHECKPOINT_LOG_BYTES_MAX: u64 = 256 << 20;
+/// Records that are not in a sealed file yet, bytes, past which a checkpoint is due: memory.
+pub const UNSEALED_BYTES_MAX: u64 = 128 << 20;
+
+// ── process: shards ─────────────────────────────────────────────────────────────────────────────
+
+/// Connections a shard serves at once; one more is closed at once. Twice the ten thousand idle
+/// ones that a misbehaving fleet leaves behind.
+pub const CONNECTIONS_PER_SHARD_MAX: usize = 20_000;
+/// Time a client has to say which protocol it speaks.
+pub const FIRST_BYTES_WAIT: std::time::Duration = std::time::Duration::from_secs(30);
+/// Connections the kernel keeps for us until they are accepted.
+pub const LISTEN_BACKLOG: i32 = 4_096;
+/// Pause after an accept that failed, mostly for lack of descriptors.
+pub const ACCEPT_RETRY: std::time::Duration = std::time::Duration::from_millis(50);
+/// Sockets dealt to a shard that it has not taken yet.
+pub const ACCEPTED_RING_SOCKETS_MAX: usize = 4_096;
+/// Replies gathered on a connection before they are sent, bytes: one large send.
+pub const SEND_BUFFER_BYTES: usize = 32 << 10;
+/// HTTP/2 window of one stream, bytes: a request of the default size fits without a round trip.
+pub const HTTP2_STREAM_WINDOW_BYTES: u32 = 2 << 20;
+/// HTTP/2 window of a connection, bytes: what its clients may send ahead.
+pub const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+/// Headers of one request, bytes; gRPC clients send a few hundred.
+pub const HTTP2_HEADER_BYTES_MAX: u32 = 64 << 10;
+/// Requests taken from one connection before others get a turn.
+pub const REQUESTS_PER_POLL_MAX: usize = 256;
+/// Requests of a shard whose bodies have not arrived whole; each holds up to one message.
+pub const UNFINISHED_REQUESTS_PER_SHARD_MAX: usize = 4_096;
+/// How often requests are looked at for having run out of time.
+pub const TIMEOUT_CHECK_INTERVAL: std::time::Duration = std::time::Duration::from_millis(100);
+/// Head of an HTTP/1.1 request, bytes.
+pub const HTTP1_HEAD_BYTES_MAX: usize = 16 << 10;
+/// Headers of an HTTP/1.1 request.
+pub const HTTP1_HEADERS_MAX: usize = 64;
+/// Body of an HTTP/1.1 request, bytes; nothing that is built reads one.
+pub const HTTP1_BODY_BYTES_MAX: usize = 1 << 20;
+
+const _: () = assert!(
+    HTTP2_STREAM_WINDOW_BYTES as usize >= REQUEST_BYTES_MAX + GRPC_OVERHEAD_BYTES - (64 << 10),
+    "a request of the default size needs no second window"
+);
+const _: () = assert!(HTTP2_CONNECTION_WINDOW_BYTES >= HTTP2_STREAM_WINDOW_BYTES);

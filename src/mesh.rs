@@ -123,8 +123,8 @@ impl<T> Inbox<T> {
     }
 }
 
-/// `senders` rings of `capacity` messages into one inbox.
-fn rings<T>(senders: usize, capacity: usize) -> (Vec<Sender<T>>, Inbox<T>) {
+/// `senders` rings of `capacity` messages each, into one inbox.
+pub fn rings<T>(senders: usize, capacity: usize) -> (Vec<Sender<T>>, Inbox<T>) {
     let waker = Arc::new(AtomicWaker::new());
     let (senders, rings) = (0..senders)
         .map(|_| {
