@@ -23,4 +23,5 @@ pub const REQUEST_HEADER_BYTES_MAX: usize = 14;
 /// Key-values in the first part of a streamed range; later parts double or halve (etcd 3.7).
 pub const STREAM_FIRST_KEYS: i64 = 10;
 
-const _: () = assert!(REQUEST_HEADER_BYTES_MAX < GRPC_OVERHEAD_BYTES, "a legal request must arrive");
+const _: () =
+    assert!(REQUEST_HEADER_BYTES_MAX < GRPC_OVERHEAD_BYTES, "a legal request must arrive");
