@@ -130,3 +130,17 @@ const _: () = assert!(
 const _: () = assert!(WAL_SEGMENT_BYTES <= WAL_SEGMENT_BYTES_MAX, "the default is legal");
 const _: () = assert!(WAL_SEGMENT_BYTES_MAX <= u32::MAX as u64, "lengths in a frame are u32");
 const _: () = assert!(WAL_SPARES_MIN <= WAL_SPARES_MAX, "what is kept covers what is needed");
+// ── store: what etcd means ──────────────────────────────────────────────────────────────────────
+
+/// Size at which writes are refused, default: `--quota-backend-bytes` 0 means this (etcd: 2 GiB).
+pub const QUOTA_BYTES_DEFAULT: u64 = 2 * 1024 * 1024 * 1024;
+/// What a key costs beside its bytes when room is estimated (etcd `storage/quota.go`).
+pub const QUOTA_KEY_BYTES: usize = 256;
+/// Most bytes of a request's header in the log: two bytes of key, a length, a byte of key and a
+/// ten-byte number. Counted whole against [`REQUEST_BYTES_MAX`].
+pub const REQUEST_HEADER_BYTES_MAX: usize = 14;
+/// Key-values in the first part of a streamed range; later parts double or halve (etcd 3.7).
+pub const STREAM_FIRST_KEYS: i64 = 10;
+
+const _: () =
+    assert!(REQUEST_HEADER_BYTES_MAX < GRPC_OVERHEAD_BYTES, "a legal request must arrive");
