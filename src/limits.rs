@@ -35,3 +35,15 @@ const _: () = assert!(REQUEST_BYTES_MAX * 2 < SEGMENT_BYTES, "a record fits many
 const _: () = assert!(SEGMENTS_MAX * 64 + ROOT_STATE_BYTES_MAX < SEGMENT_BYTES / ROOT_SEGMENT_SHARE);
 const _: () = assert!(CHECKPOINT_CHUNK_BYTES.is_multiple_of(crate::io::BLOCK_BYTES));
 const _: () = assert!(SEGMENT_BYTES < u32::MAX as usize, "offsets of records are u32");
+// ── tree: pages of the index ────────────────────────────────────────────────────────────────────
+
+/// A page of the index. Half of 4 KiB costs a lookup nothing, and a put copies half as much.
+pub const TREE_PAGE_BYTES: usize = 2048;
+/// Freed pages kept for the next copies: about what ten batches of a hundred puts copy.
+pub const TREE_PAGES_SPARE_MAX: usize = 4096;
+/// Retired pages that one publish may always free: some 50 µs of work, while a batch of one put
+/// retires only a handful. A larger batch may free twice what it retires.
+pub const TREE_PAGES_FREED_PER_PUBLISH_MIN: usize = 512;
+
+const _: () = assert!(TREE_PAGE_BYTES.is_multiple_of(64), "pages are whole cache lines");
+const _: () = assert!(TREE_PAGES_FREED_PER_PUBLISH_MIN <= TREE_PAGES_SPARE_MAX);
