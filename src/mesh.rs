@@ -38,10 +38,12 @@ pub enum ToNode {
         /// Ties the answer to the reads that wait for it; one ticket may stand for many.
         ticket: Ticket,
     },
+    /// This shard is going down and asks nothing any more.
+    Farewell,
 }
 
 /// What the node tells a shard: at most one message a turn.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct ToShard {
     /// The state to read from, from now on; it holds everything that `replies` speak of.
     pub view: Option<Arc<View>>,
@@ -62,8 +64,17 @@ pub enum Reply {
 
 /// The sending end of a ring.
 pub struct Sender<T> {
-    ring: rtrb::Producer<T>,
+    /// `None` only while it is dropped.
+    ring: Option<rtrb::Producer<T>>,
     waker: Arc<AtomicWaker>,
+}
+
+impl<T> Drop for Sender<T> {
+    /// The receiver hears of it, so that it can see [`Inbox::is_closed`].
+    fn drop(&mut self) {
+        self.ring = None;
+        self.waker.wake();
+    }
 }
 
 /// The receiving ends that share one waker: all rings into one place.
@@ -79,14 +90,15 @@ impl<T> Sender<T> {
     /// # Errors
     /// The message itself, when the ring is full.
     pub fn try_send(&mut self, message: T) -> Result<(), T> {
-        self.ring.push(message).map_err(|rtrb::PushError::Full(message)| message)?;
+        let ring = self.ring.as_mut().expect("held until dropped");
+        ring.push(message).map_err(|rtrb::PushError::Full(message)| message)?;
         self.waker.wake();
         Ok(())
     }
 
     /// Whether the other end is gone.
     pub fn is_closed(&self) -> bool {
-        self.ring.is_abandoned()
+        self.ring.as_ref().is_none_or(rtrb::Producer::is_abandoned)
     }
 }
 
@@ -129,7 +141,7 @@ pub fn rings<T>(senders: usize, capacity: usize) -> (Vec<Sender<T>>, Inbox<T>) {
     let (senders, rings) = (0..senders)
         .map(|_| {
             let (producer, consumer) = rtrb::RingBuffer::new(capacity);
-            (Sender { ring: producer, waker: waker.clone() }, consumer)
+            (Sender { ring: Some(producer), waker: waker.clone() }, consumer)
         })
         .unzip();
     (senders, Inbox { rings, waker, next: 0 })

@@ -38,6 +38,7 @@ pub struct Node {
     /// Compactions whose clients wait until the room is free.
     sweeping: apply::Sweeping,
     leadership: Leadership,
+    leaders_seen: u64,
     /// Whether anything a reader could see has changed since the last [`Node::publish`].
     changed: bool,
 }
@@ -62,6 +63,7 @@ impl Node {
             reads: Reads::default(),
             sweeping: apply::Sweeping::default(),
             leadership: Leadership::default(),
+            leaders_seen: 0,
             changed: true,
         }
     }
@@ -123,6 +125,12 @@ impl Node {
         );
         self.leadership = now;
         self.changed = true;
+        self.leaders_seen += u64::from(now.leader.0 != 0);
+    }
+
+    /// Times somebody came to lead, as seen from here.
+    pub fn leaders_seen(&self) -> u64 {
+        self.leaders_seen
     }
 
     /// The state as readers may see it from now on, if it has changed since the last call.
@@ -138,12 +146,10 @@ impl Node {
         Some(self.store.publish(seen))
     }
 
-    /// Starts a checkpoint of everything applied so far.
-    pub fn begin_checkpoint(&mut self, cluster: ClusterId) -> Checkpoint {
-        // The checkpoint is of the newest view; make sure that is the newest state.
+    /// Starts a checkpoint of everything applied so far; `None` while one is running.
+    pub fn begin_checkpoint(&mut self, cluster: ClusterId) -> Option<Checkpoint> {
         let Position { revision, applied, term } = self.store.position();
         let state = self.store.blob();
-        let _same_as_the_next_published = self.store.tree_mut().publish();
         self.store.tree_mut().begin_checkpoint(RootFacts {
             cluster,
             member: self.id,
@@ -168,6 +174,11 @@ impl Node {
     /// The state machine, to look at.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// A checkpoint could not be written for lack of room; the next one does its work.
+    pub fn abandon_checkpoint(&mut self) {
+        self.store.tree_mut().abandon_checkpoint();
     }
 
     /// The last entry applied.

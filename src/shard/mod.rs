@@ -27,7 +27,7 @@ pub use metrics::ShardMeters;
 
 use crate::{
     api::Edge,
-    io::Clock,
+    io::{Clock, glommio::GlommioClock},
     mesh::{Inbox, Reply, Sender, ShardEnd, ToNode, ToShard},
     metrics::NodeMeters,
     store::View,
@@ -36,7 +36,7 @@ use crate::{
 use session::Waiting;
 use std::{
     cell::{Cell, RefCell},
-    future::poll_fn,
+    future::{Future, poll_fn},
     rc::Rc,
     sync::Arc,
     task::Poll,
@@ -71,7 +71,7 @@ pub struct Meters {
 pub struct Shard {
     number: usize,
     setup: Setup,
-    clock: crate::io::glommio::GlommioClock,
+    clock: GlommioClock,
     view: RefCell<Arc<View>>,
     to_node: RefCell<Sender<ToNode>>,
     waiting: RefCell<Tickets<Waiting>>,
@@ -109,7 +109,7 @@ impl Shard {
         let tickets = Tickets::new(setup.edge.member, number, setup.boot_micros);
         let shard = Self {
             number,
-            clock: crate::io::glommio::GlommioClock::new(),
+            clock: GlommioClock::new(),
             view: RefCell::new(view),
             to_node: RefCell::new(to_node),
             waiting: RefCell::new(tickets),
@@ -124,7 +124,7 @@ impl Shard {
     }
 
     /// The newest state this shard has heard of.
-    fn view(&self) -> Arc<View> {
+    pub fn view(&self) -> Arc<View> {
         self.view.borrow().clone()
     }
 
@@ -153,7 +153,7 @@ impl Shard {
     }
 }
 
-/// Takes in what the node says until the node is gone or [`Shard::stop`] is called, and lets
+/// Takes in what the node says until the node is gone or after [`Shard::farewell`], and lets
 /// requests run out of time.
 pub async fn run(shard: Rc<Shard>, mut inbox: Inbox<ToShard>) {
     let every = crate::limits::TIMEOUT_CHECK_INTERVAL;
