@@ -10,9 +10,6 @@
 //! handed, so every rule can be tested as text in, meaning out. The rules are etcd 3.7's
 //! (`etcdmain`, `embed.Config`); the sentences of its errors too, where it has one.
 
-/// Every flag, once.
-pub mod table;
-
 mod argv;
 mod bootstrap;
 mod env;
@@ -24,6 +21,7 @@ mod identity;
 mod judge;
 mod meaning;
 mod settings;
+pub mod table;
 mod url;
 mod value;
 
