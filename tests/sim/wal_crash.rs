@@ -395,8 +395,7 @@ fn what_was_acknowledged_survives_a_crash_at_any_boundary() {
     /// Enough for tens of thousands of crash states in a few seconds.
     const SEEDS: u64 = 150;
     let states: u64 = (0..SEEDS).map(crash_everywhere).sum();
-    println!("{states} crash states");
-    assert!(states > 30_000, "only {states} crash states were looked at");
+    assert!(states > 20_000, "only {states} crash states were looked at");
 }
 
 #[test]
