@@ -116,7 +116,8 @@ pub const CHECKPOINT_CHUNK_BYTES: usize = 256 << 10;
 pub const REWRITE_BYTES_MAX: usize = 2 * SEGMENT_BYTES;
 
 const _: () = assert!(REQUEST_BYTES_MAX * 2 < SEGMENT_BYTES, "a record fits many times");
-const _: () = assert!(SEGMENTS_MAX * 64 + ROOT_STATE_BYTES_MAX < SEGMENT_BYTES / ROOT_SEGMENT_SHARE);
+const _: () =
+    assert!(SEGMENTS_MAX * 64 + ROOT_STATE_BYTES_MAX < SEGMENT_BYTES / ROOT_SEGMENT_SHARE);
 const _: () = assert!(CHECKPOINT_CHUNK_BYTES.is_multiple_of(crate::io::BLOCK_BYTES));
 const _: () = assert!(SEGMENT_BYTES < u32::MAX as usize, "offsets of records are u32");
 // ── tree: pages of the index ────────────────────────────────────────────────────────────────────
