@@ -25,3 +25,39 @@ pub const STREAM_FIRST_KEYS: i64 = 10;
 
 const _: () =
     assert!(REQUEST_HEADER_BYTES_MAX < GRPC_OVERHEAD_BYTES, "a legal request must arrive");
+// ── tree: records and checkpoints ───────────────────────────────────────────────────────────────
+
+/// Bytes of records in a segment: large enough that a thousand hold 64 GiB, small enough that one
+/// is rewritten in well under a second. Fixed when a directory is made.
+pub const SEGMENT_BYTES: usize = 64 << 20;
+/// Segments a superblock can name: 256 GiB of live records.
+pub const SEGMENTS_MAX: usize = 4096;
+/// A superblock slot is this part of a segment: 4 MiB, room for the segment table and for the
+/// store's own state.
+pub const ROOT_SEGMENT_SHARE: usize = 16;
+/// Smallest superblock slot, for directories with tiny segments.
+pub const ROOT_BYTES_MIN: usize = 64 << 10;
+/// What the store may add to a superblock: members, alarms and leases, about 150,000 of them.
+pub const ROOT_STATE_BYTES_MAX: usize = 3 << 20;
+/// One write of a checkpoint. Larger ones gain little and hold up the log's writes longer.
+pub const CHECKPOINT_CHUNK_BYTES: usize = 256 << 10;
+/// Live bytes that one checkpoint copies out of mostly dead segments, so that it ends soon; two
+/// segments at least, so that compaction keeps up with writing.
+pub const REWRITE_BYTES_MAX: usize = 2 * SEGMENT_BYTES;
+
+const _: () = assert!(REQUEST_BYTES_MAX * 2 < SEGMENT_BYTES, "a record fits many times");
+const _: () = assert!(SEGMENTS_MAX * 64 + ROOT_STATE_BYTES_MAX < SEGMENT_BYTES / ROOT_SEGMENT_SHARE);
+const _: () = assert!(CHECKPOINT_CHUNK_BYTES.is_multiple_of(crate::io::BLOCK_BYTES));
+const _: () = assert!(SEGMENT_BYTES < u32::MAX as usize, "offsets of records are u32");
+// ── tree: pages of the index ────────────────────────────────────────────────────────────────────
+
+/// A page of the index. Half of 4 KiB costs a lookup nothing, and a put copies half as much.
+pub const TREE_PAGE_BYTES: usize = 2048;
+/// Freed pages kept for the next copies: about what ten batches of a hundred puts copy.
+pub const TREE_PAGES_SPARE_MAX: usize = 4096;
+/// Retired pages that one publish may always free: some 50 µs of work, while a batch of one put
+/// retires only a handful. A larger batch may free twice what it retires.
+pub const TREE_PAGES_FREED_PER_PUBLISH_MIN: usize = 512;
+
+const _: () = assert!(TREE_PAGE_BYTES.is_multiple_of(64), "pages are whole cache lines");
+const _: () = assert!(TREE_PAGES_FREED_PER_PUBLISH_MIN <= TREE_PAGES_SPARE_MAX);
