@@ -46,7 +46,8 @@ pub const CHECKPOINT_CHUNK_BYTES: usize = 256 << 10;
 pub const REWRITE_BYTES_MAX: usize = 2 * SEGMENT_BYTES;
 
 const _: () = assert!(REQUEST_BYTES_MAX * 2 < SEGMENT_BYTES, "a record fits many times");
-const _: () = assert!(SEGMENTS_MAX * 64 + ROOT_STATE_BYTES_MAX < SEGMENT_BYTES / ROOT_SEGMENT_SHARE);
+const _: () =
+    assert!(SEGMENTS_MAX * 64 + ROOT_STATE_BYTES_MAX < SEGMENT_BYTES / ROOT_SEGMENT_SHARE);
 const _: () = assert!(CHECKPOINT_CHUNK_BYTES.is_multiple_of(crate::io::BLOCK_BYTES));
 const _: () = assert!(SEGMENT_BYTES < u32::MAX as usize, "offsets of records are u32");
 // ── tree: pages of the index ────────────────────────────────────────────────────────────────────
@@ -61,3 +62,26 @@ pub const TREE_PAGES_FREED_PER_PUBLISH_MIN: usize = 512;
 
 const _: () = assert!(TREE_PAGE_BYTES.is_multiple_of(64), "pages are whole cache lines");
 const _: () = assert!(TREE_PAGES_FREED_PER_PUBLISH_MIN <= TREE_PAGES_SPARE_MAX);
+// ── wal: the log on disk ────────────────────────────────────────────────────────────────────────
+
+/// Bytes in one segment of the log. etcd's own figure; large enough that a roll is rare (one in
+/// seconds at full load), small enough to zero-fill and to read whole at start.
+pub const WAL_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+/// Largest segment the format allows: a frame's length is a `u32`, and recovery reads a segment whole.
+pub const WAL_SEGMENT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+/// Frames handed to the disk and not yet durable. A damaged frame is known to have been
+/// acknowledged once a frame this much younger exists, so a small number makes rot provable early;
+/// group commit needs two.
+pub const WAL_FRAMES_IN_FLIGHT_MAX: u64 = 8;
+/// Spare segments that are kept ready, so that an append never waits for zero-filling.
+pub const WAL_SPARES_MIN: usize = 1;
+/// Spare segments that are kept when a trim frees many; the rest give their space back.
+pub const WAL_SPARES_MAX: usize = 4;
+
+const _: () = assert!(
+    (REQUEST_BYTES_MAX + GRPC_OVERHEAD_BYTES) as u64 <= WAL_SEGMENT_BYTES / 2,
+    "the largest request fits one frame with room to spare"
+);
+const _: () = assert!(WAL_SEGMENT_BYTES <= WAL_SEGMENT_BYTES_MAX, "the default is legal");
+const _: () = assert!(WAL_SEGMENT_BYTES_MAX <= u32::MAX as u64, "lengths in a frame are u32");
+const _: () = assert!(WAL_SPARES_MIN <= WAL_SPARES_MAX, "what is kept covers what is needed");

@@ -101,7 +101,14 @@ mod tests {
         let cases = [
             KeyValue { key: b"a", ..KeyValue::default() },
             KeyValue { key: b"a", create: 2, modified: 9, version: 3, value: b"x", lease: -1 },
-            KeyValue { key: &long, create: i64::MAX, modified: i64::MAX, version: 1, value: &long, lease: 7 },
+            KeyValue {
+                key: &long,
+                create: i64::MAX,
+                modified: i64::MAX,
+                version: 1,
+                value: &long,
+                lease: 7,
+            },
         ];
         for kv in cases {
             let mut bytes = Vec::new();
@@ -115,7 +122,8 @@ mod tests {
     #[test]
     fn bytes_are_canonical_protobuf() {
         let mut bytes = Vec::new();
-        let kv = KeyValue { key: b"k", create: 2, modified: 300, version: 1, value: b"vv", lease: 0 };
+        let kv =
+            KeyValue { key: b"k", create: 2, modified: 300, version: 1, value: b"vv", lease: 0 };
         kv.encode(&mut bytes);
         assert_eq!(bytes, b"\x0a\x01k\x10\x02\x18\xac\x02\x20\x01\x2a\x02vv");
     }

@@ -36,9 +36,6 @@ mod sweep;
 mod varint;
 mod view;
 
-#[cfg(test)]
-mod tests;
-
 pub use checkpoint::{Checkpoint, CheckpointDone, format};
 pub use recover::{OpenError, open};
 pub use root::{Root, RootFacts};
@@ -112,7 +109,6 @@ impl KeyRange<'_> {
 
 /// The only writer. It lives on the node's core and does no I/O.
 pub struct Tree {
-    options: Options,
     map: Map,
     shelf: Shelf,
     compacted: Revision,
@@ -135,15 +131,14 @@ impl Tree {
     pub fn new(options: Options) -> Self {
         let tail = Tail::new(0, Seq(0), options.segment_bytes);
         let shelf = Shelf::new(options.segment_bytes, Vec::new(), tail);
-        Self::from_parts(options, Map::new(options.page_bytes), shelf, root::Standing::NEW)
+        Self::from_parts(Map::new(options.page_bytes), shelf, root::Standing::NEW)
     }
 
-    fn from_parts(options: Options, map: Map, shelf: Shelf, standing: root::Standing) -> Self {
+    fn from_parts(map: Map, shelf: Shelf, standing: root::Standing) -> Self {
         let from = Stamp { main: standing.compacted, sub: 0 };
         let (records, mut at) = (shelf.records(), shelf.records().position_of(from));
         let at = records.step(&mut at).map_or(records.next(), |record| record.seq());
         Self {
-            options,
             map,
             compacted: standing.compacted,
             newest: Stamp { main: standing.revision, sub: u32::MAX },
@@ -246,6 +241,11 @@ impl Tree {
         let full = self.shelf.closed().filter(|(segment, _)| !segment.sealed());
         let full: usize = full.map(|(segment, _)| segment.run().bytes().len()).sum();
         (full + self.shelf.tail.bytes.len()) as u64
+    }
+
+    /// Bytes of memory that the index takes.
+    pub fn index_bytes(&self) -> u64 {
+        self.map.bytes()
     }
 
     /// Bytes of records that reads can still ask for.

@@ -74,8 +74,10 @@ impl fmt::Display for OpenError {
                         None => write!(f, "; slot {index} was never written")?,
                     }
                 }
-                f.write_str("; restore this member from a snapshot, or remove it from the cluster \
-                     and add it again with an empty directory")
+                f.write_str(
+                    "; restore this member from a snapshot, or remove it from the cluster \
+                     and add it again with an empty directory",
+                )
             }
             Self::Foreign { version } => write!(
                 f,
@@ -191,11 +193,7 @@ async fn open_needed<D: Disk>(disk: &D, file: &str, bytes: usize) -> Result<D::F
     }
 }
 
-async fn read_sealed<D: Disk>(
-    disk: &D,
-    root: &Root,
-    entry: &Entry,
-) -> Result<Segment, OpenError> {
+async fn read_sealed<D: Disk>(disk: &D, root: &Root, entry: &Entry) -> Result<Segment, OpenError> {
     let Entry { identity, extent } = *entry;
     let bytes = extent.file_bytes();
     let file = open_needed(disk, &identity.file(), bytes).await?;
@@ -237,7 +235,8 @@ async fn read_tail<D: Disk>(disk: &D, root: &Root) -> Result<Tail, OpenError> {
 
 /// Makes the tree as it was at the root: all but what its compaction takes.
 fn rebuild(options: Options, root: &Root, segments: Vec<Segment>, tail: Tail) -> Tree {
-    let mut rebuild = Rebuild { map: Map::new(options.page_bytes), compacted: root.compacted, dead: Vec::new() };
+    let mut rebuild =
+        Rebuild { map: Map::new(options.page_bytes), compacted: root.compacted, dead: Vec::new() };
     for run in segments.iter().map(Segment::run).chain([tail.run()]) {
         (0..run.len()).for_each(|position| rebuild.take(&run.at(position)));
     }
@@ -245,12 +244,9 @@ fn rebuild(options: Options, root: &Root, segments: Vec<Segment>, tail: Tail) ->
     let closed = closed.map(|(book, segment)| (segment, book)).collect();
     let mut shelf = Shelf::new(root.segment_bytes, closed, tail);
     rebuild.dead.into_iter().for_each(|seq| shelf.mark(seq));
-    let standing = Standing {
-        number: root.number,
-        revision: root.facts.revision,
-        compacted: root.compacted,
-    };
-    Tree::from_parts(options, rebuild.map, shelf, standing)
+    let standing =
+        Standing { number: root.number, revision: root.facts.revision, compacted: root.compacted };
+    Tree::from_parts(rebuild.map, shelf, standing)
 }
 
 struct Rebuild {

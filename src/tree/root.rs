@@ -109,8 +109,7 @@ pub(crate) struct Standing {
 
 impl Standing {
     /// Nothing was ever written.
-    pub(crate) const NEW: Self =
-        Self { number: 1, revision: Revision(0), compacted: Revision(-1) };
+    pub(crate) const NEW: Self = Self { number: 1, revision: Revision(0), compacted: Revision(-1) };
 }
 
 impl Root {
@@ -193,7 +192,8 @@ pub(crate) fn bytes_in_use(block: &[u8], slot_bytes: usize) -> Option<usize> {
 
 /// Reads slot `index`, whose bytes begin at `base` of the file.
 pub(crate) fn decode(slot: &[u8], base: usize, index: u64) -> Slot {
-    let flaw = |at, what, expected, found| Slot::Damaged(Flaw::new(base + at, what, expected, found));
+    let flaw =
+        |at, what, expected, found| Slot::Damaged(Flaw::new(base + at, what, expected, found));
     if slot.iter().all(|byte| *byte == 0) {
         return Slot::Blank;
     }

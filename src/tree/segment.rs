@@ -195,12 +195,7 @@ impl<'a> Run<'a> {
     }
 
     /// A run with gaps, and the numbers of its records.
-    pub(crate) fn sparse(
-        first: Seq,
-        bytes: &'a [u8],
-        offsets: &'a [u32],
-        seqs: &'a [u8],
-    ) -> Self {
+    pub(crate) fn sparse(first: Seq, bytes: &'a [u8], offsets: &'a [u32], seqs: &'a [u8]) -> Self {
         Self { first, bytes, offsets: Offsets::Heap(offsets), seqs: Some(seqs) }
     }
 
