@@ -61,7 +61,7 @@ impl World {
         let mut data = Vec::new();
         command::append(&mut data, Ticket(5), body);
         let mut outcomes = Vec::new();
-        let index = Index(self.store.position().applied.0 + 1);
+        let index = Index(self.store.applied().0 + 1);
         let applied = self.store.apply(index, Term(2), data.into(), |ticket, outcome| {
             outcomes.push((ticket, outcome));
         });

@@ -143,3 +143,18 @@ fn a_duplicate_is_found_among_many_deletions() {
         assert_eq!(super::super::check::txn(&txn_of(ops), 128), expected, "{key}");
     }
 }
+
+#[test]
+fn a_put_may_lie_in_48_nested_transactions() {
+    use pb::request_op::Request::{RequestPut, RequestTxn};
+    let nested = |depth: usize| {
+        let deepest = txn_of(vec![op(RequestPut(put("a", "1")))]);
+        (0..depth).fold(deepest, |inner, _| txn_of(vec![op(RequestTxn(inner))])).encode_to_vec()
+    };
+    let mut world = World::new();
+    // etcd's own decoder would read the answers of both; prost, in a test, reads neither.
+    assert!(world.call_raw(Method::Txn, nested(48)).is_ok());
+    let refused = world.call_raw(Method::Txn, nested(50)).expect_err("too deep");
+    assert_eq!(refused, Status::not_built("a transaction nested more than 48 deep"));
+    assert_eq!(world.store.revision().0, 2, "one of them was applied");
+}

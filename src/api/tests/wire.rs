@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     api::http,
     store::{BadEntry, command::commands},
+    tree::RootFacts,
     types::Revision,
 };
 
@@ -40,7 +41,7 @@ fn an_entry_holds_several_requests_each_with_its_ticket() {
         .apply(Index(1), Term(1), data.into(), |ticket, outcome| replies.push((ticket.0, outcome)))
         .expect("all can be applied");
     assert_eq!(replies.iter().map(|(ticket, _)| *ticket).collect::<Vec<_>>(), tickets);
-    assert_eq!(world.store.position().revision, Revision(5));
+    assert_eq!(world.store.revision(), Revision(5));
 }
 
 #[test]
@@ -191,13 +192,15 @@ fn the_blob_brings_back_what_it_was_made_of() {
     let alarm = pb::AlarmRequest { action: 1, member_id: 7, alarm: 2 };
     let _: pb::AlarmResponse = world.call(Method::Alarm, &alarm).expect("an alarm");
     world.store.set_conf_state(Bytes::from_static(&[1, 2, 3]));
-    let blob = world.store.blob();
+    let facts = world.store.facts(ClusterId(0xc), MemberId(7));
     let tree = || Tree::new(Options { page_bytes: 256, segment_bytes: 1 << 16 });
-    let (position, quota) = (world.store.position(), Quota::from_flag(0));
-    let back = Store::recover(tree(), quota, position, &blob).expect("our own blob");
+    let quota = Quota::from_flag(0);
+    let back = Store::recover(tree(), quota, &facts).expect("our own facts");
     assert_eq!(back.cluster(), world.store.cluster());
-    assert_eq!(back.position(), position);
-    for cut in 0..blob.len() {
-        assert!(Store::recover(tree(), quota, position, &blob[..cut]).is_err(), "cut at {cut}");
+    assert_eq!(back.facts(ClusterId(0xc), MemberId(7)), facts);
+    for cut in 0..facts.state.len() {
+        let state = facts.state.slice(..cut);
+        let short = RootFacts { state, ..facts.clone() };
+        assert!(Store::recover(tree(), quota, &short).is_err(), "cut at {cut}");
     }
 }
