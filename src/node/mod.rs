@@ -14,15 +14,13 @@ pub mod drive;
 mod event;
 mod propose;
 mod read;
-#[cfg(test)]
-mod tests;
 
 pub use event::{Action, Event};
 
 use crate::{
     consensus::{Leadership, Replica},
-    store::{BadEntry, Position, RaftSeen, Store, View},
-    tree::{Checkpoint, CheckpointDone, RootFacts},
+    store::{BadEntry, RaftSeen, Store, View},
+    tree::{Checkpoint, CheckpointDone},
     types::{ClusterId, Index, MemberId},
 };
 use propose::Proposals;
@@ -101,7 +99,7 @@ impl Node {
             self.on_committed(effects.committed, out)?;
             self.reads.answered(&effects.reads);
         }
-        self.reads.ripen(self.store.position().applied, out);
+        self.reads.ripen(self.store.applied(), out);
         self.sweep(out);
         Ok(())
     }
@@ -148,16 +146,8 @@ impl Node {
 
     /// Starts a checkpoint of everything applied so far; `None` while one is running.
     pub fn begin_checkpoint(&mut self, cluster: ClusterId) -> Option<Checkpoint> {
-        let Position { revision, applied, term } = self.store.position();
-        let state = self.store.blob();
-        self.store.tree_mut().begin_checkpoint(RootFacts {
-            cluster,
-            member: self.id,
-            applied,
-            applied_term: term,
-            revision,
-            state,
-        })
+        let facts = self.store.facts(cluster, self.id);
+        self.store.tree_mut().begin_checkpoint(facts)
     }
 
     /// A checkpoint was written whole.
@@ -183,7 +173,7 @@ impl Node {
 
     /// The last entry applied.
     pub fn applied(&self) -> Index {
-        self.store.position().applied
+        self.store.applied()
     }
 
     /// Who leads, as far as this member knows.

@@ -10,9 +10,9 @@ use crate::{
     limits::WAL_SEGMENT_BYTES,
     log,
     node::Node,
-    store::{Member as MemberFacts, Position, Quota, Store},
+    store::{Member as MemberFacts, Quota, Store},
     tree::{self, Root, RootFacts, Tree},
-    types::{ClusterId, Index, MemberId, Revision, Term},
+    types::{ClusterId, Index, MemberId, Term},
     wal::{self, Wal},
 };
 use futures_lite::future::block_on;
@@ -121,13 +121,7 @@ pub fn member(config: &Config, disks: &Disks) -> Result<Member, String> {
 
 fn existing(tree: Tree, root: Root, quota: Quota) -> Result<(Store, RootFacts), String> {
     let facts = root.facts;
-    let position = Position {
-        revision: facts.revision,
-        applied: facts.applied,
-        term: facts.applied_term,
-    };
-    let store = Store::recover(tree, quota, position, &facts.state);
-    let store = store.map_err(|error| format!("the superblock: {error}"))?;
+    let store = Store::recover(tree, quota, &facts).map_err(|error| format!("the superblock: {error}"))?;
     log::info!(
         "recovered from superblock",
         "member-id" => facts.member.to_string(),
@@ -148,14 +142,7 @@ fn fresh(config: &Config, disks: &Disks, quota: Quota) -> Result<(Store, RootFac
         client_urls: Vec::new(),
         learner: false,
     });
-    let facts = RootFacts {
-        cluster: bootstrap.cluster,
-        member: bootstrap.member,
-        applied: Index(0),
-        applied_term: Term(0),
-        revision: Revision(1),
-        state: store.blob(),
-    };
+    let facts = store.facts(bootstrap.cluster, bootstrap.member);
     let tree = block_on(tree::format(&disks.data, tree::Options::default(), facts.clone()));
     let tree = tree.map_err(|error| format!("cannot make a new database: {error}"))?;
     log::info!(
@@ -163,8 +150,7 @@ fn fresh(config: &Config, disks: &Disks, quota: Quota) -> Result<(Store, RootFac
         "member-id" => facts.member.to_string(),
         "cluster-id" => facts.cluster.to_string(),
     );
-    let position = Position { revision: Revision(1), ..Position::default() };
-    let store = Store::recover(tree, quota, position, &facts.state);
+    let store = Store::recover(tree, quota, &facts);
     Ok((store.expect("the blob was made just now"), facts))
 }
 
