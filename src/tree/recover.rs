@@ -135,6 +135,9 @@ async fn read_root<D: Disk>(
         Err(error) if error.kind() == io::ErrorKind::NotFound && fresh => return Ok(None),
         result => result?,
     };
+    // A process that was killed may have left a slot that is not durable; the next checkpoint
+    // overwrites the other one, so this one has to be.
+    file.sync().await?;
     let slot_bytes = root::slot_bytes(options.segment_bytes);
     let first = read_slot(&file, slot_bytes, 0).await?;
     let second = read_slot(&file, slot_bytes, 1).await?;

@@ -6,4 +6,5 @@
 
 mod disk;
 mod executor;
+mod tree_model;
 mod wal_crash;
