@@ -184,7 +184,7 @@ impl Model {
 
     /// Bytes of the records that compaction keeps: per key all above the compacted revision and
     /// the newest at or below it, unless that is a tombstone below it.
-    fn kept_bytes(&self) -> u64 {
+    pub(crate) fn kept_bytes(&self) -> u64 {
         let mut bytes = 0;
         for (key, versions) in &self.keys {
             let newest =
