@@ -38,6 +38,8 @@ mod varint;
 mod view;
 
 pub use checkpoint::{Checkpoint, CheckpointDone, format};
+pub use cursor::{Cursor, MapReader};
+pub use map::{Map, MapView};
 pub use recover::{OpenError, open};
 pub use root::{Root, RootFacts};
 pub use segment::Flaw;
@@ -50,7 +52,6 @@ use crate::{
 use cell::Cell;
 use chain::Link;
 use kv::KeyValue;
-use map::Map;
 use shelf::{Shelf, Tail};
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 use std::{collections::BTreeMap, ops::Bound, sync::mpsc, thread};
 
 use super::*;
-use crate::tree::{cursor::Cursor, node::tests::BLOCKS};
+use crate::tree::{Cursor, node::tests::BLOCKS};
 
 /// What a key has: its cell, and whether it is live.
 type Model = BTreeMap<Vec<u8>, (Vec<u8>, bool)>;
