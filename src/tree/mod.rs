@@ -1,9 +1,9 @@
 //! The engine: etcd's multi-version key space.
 //!
-//! Every change is written once, as a [record](record), in revision order, in append-only
-//! [segments](segment). One copy-on-write B+tree, the [map](map), holds a [cell](cell) for each
+//! Every change is written once, as a record (`record`), in revision order, in append-only
+//! segments (`segment`). One copy-on-write B+tree, the map (`map`), holds a cell (`cell`) for each
 //! key: the facts of its newest version and where its older versions begin. Older versions are
-//! found through links inside the records ([chain]).
+//! found through links inside the records (`chain`).
 //!
 //! ```text
 //!        writer (one core)                          readers (every core)
