@@ -13,7 +13,7 @@
 //!       on disk: rec/0000000042.g0 ...   rec/dead.0000000007   superblock (see `root`)
 //! ```
 //!
-//! The tree decides without waiting; [`Checkpoint`], [`open`] and [`format`] move bytes and wait.
+//! The tree decides without waiting; [`Checkpoint`], [`open`] and [`format()`] move bytes and wait.
 //! It stores what it is told in the order it is told: which revision comes next, what a client may
 //! do and which reads are legal is the store's business.
 
@@ -129,7 +129,7 @@ struct Scratch {
 }
 
 impl Tree {
-    /// An empty tree, in memory. [`format`] makes one that has a directory.
+    /// An empty tree, in memory. [`format()`] makes one that has a directory.
     pub fn new(options: Options) -> Self {
         let tail = Tail::new(0, Seq(0), options.segment_bytes);
         let shelf = Shelf::new(options.segment_bytes, Vec::new(), tail);
