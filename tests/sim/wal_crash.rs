@@ -103,6 +103,7 @@ impl History {
         assert_eq!(wal.first_index(), found.trimmed + 1, "{context}");
         if let Some(torn) = &found.torn {
             assert_eq!(torn.frame, frame + 1, "{context}: {torn}");
+            assert!(self.acknowledged < newest, "{context}: nothing could be torn: {torn}");
         }
         History::behind(expected, frame)
     }
@@ -137,6 +138,7 @@ struct Load {
     wal: Rc<RefCell<SimWal>>,
     history: Rc<RefCell<History>>,
     depth: u64,
+    entry_bytes_max: u64,
     serial: u64,
     committed: u64,
     preparing: Rc<RefCell<bool>>,
@@ -150,9 +152,12 @@ impl Load {
             let history = history.borrow();
             (history.base.hard_state.commit, history.base.trimmed)
         };
+        let roomy = ROOMY_BLOCKS_MIN - 1;
+        let entry_bytes_max =
+            if wal.frame_bytes_max() as u64 >= roomy * BLOCK_BYTES as u64 { 5000 } else { 800 };
         let wal = Rc::new(RefCell::new(wal));
         let preparing = Rc::new(RefCell::new(false));
-        Self { lot, executor, wal, history, depth, serial, committed, preparing }
+        Self { lot, executor, wal, history, depth, entry_bytes_max, serial, committed, preparing }
     }
 
     async fn work(mut self, steps: u64) {
@@ -213,7 +218,7 @@ impl Load {
         let count = self.lot.below(4);
         let term = self.serial;
         let entries = (first..first + count).map(|index| {
-            let bytes = [30, 500, 5000][self.lot.below(3) as usize];
+            let bytes = [30, 500, self.entry_bytes_max][self.lot.below(3) as usize];
             let data = vec![self.lot.draw() as u8; self.lot.below(bytes) as usize];
             LogEntry { index, term, kind: self.lot.draw() as u8, data: Bytes::from(data) }
         });
@@ -308,7 +313,8 @@ fn boot(
     })
 }
 
-/// Opens the log once, checks it, and leaves it.
+/// Opens the log once, checks it, and leaves it. The seed is also the salt: one that no earlier boot
+/// of this disk had.
 fn recover(
     disk: &SimDisk,
     seed: u64,
@@ -332,12 +338,16 @@ fn kind_of_crash(lot: &mut Lot) -> Crash {
     if lot.one_in(4) { Crash::Kill } else { Crash::PowerCut }
 }
 
-/// Sizes of a seed's world.
+/// Sizes of a seed's world: blocks of a segment and steps of a boot. In every third, each frame
+/// needs a segment of its own, so that frames in flight lie in several files.
 fn sizes(seed: u64) -> (u64, u64) {
     let mut lot = Lot::new(seed ^ 0x517e);
-    // Three entries of 5000 bytes need four blocks and the header one.
-    (5 + lot.below(8), 8 + lot.below(20))
+    let blocks = if seed.is_multiple_of(3) { 2 } else { ROOMY_BLOCKS_MIN + lot.below(8) };
+    (blocks, 8 + lot.below(20))
 }
+
+/// Three entries of 5000 bytes need four blocks and the header one.
+const ROOMY_BLOCKS_MIN: u64 = 5;
 
 /// Every boundary of one seed's workload. Returns how many crash states were looked at.
 fn crash_everywhere(seed: u64) -> u64 {
@@ -405,7 +415,7 @@ fn one_seed_is_one_story() {
         disk.crash_at(40);
         assert_eq!(boot(&disk, seed, 6, 30, &history), Ended::Halted);
         let disk = disk.reboot(Crash::PowerCut);
-        recover(&disk, seed, 6, &history.borrow(), "second boot").done();
+        recover(&disk, seed + 1, 6, &history.borrow(), "second boot").done();
         disk.audit()
     };
     let audits: BTreeSet<u64> = (0..20).map(tell).collect();
@@ -443,13 +453,35 @@ fn try_open(disk: &SimDisk, seed: u64) -> (Result<History, WalError>, bool) {
     (history, copy.writes() != before)
 }
 
+/// What a file's first block says.
+fn opening(disk: &SimDisk, name: &str) -> Opening {
+    let mut block = disk.peek(name);
+    block.truncate(BLOCK_BYTES);
+    segment::decode(&block)
+}
+
+/// Segments in use or once in use, ascending.
+fn live_segments(disk: &SimDisk) -> Vec<(segment::Header, String)> {
+    let mut live = Vec::new();
+    for name in disk.names() {
+        if let Opening::Live(header) = opening(disk, &name) {
+            live.push((header, name));
+        }
+    }
+    live.sort_by_key(|(header, _)| header.sequence);
+    live
+}
+
+fn newest_live(disk: &SimDisk) -> (segment::Header, String) {
+    live_segments(disk).pop().expect("an opened log has a segment")
+}
+
 /// Every frame on the disk that belongs to a segment in use or once in use: file, offset, number,
 /// bytes that mean something.
 fn frames_on(disk: &SimDisk) -> Vec<(String, u64, u64, usize)> {
     let mut all = Vec::new();
-    for name in disk.names() {
+    for (header, name) in live_segments(disk) {
         let bytes = disk.peek(&name);
-        let Opening::Live(header) = segment::decode(&bytes[..BLOCK_BYTES]) else { continue };
         for (offset, seen) in frame::scan(&bytes, header.frame_salt(), u64::MAX) {
             let Seen::Intact(head, _) = seen else { continue };
             let bytes = frame::FRAME_HEAD_BYTES + head.payload_bytes as usize;
@@ -518,17 +550,9 @@ fn a_lost_segment_is_refused() {
     for seed in 0..20 {
         let (disk, _) = idle_log(seed);
         let intact = try_open(&disk, seed).0.expect("the log opens");
-        let mut live: Vec<(u64, String)> = disk
-            .names()
-            .into_iter()
-            .filter_map(|name| match segment::decode(&disk.peek(&name)[..BLOCK_BYTES]) {
-                Opening::Live(header) => Some((header.sequence, name)),
-                _ => None,
-            })
-            .collect();
-        live.sort();
+        let mut live = live_segments(&disk);
         live.pop();
-        for (sequence, file) in live {
+        for (header, file) in live {
             let lossy = disk.fork();
             let blank = lossy.peek(&file).len();
             lossy.poke(&file, 0, &vec![0; blank]);
@@ -538,7 +562,7 @@ fn a_lost_segment_is_refused() {
                     refused += 1;
                 }
                 (Ok(found), _) => {
-                    assert_eq!(found.base, intact.base, "seed {seed} segment {sequence}")
+                    assert_eq!(found.base, intact.base, "seed {seed} segment {}", header.sequence)
                 }
                 (Err(other), _) => panic!("seed {seed}: {other}"),
             }
@@ -596,9 +620,73 @@ fn rot_behind_the_acknowledged_end_changes_nothing() {
         {
             let rotten = disk.fork();
             rotten.flip(file, (*offset as usize) * 8 + (seed as usize * 101) % (bytes * 8));
-            recover(&rotten, seed, blocks, &history, &format!("seed {seed}")).done();
+            recover(&rotten, seed + 1, blocks, &history, &format!("seed {seed}")).done();
         }
     }
+}
+
+#[test]
+fn recovery_leaves_nothing_of_what_was_torn_off() {
+    let mut torn_off = 0;
+    for seed in 0..60 {
+        let (blocks, steps) = sizes(seed);
+        let (disk, history) = (SimDisk::new(seed), Rc::new(RefCell::new(History::default())));
+        disk.crash_at(2 + seed);
+        if boot(&disk, seed, blocks, steps, &history) != Ended::Halted {
+            continue;
+        }
+        let disk = disk.reboot(Crash::PowerCut);
+        let before = frames_on(&disk).len();
+        let found = recover(&disk, seed + 1, blocks, &history.borrow(), "recovery").done();
+        let after = frames_on(&disk);
+        assert!(after.iter().all(|frame| frame.2 <= found.base_frame), "seed {seed}: {after:?}");
+        torn_off += before - after.len();
+        for name in disk.names() {
+            let opening = opening(&disk, &name);
+            assert!(matches!(opening, Opening::Blank(_) | Opening::Live(_)), "seed {seed} {name}");
+        }
+    }
+    assert!(torn_off > 5, "only {torn_off} whole frames were torn off");
+}
+
+/// The frame stands where it should, with the right number and salt and sound checksums, but it was
+/// written behind another past.
+#[test]
+fn a_frame_with_another_past_is_refused() {
+    let (disk, _) = idle_log(1);
+    let newest = newest_live(&disk);
+    let (file, offset, number, _) = frames_on(&disk)
+        .into_iter()
+        .filter(|(file, ..)| *file == newest.1)
+        .min_by_key(|frame| frame.2)
+        .expect("the newest segment has frames");
+    let place = frame::Place {
+        salt: newest.0.frame_salt(),
+        number,
+        chain: !newest.0.chain,
+        durable_upto: 0,
+        trimmed: 0,
+    };
+    let batch = state_only(1);
+    let mut forged = vec![0; frame::frame_bytes(&batch)];
+    frame::encode(&batch, &place, &mut forged);
+    disk.poke(&file, offset as usize, &forged);
+    match try_open(&disk, 1).0 {
+        Err(WalError::Damaged { file: named, offset: at, .. }) => {
+            assert_eq!((named, at), (file, offset));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_segment_with_another_past_is_refused() {
+    let (disk, _) = idle_log(1);
+    let (header, file) = newest_live(&disk);
+    let mut forged = vec![0; BLOCK_BYTES];
+    segment::Header { chain: !header.chain, ..header }.encode(&mut forged);
+    disk.poke(&file, 0, &forged);
+    assert!(matches!(try_open(&disk, 1).0, Err(WalError::Damaged { .. })));
 }
 
 #[test]
