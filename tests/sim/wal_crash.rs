@@ -628,10 +628,10 @@ fn rot_behind_the_acknowledged_end_changes_nothing() {
 #[test]
 fn recovery_leaves_nothing_of_what_was_torn_off() {
     let mut torn_off = 0;
-    for seed in 0..60 {
+    for (seed, at) in (0..40).flat_map(|seed| (5..80).step_by(4).map(move |at| (seed, at))) {
         let (blocks, steps) = sizes(seed);
         let (disk, history) = (SimDisk::new(seed), Rc::new(RefCell::new(History::default())));
-        disk.crash_at(2 + seed);
+        disk.crash_at(at);
         if boot(&disk, seed, blocks, steps, &history) != Ended::Halted {
             continue;
         }
@@ -646,7 +646,47 @@ fn recovery_leaves_nothing_of_what_was_torn_off() {
             assert!(matches!(opening, Opening::Blank(_) | Opening::Live(_)), "seed {seed} {name}");
         }
     }
-    assert!(torn_off > 5, "only {torn_off} whole frames were torn off");
+    assert!(torn_off > 50, "only {torn_off} whole frames were torn off");
+}
+
+/// ```text
+///   frame 11 ╳        frame 12 ✓        frame 13 ✓      each in a segment of its own
+/// ```
+#[test]
+fn frames_that_overtook_a_lost_one_are_torn_off() {
+    let disk = SimDisk::new(12);
+    let ours = disk.clone();
+    let stalled = run(&disk, 12, async move |executor: Executor| {
+        let (mut wal, _) = open(ours, options(2, 12)).await.expect("opens");
+        for serial in 1..=9 {
+            spare_ready(&mut wal).await;
+            wal.append(&entry_of(serial, 10)).expect("room").await.expect("durable");
+        }
+        wal.trim(9);
+        spare_ready(&mut wal).await;
+        wal.append(&entry_of(10, 10)).expect("room").await.expect("durable");
+        // Many spares now, and a trim that only overtaking frames carry.
+        assert!(wal.prepare().is_some(), "there is surplus to remove");
+        wal.trim(10);
+        let mut flights: Vec<_> =
+            (11..=13).map(|serial| wal.append(&entry_of(serial, 10)).expect("room")).collect();
+        drop(flights.remove(0));
+        for flight in flights {
+            executor.spawn(async move { drop(flight.await) });
+        }
+        std::future::pending::<()>().await;
+    });
+    assert_eq!(stalled, Ended::Stalled, "the overtaking frames wait for the lost one");
+    let mut disk = disk.reboot(Crash::Kill);
+    assert!(frames_on(&disk).iter().any(|frame| frame.2 == 13), "the frames did land");
+    for salt in 20..23 {
+        let (wal, found) = try_open_with(&disk, options(2, salt)).expect("opens");
+        assert_eq!((wal.durable_frame(), wal.last_index()), (10, 10));
+        assert_eq!(found.trimmed, 10, "a trim that was seen once stays");
+        assert_eq!(found.torn.is_some(), salt == 20, "torn off once");
+        assert!(frames_on(&disk).iter().all(|frame| frame.2 <= 10));
+        disk = disk.reboot(Crash::PowerCut);
+    }
 }
 
 /// The frame stands where it should, with the right number and salt and sound checksums, but it was
