@@ -7,3 +7,6 @@
 mod disk;
 mod executor;
 mod wal_crash;
+mod wal_model;
+mod wal_refusal;
+mod wal_rot;
