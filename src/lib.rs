@@ -7,14 +7,14 @@ pub mod config;
 /// Who runs on which core; the only place executors are made.
 pub mod runtime;
 
-/// One per serving core: accept, HTTP, sessions, reads.
-pub mod shard;
 /// etcd's wire meaning ↔ ours; no I/O.
 pub mod api;
-/// The single writer.
-pub mod node;
 /// The only words cores share.
 pub mod mesh;
+/// The single writer.
+pub mod node;
+/// One per serving core: accept, HTTP, sessions, reads.
+pub mod shard;
 
 /// raft behind one door.
 pub mod consensus;

@@ -11,6 +11,127 @@ pub const GRPC_OVERHEAD_BYTES: usize = 524_288;
 /// Operations in one level of a transaction, default. etcd's `--max-txn-ops`.
 pub const TXN_OPS_MAX: usize = 128;
 
+// ── process: between cores ──────────────────────────────────────────────────────────────────────
+
+/// Messages a shard may have on its way to the node. A full ring refuses with "too many requests";
+/// the size is what one shard's clients can usefully have in flight.
+pub const TO_NODE_RING_MESSAGES_MAX: usize = 16_384;
+/// Messages the node may have on its way to a shard: one a turn, so this many turns of delay.
+/// While a ring is full the node keeps the shard's answers, which its tickets bound.
+pub const TO_SHARD_RING_MESSAGES_MAX: usize = 1_024;
+
+// ── process: raft ───────────────────────────────────────────────────────────────────────────────
+
+/// Entries of one raft message, bytes (etcd `raft.Config.MaxSizePerMsg`: 1 MiB).
+pub const RAFT_MESSAGE_BYTES_MAX: u64 = 1 << 20;
+/// Proposals that are not committed yet, bytes; past it they are refused, never queued.
+pub const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
+/// Entries that raft hands over to be applied at once, bytes, so that applying never fills a turn.
+pub const COMMITTED_BYTES_PER_READY_MAX: u64 = 4 << 20;
+/// Applied entries kept in memory for members that lag, bytes.
+pub const RAFT_WINDOW_BYTES_MAX: usize = 64 << 20;
+
+// ── process: the node ───────────────────────────────────────────────────────────────────────────
+
+/// Requests packed into one raft entry, bytes: one entry is one frame's worth.
+pub const ENTRY_BYTES_MAX: usize = 1 << 20;
+/// Requests that wait to be proposed, bytes; past it a shard is told "too many requests".
+pub const PACKED_BYTES_MAX: usize = 64 << 20;
+/// Events a turn takes in before it flushes, so that replies are never far behind requests.
+pub const EVENTS_PER_TURN_MAX: usize = 4_096;
+/// Records that physical compaction looks at in one turn: about a tenth of a millisecond.
+pub const SWEEP_RECORDS_PER_TURN: usize = 1_000;
+/// Appends on their way to the disk at once: one being written while the next is ready to go.
+/// Deeper only makes frames smaller.
+pub const APPENDS_IN_FLIGHT_MAX: usize = 2;
+/// Heartbeats after which an unanswered ReadIndex round is asked again (etcd: 500 ms).
+pub const READ_INDEX_RETRY_TICKS: u32 = 5;
+
+// ── process: checkpoints ────────────────────────────────────────────────────────────────────────
+
+/// A change is in a checkpoint after this long at the latest.
+pub const CHECKPOINT_INTERVAL: std::time::Duration = std::time::Duration::from_secs(60);
+/// Log written since the last checkpoint, bytes, past which one is due: what a start must replay.
+pub const CHECKPOINT_LOG_BYTES_MAX: u64 = 256 << 20;
+/// Records that are not in a sealed file yet, bytes, past which a checkpoint is due: memory.
+pub const UNSEALED_BYTES_MAX: u64 = 128 << 20;
+
+// ── process: shards ─────────────────────────────────────────────────────────────────────────────
+
+/// Connections a shard serves at once; one more is closed at once. Twice the ten thousand idle
+/// ones that a misbehaving fleet leaves behind.
+pub const CONNECTIONS_PER_SHARD_MAX: usize = 20_000;
+/// Time a client has to say which protocol it speaks.
+pub const FIRST_BYTES_WAIT: std::time::Duration = std::time::Duration::from_secs(30);
+/// Connections the kernel keeps for us until they are accepted.
+pub const LISTEN_BACKLOG: i32 = 4_096;
+/// Pause after an accept that failed, mostly for lack of descriptors.
+pub const ACCEPT_RETRY: std::time::Duration = std::time::Duration::from_millis(50);
+/// Sockets dealt to a shard that it has not taken yet.
+pub const ACCEPTED_RING_SOCKETS_MAX: usize = 4_096;
+/// Replies gathered on a connection before they are sent, bytes: one large send.
+pub const SEND_BUFFER_BYTES: usize = 32 << 10;
+/// HTTP/2 window of one stream, bytes: a request of the default size fits without a round trip.
+pub const HTTP2_STREAM_WINDOW_BYTES: u32 = 2 << 20;
+/// HTTP/2 window of a connection, bytes: what its clients may send ahead.
+pub const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+/// Headers of one request, bytes; gRPC clients send a few hundred.
+pub const HTTP2_HEADER_BYTES_MAX: u32 = 64 << 10;
+/// Requests taken from one connection before others get a turn.
+pub const REQUESTS_PER_POLL_MAX: usize = 256;
+/// Requests of a shard whose bodies have not arrived whole; each holds up to one message.
+pub const UNFINISHED_REQUESTS_PER_SHARD_MAX: usize = 4_096;
+/// How often requests are looked at for having run out of time.
+pub const TIMEOUT_CHECK_INTERVAL: std::time::Duration = std::time::Duration::from_millis(100);
+/// Head of an HTTP/1.1 request, bytes.
+pub const HTTP1_HEAD_BYTES_MAX: usize = 16 << 10;
+/// Headers of an HTTP/1.1 request.
+pub const HTTP1_HEADERS_MAX: usize = 64;
+/// Body of an HTTP/1.1 request, bytes; nothing that is built reads one.
+pub const HTTP1_BODY_BYTES_MAX: usize = 1 << 20;
+
+const _: () = assert!(
+    HTTP2_STREAM_WINDOW_BYTES as usize >= REQUEST_BYTES_MAX + GRPC_OVERHEAD_BYTES - (64 << 10),
+    "a request of the default size needs no second window"
+);
+const _: () = assert!(HTTP2_CONNECTION_WINDOW_BYTES >= HTTP2_STREAM_WINDOW_BYTES);
+// ── tree: records and checkpoints ───────────────────────────────────────────────────────────────
+
+/// Bytes of records in a segment: large enough that a thousand hold 64 GiB, small enough that one
+/// is rewritten in well under a second. Fixed when a directory is made.
+pub const SEGMENT_BYTES: usize = 64 << 20;
+/// Segments a superblock can name: 256 GiB of live records.
+pub const SEGMENTS_MAX: usize = 4096;
+/// A superblock slot is this part of a segment: 4 MiB, room for the segment table and for the
+/// store's own state.
+pub const ROOT_SEGMENT_SHARE: usize = 16;
+/// Smallest superblock slot, for directories with tiny segments.
+pub const ROOT_BYTES_MIN: usize = 64 << 10;
+/// What the store may add to a superblock: members, alarms and leases, about 150,000 of them.
+pub const ROOT_STATE_BYTES_MAX: usize = 3 << 20;
+/// One write of a checkpoint. Larger ones gain little and hold up the log's writes longer.
+pub const CHECKPOINT_CHUNK_BYTES: usize = 256 << 10;
+/// Live bytes that one checkpoint copies out of mostly dead segments, so that it ends soon; two
+/// segments at least, so that compaction keeps up with writing.
+pub const REWRITE_BYTES_MAX: usize = 2 * SEGMENT_BYTES;
+
+const _: () = assert!(REQUEST_BYTES_MAX * 2 < SEGMENT_BYTES, "a record fits many times");
+const _: () =
+    assert!(SEGMENTS_MAX * 64 + ROOT_STATE_BYTES_MAX < SEGMENT_BYTES / ROOT_SEGMENT_SHARE);
+const _: () = assert!(CHECKPOINT_CHUNK_BYTES.is_multiple_of(crate::io::BLOCK_BYTES));
+const _: () = assert!(SEGMENT_BYTES < u32::MAX as usize, "offsets of records are u32");
+// ── tree: pages of the index ────────────────────────────────────────────────────────────────────
+
+/// A page of the index. Half of 4 KiB costs a lookup nothing, and a put copies half as much.
+pub const TREE_PAGE_BYTES: usize = 2048;
+/// Freed pages kept for the next copies: about what ten batches of a hundred puts copy.
+pub const TREE_PAGES_SPARE_MAX: usize = 4096;
+/// Retired pages that one publish may always free: some 50 µs of work, while a batch of one put
+/// retires only a handful. A larger batch may free twice what it retires.
+pub const TREE_PAGES_FREED_PER_PUBLISH_MIN: usize = 512;
+
+const _: () = assert!(TREE_PAGE_BYTES.is_multiple_of(64), "pages are whole cache lines");
+const _: () = assert!(TREE_PAGES_FREED_PER_PUBLISH_MIN <= TREE_PAGES_SPARE_MAX);
 // ── wal: the log on disk ────────────────────────────────────────────────────────────────────────
 
 /// Bytes in one segment of the log. etcd's own figure; large enough that a roll is rare (one in
@@ -34,3 +155,71 @@ const _: () = assert!(
 const _: () = assert!(WAL_SEGMENT_BYTES <= WAL_SEGMENT_BYTES_MAX, "the default is legal");
 const _: () = assert!(WAL_SEGMENT_BYTES_MAX <= u32::MAX as u64, "lengths in a frame are u32");
 const _: () = assert!(WAL_SPARES_MIN <= WAL_SPARES_MAX, "what is kept covers what is needed");
+// ── store: what etcd means ──────────────────────────────────────────────────────────────────────
+
+/// Size at which writes are refused, default: `--quota-backend-bytes` 0 means this (etcd: 2 GiB).
+pub const QUOTA_BYTES_DEFAULT: u64 = 2 * 1024 * 1024 * 1024;
+/// What a key costs beside its bytes when room is estimated (etcd `storage/quota.go`).
+pub const QUOTA_KEY_BYTES: usize = 256;
+/// Most bytes of a request's header in the log: two bytes of key, a length, a byte of key and a
+/// ten-byte number. Counted whole against [`REQUEST_BYTES_MAX`].
+pub const REQUEST_HEADER_BYTES_MAX: usize = 14;
+/// Key-values in the first part of a streamed range; later parts double or halve (etcd 3.7).
+pub const STREAM_FIRST_KEYS: i64 = 10;
+
+const _: () =
+    assert!(REQUEST_HEADER_BYTES_MAX < GRPC_OVERHEAD_BYTES, "a legal request must arrive");
+
+// ── process: the runtime ────────────────────────────────────────────────────────────────────────
+
+/// Listening addresses of a member; each has a ring to each shard.
+pub const LISTENERS_MAX: usize = 64;
+/// How long a core polls before it sleeps: a wake-up of a sleeping core costs about as much.
+pub const SPIN: std::time::Duration = std::time::Duration::from_micros(20);
+/// How often a busy executor looks for news from other cores. glommio's own default makes a busy
+/// core answer after 93 ms; this makes it 0.3 ms.
+pub const PREEMPT_TIMER: std::time::Duration = std::time::Duration::from_micros(200);
+/// How often a starting member looks whether the cluster has heard of it.
+pub const INTRODUCE_INTERVAL: std::time::Duration = std::time::Duration::from_millis(1);
+/// How long a stopping shard waits for requests that are on their way.
+pub const FAREWELL_WAIT: std::time::Duration = std::time::Duration::from_millis(500);
+/// How long the end of the process waits for the log to be written.
+pub const LOG_FLUSH_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
+/// How often a stopping shard looks whether somebody still waits.
+pub const FAREWELL_INTERVAL: std::time::Duration = std::time::Duration::from_millis(5);
+// ── configuration and log: what a start line and a slow reader may cost ─────────────────────────
+
+/// Largest `--max-request-bytes` that is taken: a request is one log entry and is held whole in
+/// memory, several times over.
+pub const REQUEST_BYTES_CEILING: usize = 64 << 20;
+/// Above this `--max-request-bytes` is warned about, as etcd does (`recommendedMaxRequestBytes`).
+pub const REQUEST_BYTES_RECOMMENDED: usize = 10 << 20;
+/// Bytes of data before the NOSPACE alarm, default. etcd's `--quota-backend-bytes`.
+pub const QUOTA_BYTES: i64 = 2 << 30;
+/// Committed entries between two checkpoints, default. etcd's `--snapshot-count`.
+pub const SNAPSHOT_COUNT: u64 = 10_000;
+/// Milliseconds of the longest `--election-timeout`; etcd's `maxElectionMs`.
+pub const ELECTION_MS_MAX: u64 = 50_000;
+/// Cores a process may be told to use: the size of Linux's `cpu_set_t`.
+pub const CORES_MAX: usize = 1024;
+/// Bytes in a configuration file: a thousand times a real one.
+pub const CONFIG_FILE_BYTES_MAX: usize = 4 << 20;
+/// Log lines waiting for the writer; with [`LOG_QUEUE_BYTES_MAX`] what a stuck reader can cost.
+pub const LOG_QUEUE_LINES_MAX: usize = 4096;
+/// Bytes of log lines waiting for the writer.
+pub const LOG_QUEUE_BYTES_MAX: usize = 4 << 20;
+/// Bytes of one value in a log line; the rest is cut off and counted in the line.
+pub const LOG_VALUE_BYTES_MAX: usize = 8 << 10;
+/// Elements of one list in a log line; the rest is cut off and counted in the line.
+pub const LOG_LIST_LEN_MAX: usize = 64;
+/// Bytes the log's writer hands over in one write.
+pub const LOG_WRITE_BYTES: usize = 64 << 10;
+/// Between two tries of the log's writer on an output that is full and refuses to block.
+pub const LOG_RETRY_PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
+
+const _: () = assert!(REQUEST_BYTES_MAX <= REQUEST_BYTES_RECOMMENDED);
+const _: () = assert!(REQUEST_BYTES_RECOMMENDED <= REQUEST_BYTES_CEILING);
+const _: () = assert!(
+    LOG_LIST_LEN_MAX * LOG_VALUE_BYTES_MAX < LOG_QUEUE_BYTES_MAX,
+    "a line with one full list must fit into an empty queue"
+);

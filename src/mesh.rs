@@ -1,1 +1,277 @@
-//! Not built yet.
+//! The only words cores share, and the bounded rings that carry them.
+//!
+//! ```text
+//!   shard 0 ──ToNode──▶┐            ┌──ToShard──▶ shard 0
+//!   shard 1 ──ToNode──▶├─▶  node  ──┼──ToShard──▶ shard 1
+//!   shard n ──ToNode──▶┘            └──ToShard──▶ shard n
+//! ```
+//!
+//! Beside the rings stands one pointer, [`Newest`]: the view that the node published last. Shards
+//! load it when they read, so a shard that nobody asks anything is never woken by writes elsewhere.
+//!
+//! Each arrow is one single-producer single-consumer ring. A full ring is an immediate refusal to
+//! whoever sends, never a wait, so back-pressure has one place. Whoever receives sleeps on one
+//! waker, which the first push after falling asleep takes and wakes: a busy receiver costs its
+//! senders one atomic load.
+
+use crate::{
+    limits::{TO_NODE_RING_MESSAGES_MAX, TO_SHARD_RING_MESSAGES_MAX},
+    store::{Outcome, Unavailable, View},
+    types::Ticket,
+};
+use arc_swap::ArcSwap;
+use atomic_waker::AtomicWaker;
+use bytes::Bytes;
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+/// What a shard asks of the node.
+#[derive(Debug)]
+pub enum ToNode {
+    /// Put this encoded request into the log. Answered once, by its ticket.
+    Propose {
+        /// Ties the answer to the client; stands in the request's header too.
+        ticket: Ticket,
+        /// One encoded `InternalRaftRequest`, header included.
+        request: Bytes,
+    },
+    /// When is a read that begins now linearizable? Answered by [`Reply::Readable`].
+    Read {
+        /// Ties the answer to the reads that wait for it; one ticket may stand for many.
+        ticket: Ticket,
+    },
+    /// This shard is going down and asks nothing any more.
+    Farewell,
+}
+
+/// What the node tells a shard: at most one message a turn.
+#[derive(Debug, Default)]
+pub struct ToShard {
+    /// Answers, in the order they came about. [`Newest`] holds everything that they speak of.
+    pub replies: Vec<(Ticket, Reply)>,
+}
+
+/// The newest published view. One writer; loading it takes no lock.
+#[derive(Clone)]
+pub struct Newest(Arc<ArcSwap<View>>);
+
+impl Newest {
+    /// Starts with `view`.
+    pub fn new(view: View) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(view)))
+    }
+
+    /// Replaces the view. Done before any reply that speaks of it is sent, so whoever has the reply
+    /// also has the view.
+    pub fn publish(&self, view: View) {
+        self.0.store(Arc::new(view));
+    }
+
+    /// The view published last.
+    pub fn load(&self) -> Arc<View> {
+        self.0.load_full()
+    }
+}
+
+/// The answer to one ticket.
+#[derive(Debug)]
+pub enum Reply {
+    /// The proposal was applied; this is what it said.
+    Applied(Outcome),
+    /// The newest view, or any later one, may serve the read.
+    Readable,
+    /// Decided before the log: whether it took effect is what the variant says.
+    Unavailable(Unavailable),
+}
+
+/// The sending end of a ring.
+pub struct Sender<T> {
+    /// `None` only while it is dropped.
+    ring: Option<rtrb::Producer<T>>,
+    waker: Arc<AtomicWaker>,
+}
+
+impl<T> Drop for Sender<T> {
+    /// The receiver hears of it, so that it can see [`Inbox::is_closed`].
+    fn drop(&mut self) {
+        self.ring = None;
+        self.waker.wake();
+    }
+}
+
+/// The receiving ends that share one waker: all rings into one place.
+pub struct Inbox<T> {
+    rings: Vec<rtrb::Consumer<T>>,
+    waker: Arc<AtomicWaker>,
+    next: usize,
+}
+
+impl<T> Sender<T> {
+    /// Hands over `message`, or gives it back when the ring is full.
+    ///
+    /// # Errors
+    /// The message itself, when the ring is full.
+    pub fn try_send(&mut self, message: T) -> Result<(), T> {
+        let ring = self.ring.as_mut().expect("held until dropped");
+        ring.push(message).map_err(|rtrb::PushError::Full(message)| message)?;
+        self.waker.wake();
+        Ok(())
+    }
+
+    /// Whether the other end is gone.
+    pub fn is_closed(&self) -> bool {
+        self.ring.as_ref().is_none_or(rtrb::Producer::is_abandoned)
+    }
+}
+
+impl<T> Inbox<T> {
+    /// The next message, taking turns between the rings so that none starves.
+    pub fn pop(&mut self) -> Option<T> {
+        for _ in 0..self.rings.len() {
+            let at = self.next;
+            self.next = (at + 1) % self.rings.len();
+            if let Ok(message) = self.rings[at].pop() {
+                return Some(message);
+            }
+        }
+        None
+    }
+
+    /// Ready when some ring holds a message; else the waker of `cx` is woken by the next push.
+    pub fn poll_ready(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.has_any() {
+            return Poll::Ready(());
+        }
+        self.waker.register(cx.waker());
+        // A push between the look and the registration woke nobody: look again.
+        if self.has_any() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Whether every sender is gone and nothing is left.
+    pub fn is_closed(&self) -> bool {
+        self.rings.iter().all(|ring| ring.is_abandoned() && ring.is_empty())
+    }
+
+    fn has_any(&self) -> bool {
+        self.rings.iter().any(|ring| !ring.is_empty())
+    }
+}
+
+/// `senders` rings of `capacity` messages each, into one inbox.
+pub fn rings<T>(senders: usize, capacity: usize) -> (Vec<Sender<T>>, Inbox<T>) {
+    let waker = Arc::new(AtomicWaker::new());
+    let (senders, rings) = (0..senders)
+        .map(|_| {
+            let (producer, consumer) = rtrb::RingBuffer::new(capacity);
+            (Sender { ring: Some(producer), waker: waker.clone() }, consumer)
+        })
+        .unzip();
+    (senders, Inbox { rings, waker, next: 0 })
+}
+
+/// A shard's end: it sends to the node and receives from it.
+pub struct ShardEnd {
+    /// Which shard this is, from 0.
+    pub shard: usize,
+    /// To the node.
+    pub to_node: Sender<ToNode>,
+    /// From the node.
+    pub inbox: Inbox<ToShard>,
+}
+
+/// The node's end: one sender to each shard, one inbox from all.
+pub struct NodeEnd {
+    /// To each shard, by its number.
+    pub to_shards: Vec<Sender<ToShard>>,
+    /// From all shards.
+    pub inbox: Inbox<ToNode>,
+}
+
+/// The whole mesh for a node and `shards` shards.
+pub fn mesh(shards: usize) -> (NodeEnd, Vec<ShardEnd>) {
+    let (to_node, inbox) = rings(shards, TO_NODE_RING_MESSAGES_MAX);
+    let mut to_shards = Vec::with_capacity(shards);
+    let mut ends = Vec::with_capacity(shards);
+    for (shard, to_node) in to_node.into_iter().enumerate() {
+        let (mut sender, inbox) = rings(1, TO_SHARD_RING_MESSAGES_MAX);
+        to_shards.extend(sender.pop());
+        ends.push(ShardEnd { shard, to_node, inbox });
+    }
+    (NodeEnd { to_shards, inbox }, ends)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Wake, Waker};
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_full_ring_gives_the_message_back() {
+        let (mut senders, mut inbox) = rings(1, 2);
+        assert_eq!(senders[0].try_send(1), Ok(()));
+        assert_eq!(senders[0].try_send(2), Ok(()));
+        assert_eq!(senders[0].try_send(3), Err(3));
+        assert_eq!((inbox.pop(), inbox.pop(), inbox.pop()), (Some(1), Some(2), None));
+    }
+
+    #[test]
+    fn a_loud_sender_does_not_starve_a_quiet_one() {
+        let (mut senders, mut inbox) = rings(2, 8);
+        for n in 0..4 {
+            senders[0].try_send(n).unwrap();
+        }
+        senders[1].try_send(100).unwrap();
+        let first_two = [inbox.pop().unwrap(), inbox.pop().unwrap()];
+        assert!(first_two.contains(&100), "{first_two:?}");
+    }
+
+    #[test]
+    fn a_sleeping_receiver_is_woken_once_and_a_busy_one_never() {
+        let (mut senders, mut inbox) = rings(1, 8);
+        let count = Arc::new(Count::default());
+        let waker = Waker::from(count.clone());
+        let cx = Context::from_waker(&waker);
+        assert!(inbox.poll_ready(&cx).is_pending());
+        senders[0].try_send(1).unwrap();
+        senders[0].try_send(2).unwrap();
+        assert_eq!(count.0.load(Ordering::SeqCst), 1);
+        assert!(inbox.poll_ready(&cx).is_ready());
+        assert_eq!((inbox.pop(), inbox.pop()), (Some(1), Some(2)));
+        drop(senders);
+        assert!(inbox.is_closed());
+    }
+
+    #[test]
+    fn two_threads_lose_and_reorder_nothing() {
+        const MESSAGES: u64 = 20_000;
+        let (mut senders, mut inbox) = rings(1, 16);
+        let mut sender = senders.pop().unwrap();
+        let producer = std::thread::spawn(move || {
+            for n in 0..MESSAGES {
+                let mut message = n;
+                while let Err(back) = sender.try_send(message) {
+                    message = back;
+                    std::thread::yield_now();
+                }
+            }
+        });
+        futures_lite::future::block_on(async {
+            for n in 0..MESSAGES {
+                std::future::poll_fn(|cx| inbox.poll_ready(cx)).await;
+                assert_eq!(inbox.pop(), Some(n));
+            }
+        });
+        producer.join().unwrap();
+    }
+}

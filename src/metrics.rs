@@ -1,1 +1,122 @@
-//! Not built yet.
+//! Counters and histograms as plain values. They know nobody: whoever is measured owns its meters
+//! and whoever serves `/metrics` is handed them.
+//!
+//! Each value has one writer, so plain loads and stores of atomics are enough; any core may read.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
+
+/// A number that one core writes and any core reads.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    /// Replaces the value.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Relaxed);
+    }
+    /// The value.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// A number that only grows. One writer.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`.
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed) + n, Relaxed);
+    }
+    /// The value.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Buckets of [`Histogram`]: etcd's disk histograms are `exp(0.001, 2, 14)` seconds.
+pub const BUCKETS: usize = 14;
+
+/// Durations in etcd's disk buckets: 1 ms, 2 ms, 4 ms … 8.192 s.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    buckets: [Counter; BUCKETS],
+    count: Counter,
+    sum_nanos: Counter,
+}
+
+impl Histogram {
+    /// Counts one duration.
+    pub fn record(&self, took: Duration) {
+        let fits = (0..BUCKETS).find(|bucket| took <= Self::bound(*bucket));
+        if let Some(bucket) = fits {
+            self.buckets[bucket].add(1);
+        }
+        self.count.add(1);
+        self.sum_nanos.add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    /// Upper bound of a bucket, inclusive.
+    pub fn bound(bucket: usize) -> Duration {
+        Duration::from_millis(1 << bucket)
+    }
+
+    /// How many durations were at most each bound, in order.
+    pub fn cumulative(&self) -> [u64; BUCKETS] {
+        let mut total = 0;
+        std::array::from_fn(|bucket| {
+            total += self.buckets[bucket].get();
+            total
+        })
+    }
+
+    /// How many were recorded.
+    pub fn count(&self) -> u64 {
+        self.count.get()
+    }
+
+    /// Their sum in seconds.
+    pub fn sum_seconds(&self) -> f64 {
+        self.sum_nanos.get() as f64 / 1e9
+    }
+}
+
+/// What the node counts.
+#[derive(Debug, Default)]
+pub struct NodeMeters {
+    /// Newest committed index.
+    pub committed_index: Gauge,
+    /// Newest applied index.
+    pub applied_index: Gauge,
+    /// Times a member came to lead, as seen from here.
+    pub leader_changes: Gauge,
+    /// Requests packed and not yet proposed.
+    pub proposals_pending: Gauge,
+    /// Requests raft would not take.
+    pub proposals_failed: Gauge,
+    /// From handing an append to the disk until it is durable.
+    pub log_sync: Histogram,
+    /// From beginning a checkpoint until its superblock is durable.
+    pub checkpoint: Histogram,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_fall_into_etcds_buckets() {
+        let histogram = Histogram::default();
+        for micros in [500, 1_000, 1_001, 3_000, 100_000_000] {
+            histogram.record(Duration::from_micros(micros));
+        }
+        let cumulative = histogram.cumulative();
+        assert_eq!(cumulative[..3], [2, 3, 4]);
+        assert_eq!((cumulative[BUCKETS - 1], histogram.count()), (4, 5));
+        assert!((histogram.sum_seconds() - 100.005_501).abs() < 1e-6);
+    }
+}

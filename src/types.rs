@@ -74,3 +74,51 @@ impl Stamp {
         Self { main: Revision(main), sub }
     }
 }
+
+/// Bits of a ticket that count; above them the shard, above that the member's low bits.
+const TICKET_COUNT_BITS: u32 = 44;
+/// Bits of a ticket that say which shard waits.
+const TICKET_SHARD_BITS: u32 = 8;
+
+/// Most shards that tickets can tell apart.
+pub const SHARDS_MAX: usize = 1 << TICKET_SHARD_BITS;
+
+impl Ticket {
+    /// The ticket `count` of a shard. `count` starts at the boot's microseconds since the epoch, so
+    /// that no ticket of an earlier boot comes back while fewer than a million are drawn a second;
+    /// it wraps after 200 days' worth.
+    pub fn new(member: MemberId, shard: usize, count: u64) -> Self {
+        let count = count & ((1 << TICKET_COUNT_BITS) - 1);
+        let owner = Self::owner(member) | shard as u64;
+        Self(owner << TICKET_COUNT_BITS | count)
+    }
+
+    /// Which shard of `member` waits for it; `None` when another member's does.
+    pub fn shard_of(self, member: MemberId) -> Option<usize> {
+        let (owner, shard_mask) = (self.0 >> TICKET_COUNT_BITS, (1 << TICKET_SHARD_BITS) - 1);
+        (owner & !shard_mask == Self::owner(member)).then_some((owner & shard_mask) as usize)
+    }
+
+    fn owner(member: MemberId) -> u64 {
+        let bits = u64::BITS - TICKET_COUNT_BITS - TICKET_SHARD_BITS;
+        (member.0 & ((1 << bits) - 1)) << TICKET_SHARD_BITS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ticket_finds_its_way_back() {
+        let (ours, theirs) = (MemberId(0x8e9e_05c5_2164_694d), MemberId(0x8e9e_05c5_2164_694e));
+        for shard in [0, 1, SHARDS_MAX - 1] {
+            for count in [0, 1, u64::MAX] {
+                let ticket = Ticket::new(ours, shard, count);
+                assert_eq!(ticket.shard_of(ours), Some(shard));
+                assert_eq!(ticket.shard_of(theirs), None);
+            }
+        }
+        assert_ne!(Ticket::new(ours, 0, 1), Ticket::new(ours, 1, 1));
+    }
+}

@@ -30,10 +30,7 @@ impl Deref for AlignedBuf {
         // SAFETY: `Block` is `repr(C)` around a byte array of its own size, so `n` blocks in a row
         // are `n * BLOCK_BYTES` initialised bytes, borrowed for as long as `self` is.
         unsafe {
-            std::slice::from_raw_parts(
-                self.blocks.as_ptr().cast(),
-                self.blocks.len() * BLOCK_BYTES,
-            )
+            std::slice::from_raw_parts(self.blocks.as_ptr().cast(), self.blocks.len() * BLOCK_BYTES)
         }
     }
 }

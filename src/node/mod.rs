@@ -1,1 +1,191 @@
-//! Not built yet.
+//! The single writer. Events in, actions out; it never waits and never looks at a clock.
+//!
+//! [`Node`] owns raft, the store and what waits for either; it lives on one core, and only
+//! [`drive`](drive::drive) may call it. Each kind of event has its own file:
+//!
+//! | event | file |
+//! |---|---|
+//! | a proposal | `propose.rs` |
+//! | a committed entry | `apply.rs` |
+//! | a linearizable read | `read.rs` |
+
+mod apply;
+pub mod drive;
+mod event;
+mod propose;
+mod read;
+
+pub use event::{Action, Event};
+
+use crate::{
+    consensus::{Leadership, Replica},
+    store::{BadEntry, RaftSeen, Store, View},
+    tree::{Checkpoint, CheckpointDone},
+    types::{ClusterId, Index, MemberId},
+};
+use propose::Proposals;
+use read::Reads;
+
+/// One member's decisions.
+pub struct Node {
+    id: MemberId,
+    replica: Replica,
+    store: Store,
+    proposals: Proposals,
+    reads: Reads,
+    /// Compactions whose clients wait until the room is free.
+    sweeping: apply::Sweeping,
+    leadership: Leadership,
+    leaders_seen: u64,
+    /// Whether anything a reader could see has changed since the last [`Node::publish`].
+    changed: bool,
+}
+
+/// An entry of the log that cannot be applied: this member must not go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stuck {
+    /// Which entry.
+    pub index: Index,
+    /// Why.
+    pub entry: BadEntry,
+}
+
+impl Node {
+    /// A node that goes on from what its parts hold.
+    pub fn new(id: MemberId, replica: Replica, store: Store) -> Self {
+        Self {
+            id,
+            replica,
+            store,
+            proposals: Proposals::default(),
+            reads: Reads::default(),
+            sweeping: apply::Sweeping::default(),
+            leadership: Leadership::default(),
+            leaders_seen: 0,
+            changed: true,
+        }
+    }
+
+    /// Takes in one cause. What follows from it comes out of [`Node::flush`].
+    pub fn handle(&mut self, event: Event, out: &mut Vec<Action>) {
+        match event {
+            Event::Tick => self.on_tick(),
+            Event::Propose { ticket, request } => self.on_propose(ticket, &request, out),
+            Event::Read { ticket } => self.reads.wait(ticket),
+            Event::Appended { number } => self.replica.appended(number),
+        }
+    }
+
+    /// Once per turn, after a batch of events: this is where group commit comes from. Without
+    /// `room` for another append, proposals stay packed and the next turn's join them.
+    ///
+    /// # Errors
+    /// [`Stuck`] when the log holds what this member cannot apply.
+    pub fn flush(&mut self, room: bool, out: &mut Vec<Action>) -> Result<(), Stuck> {
+        if room {
+            self.propose_packed(out);
+        }
+        self.ask_reads();
+        loop {
+            let effects = self.replica.drain();
+            self.notice_leadership();
+            if effects.append.is_empty() && effects.committed.is_empty() && effects.reads.is_empty()
+            {
+                break;
+            }
+            out.extend(effects.append.into_iter().map(Action::Append));
+            self.on_committed(effects.committed, out)?;
+            self.reads.answered(&effects.reads);
+        }
+        self.reads.ripen(self.store.applied(), out);
+        self.sweep(out);
+        Ok(())
+    }
+
+    fn on_tick(&mut self) {
+        self.replica.tick();
+        self.reads.tick();
+    }
+
+    /// A change of leader is news to readers, and what waited for the old one must ask again.
+    fn notice_leadership(&mut self) {
+        let now = self.replica.leadership();
+        if now == self.leadership {
+            return;
+        }
+        crate::log::info!(
+            "leadership changed",
+            "leader" => now.leader.to_string(),
+            "term" => now.term.0,
+            "own" => now.own,
+        );
+        self.leadership = now;
+        self.changed = true;
+        self.leaders_seen += u64::from(now.leader.0 != 0);
+    }
+
+    /// Times somebody came to lead, as seen from here.
+    pub fn leaders_seen(&self) -> u64 {
+        self.leaders_seen
+    }
+
+    /// The state as readers may see it from now on, if it has changed since the last call.
+    pub fn publish(&mut self) -> Option<View> {
+        if !std::mem::take(&mut self.changed) {
+            return None;
+        }
+        let seen = RaftSeen {
+            term: self.leadership.term,
+            leader: self.leadership.leader,
+            committed: self.replica.committed(),
+        };
+        Some(self.store.publish(seen))
+    }
+
+    /// Starts a checkpoint of everything applied so far; `None` while one is running.
+    pub fn begin_checkpoint(&mut self, cluster: ClusterId) -> Option<Checkpoint> {
+        let facts = self.store.facts(cluster, self.id);
+        self.store.tree_mut().begin_checkpoint(facts)
+    }
+
+    /// A checkpoint was written whole.
+    pub fn finish_checkpoint(&mut self, done: CheckpointDone) {
+        self.store.tree_mut().finish_checkpoint(done);
+        self.changed = true;
+    }
+
+    /// Stands for election at once: right for a lone voter, which nobody can outvote.
+    pub fn campaign(&mut self) {
+        self.replica.campaign();
+    }
+
+    /// The state machine, to look at.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// A checkpoint could not be written for lack of room; the next one does its work.
+    pub fn abandon_checkpoint(&mut self) {
+        self.store.tree_mut().abandon_checkpoint();
+    }
+
+    /// The last entry applied.
+    pub fn applied(&self) -> Index {
+        self.store.applied()
+    }
+
+    /// Who leads, as far as this member knows.
+    pub fn leadership(&self) -> Leadership {
+        self.leadership
+    }
+
+    /// The newest index known to be committed.
+    pub fn committed(&self) -> Index {
+        self.replica.committed()
+    }
+
+    /// Who this is.
+    pub fn id(&self) -> MemberId {
+        self.id
+    }
+}

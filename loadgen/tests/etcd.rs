@@ -1,0 +1,202 @@
+//! Client and engine against real etcd: that they understand a server we did not write.
+//!
+//! Looks for the binary in `$REAL_ETCD_DIR`, else in `target/etcd`, where `tests/e2e/build-etcd.sh` puts
+//! it. Where there is none, each test says so and passes.
+#![allow(clippy::disallowed_methods, reason = "a real server takes real time")]
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use loadgen::{
+    client::Client,
+    engine::{self, Plan, Until},
+    grpc::code,
+    work::{Call, Order, Work},
+};
+use proto::{
+    etcdserverpb::{
+        LeaseGrantRequest, LeaseGrantResponse, PutRequest, PutResponse, RangeRequest,
+        RangeResponse, RangeStreamResponse, SnapshotRequest, SnapshotResponse, kv, lease,
+        maintenance,
+    },
+    v3electionpb::{LeaderRequest, LeaderResponse, election},
+};
+
+/// One member with its own folder, both gone when dropped.
+struct Etcd {
+    process: Child,
+    folder: PathBuf,
+    endpoint: String,
+}
+
+impl Etcd {
+    /// None where there is no binary.
+    fn start(test: &str) -> Option<Self> {
+        let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/etcd");
+        let bin = std::env::var_os("REAL_ETCD_DIR").map_or(target, PathBuf::from).join("etcd");
+        if !bin.exists() {
+            eprintln!("{test}: skipped, no {}; see tests/e2e/build-etcd.sh", bin.display());
+            return None;
+        }
+        let folder =
+            std::env::temp_dir().join(format!("loadgen-{}-{test}.etcd", std::process::id()));
+        let [client, peer] = free_ports();
+        let (client_url, peer_url) =
+            (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
+        let process = Command::new(bin)
+            .arg("--data-dir")
+            .arg(&folder)
+            .args(["--listen-client-urls", &client_url, "--advertise-client-urls", &client_url])
+            .args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url])
+            .args(["--initial-cluster", &format!("default={peer_url}")])
+            .args(["--unsafe-no-fsync", "--log-level", "error"])
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("etcd starts");
+        Some(Self { process, folder, endpoint: format!("127.0.0.1:{client}") })
+    }
+
+    /// A client, once the member leads and can write.
+    fn client(&self) -> Client {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let connected = Client::connect(&self.endpoint).map(|mut client| {
+                let grant = LeaseGrantRequest { ttl: 100, id: 0 };
+                let granted: Result<LeaseGrantResponse, _> =
+                    client.unary(lease::LEASE_GRANT, &grant);
+                granted.map(|_| client)
+            });
+            match connected {
+                Ok(Ok(client)) => return client,
+                other => {
+                    assert!(Instant::now() < deadline, "etcd does not serve: {:?}", other.err())
+                }
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        self.process.kill().expect("etcd is ours to kill");
+        self.process.wait().expect("etcd is ours to wait for");
+        fs::remove_dir_all(&self.folder).expect("nobody else uses the folder");
+    }
+}
+
+fn free_ports() -> [u16; 2] {
+    [(); 2]
+        .map(|()| TcpListener::bind("127.0.0.1:0").expect("there is a free port"))
+        .map(|listener| listener.local_addr().expect("it is bound").port())
+}
+
+fn put(
+    client: &mut Client,
+    key: &str,
+    value: Vec<u8>,
+) -> Result<PutResponse, loadgen::grpc::Status> {
+    let put = PutRequest { key: key.to_owned().into(), value: value.into(), ..Default::default() };
+    client.unary(kv::PUT, &put)
+}
+
+fn everything() -> RangeRequest {
+    RangeRequest { key: b"\0"[..].into(), range_end: b"\0"[..].into(), ..Default::default() }
+}
+
+#[test]
+fn calls_and_their_errors() {
+    let Some(etcd) = Etcd::start("calls") else { return };
+    let mut client = etcd.client();
+    let header = put(&mut client, "k", b"v".into()).unwrap().header.unwrap();
+    assert_eq!(header.revision, 2);
+    let response: RangeResponse = client.unary(kv::RANGE, &everything()).unwrap();
+    assert_eq!((&response.kvs[0].value[..], response.count), (&b"v"[..], 1));
+
+    let error = put(&mut client, "", b"v".into()).unwrap_err();
+    assert_eq!((error.code, error.message.as_str()), (3, "etcdserver: key is not provided"));
+    let error = client.unary::<_, PutResponse>("/etcdserverpb.KV/Nothing", &everything());
+    assert_eq!(error.unwrap_err().code, code::UNIMPLEMENTED);
+    // The connection outlives the errors.
+    put(&mut client, "k", b"v".into()).unwrap();
+}
+
+#[test]
+fn bodies_larger_than_the_windows() {
+    let Some(etcd) = Etcd::start("bodies") else { return };
+    let mut client = etcd.client();
+    let value = |key: u8| vec![key; 1_000_000];
+    for key in 0..20 {
+        put(&mut client, &format!("k{key:02}"), value(key)).unwrap();
+    }
+    let response: RangeResponse = client.unary(kv::RANGE, &everything()).unwrap();
+    assert_eq!(response.kvs.len(), 20);
+    assert!(response.kvs.iter().zip(0..).all(|(kv, key)| kv.value == value(key)));
+
+    let parts: Vec<RangeStreamResponse> =
+        client.stream(kv::RANGE_STREAM, &everything()).unwrap().map(Result::unwrap).collect();
+    assert!(parts.len() > 1);
+    let kvs: Vec<_> = parts.into_iter().flat_map(|part| part.range_response.unwrap().kvs).collect();
+    assert_eq!(kvs, response.kvs);
+
+    let blobs = client.stream::<_, SnapshotResponse>(maintenance::SNAPSHOT, &SnapshotRequest {});
+    let blobs: Vec<_> = blobs.unwrap().map(Result::unwrap).collect();
+    let bytes: u64 = blobs.iter().map(|blob| blob.blob.len() as u64).sum();
+    // What remains is told of the file, without the SHA-256 that follows it.
+    assert_eq!(bytes, blobs[0].blob.len() as u64 + blobs[0].remaining_bytes + 32);
+    assert!(bytes > 20_000_000);
+
+    // A call given up in the middle does not disturb the next.
+    let mut blobs =
+        client.stream::<_, SnapshotResponse>(maintenance::SNAPSHOT, &SnapshotRequest {}).unwrap();
+    blobs.next().unwrap().unwrap();
+    drop(blobs);
+    put(&mut client, "k", b"v".into()).unwrap();
+}
+
+#[test]
+fn an_answer_that_does_not_come_is_given_up() {
+    let Some(etcd) = Etcd::start("silence") else { return };
+    let mut client = etcd.client();
+    client.set_timeout(Duration::from_millis(200));
+    let observe = LeaderRequest { name: b"nobody campaigns"[..].into() };
+    let mut leaders = client.stream::<_, LeaderResponse>(election::OBSERVE, &observe).unwrap();
+    assert_eq!(leaders.next().unwrap().unwrap_err().code, code::DEADLINE_EXCEEDED);
+    assert!(leaders.next().is_none());
+    drop(leaders);
+    client.set_timeout(Duration::from_secs(20));
+    put(&mut client, "k", b"v".into()).unwrap();
+}
+
+#[test]
+fn load_is_counted_exactly_and_leaves_what_it_says() {
+    let Some(etcd) = Etcd::start("load") else { return };
+    let mut client = etcd.client();
+    let plan = |until| Plan {
+        endpoint: etcd.endpoint.clone(),
+        connections: 4,
+        streams: 8,
+        until,
+        pid: Some(etcd.process.id()),
+    };
+    let fill = Work::new(Call::Put, Order::Sequential, 500, 100);
+    let report = engine::run(&plan(Until::Calls(500)), fill).unwrap();
+    assert_eq!((report.done(), report.errors().len()), (500, 0));
+    let response: RangeResponse = client.unary(kv::RANGE, &everything()).unwrap();
+    assert_eq!(response.count, 500);
+    assert!(response.kvs.iter().all(|kv| kv.version == 1 && kv.value.len() == 100));
+
+    let range = Call::Range { serializable: false };
+    let time = Until::Elapsed(Duration::from_millis(200));
+    let report = engine::run(&plan(time), Work::new(range, Order::Random, 500, 100)).unwrap();
+    assert!(report.done() > 0 && report.errors().is_empty());
+    // A key that is not there is an error of ours, for the server did less than was asked.
+    let report =
+        engine::run(&plan(Until::Calls(100)), Work::new(range, Order::Random, 1_000_000, 100));
+    assert!(report.unwrap().errors().contains_key("code 0: an answer without what was asked for"));
+}

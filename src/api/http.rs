@@ -1,0 +1,77 @@
+//! Bodies of the plain HTTP endpoints `/health`, `/livez`, `/readyz` and `/version`
+//! (etcd `api/etcdhttp`). Which read to make is the shard's; what to say is here.
+
+use super::{API_VERSION, maintenance::alarm_name, status::Status};
+use crate::store::{ALARM_CORRUPT, ALARM_NOSPACE, Cluster, RaftSeen};
+
+/// An HTTP answer without its headers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The status code.
+    pub code: u16,
+    /// The body.
+    pub body: String,
+}
+
+/// `/health` before its read: the answer if an alarm is up that `excluded` does not name, or if
+/// nobody leads and a local read will not do. `None`: make the read, then [`health_read`].
+pub fn health_now(
+    cluster: &Cluster,
+    raft: RaftSeen,
+    excluded: &[&str],
+    serializable: bool,
+) -> Option<Answer> {
+    let counted = |kind: i32| !excluded.contains(&alarm_name(kind).as_str());
+    if let Some(alarm) = cluster.alarms.iter().find(|alarm| counted(alarm.kind)) {
+        return Some(unhealthy(match alarm.kind {
+            ALARM_NOSPACE => "ALARM NOSPACE",
+            ALARM_CORRUPT => "ALARM CORRUPT",
+            _ => "ALARM UNKNOWN",
+        }));
+    }
+    (raft.leader.0 == 0 && !serializable).then(|| unhealthy("RAFT NO LEADER"))
+}
+
+/// `/health` after its read.
+pub fn health_read(read: Result<(), Status>) -> Answer {
+    match read {
+        Ok(()) => Answer { code: 200, body: r#"{"health":"true","reason":""}"#.to_owned() },
+        Err(status) => unhealthy(&format!("RANGE ERROR:{}", status.message)),
+    }
+}
+
+/// `http.Error` again; the good answer has no newline.
+fn unhealthy(reason: &str) -> Answer {
+    let reason = serde_json::Value::from(reason);
+    Answer { code: 503, body: format!("{{\"health\":\"false\",\"reason\":{reason}}}\n") }
+}
+
+/// `/livez`, `/readyz` and their parts: one line a check, in the order given; the lines are shown
+/// when something failed or `verbose` was asked for. Go's `http.Error` ends its body with a newline.
+pub fn checks(results: &[(&str, Result<(), String>)], verbose: bool) -> Answer {
+    let line = |(name, result): &(&str, Result<(), String>)| match result {
+        Ok(()) => format!("[+]{name} ok\n"),
+        Err(error) => format!("[-]{name} failed: {error}\n"),
+    };
+    let lines: String = results.iter().map(line).collect();
+    if results.iter().any(|(_, result)| result.is_err()) {
+        return Answer { code: 503, body: lines + "\n" };
+    }
+    Answer { code: 200, body: if verbose { lines + "ok\n" } else { "ok\n".to_owned() } }
+}
+
+/// `/version`.
+pub fn version(cluster: &Cluster) -> Answer {
+    let body = format!(
+        r#"{{"etcdserver":"{API_VERSION}","etcdcluster":"{}","storage":"{}"}}"#,
+        cluster.version.as_deref().unwrap_or("not_decided"),
+        storage_version(cluster).as_deref().unwrap_or("unknown"),
+    );
+    Answer { code: 200, body }
+}
+
+/// etcd's storage version follows the cluster's, minor for minor.
+pub fn storage_version(cluster: &Cluster) -> Option<String> {
+    let mut parts = cluster.version.as_deref()?.split('.');
+    Some(format!("{}.{}.0", parts.next()?, parts.next()?))
+}

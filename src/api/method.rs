@@ -1,0 +1,173 @@
+//! The paths of etcd's RPCs. Those that are not built say so; unknown ones get grpc-go's words.
+
+use proto::{
+    etcdserverpb::{auth, cluster, kv, lease, maintenance, watch},
+    health, v3electionpb, v3lockpb,
+};
+
+use super::status::{Code, Status};
+
+/// An RPC that is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// `KV.Range`.
+    Range,
+    /// `KV.RangeStream`: the answer is a stream.
+    RangeStream,
+    /// `KV.Put`.
+    Put,
+    /// `KV.DeleteRange`.
+    DeleteRange,
+    /// `KV.Txn`.
+    Txn,
+    /// `KV.Compact`.
+    Compact,
+    /// `Cluster.MemberList`.
+    MemberList,
+    /// `Maintenance.Alarm`.
+    Alarm,
+    /// `Maintenance.Status`.
+    Status,
+    /// `grpc.health.v1.Health/Check`.
+    HealthCheck,
+}
+
+/// Every method that is built, by its number.
+pub const METHODS: [Method; 10] = [
+    Method::Range,
+    Method::RangeStream,
+    Method::Put,
+    Method::DeleteRange,
+    Method::Txn,
+    Method::Compact,
+    Method::MemberList,
+    Method::Alarm,
+    Method::Status,
+    Method::HealthCheck,
+];
+
+impl Method {
+    /// What the labels `grpc_type`, `grpc_service` and `grpc_method` of etcd's metrics say of it.
+    pub fn labels(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Self::Range => ("unary", "etcdserverpb.KV", "Range"),
+            Self::RangeStream => ("server_stream", "etcdserverpb.KV", "RangeStream"),
+            Self::Put => ("unary", "etcdserverpb.KV", "Put"),
+            Self::DeleteRange => ("unary", "etcdserverpb.KV", "DeleteRange"),
+            Self::Txn => ("unary", "etcdserverpb.KV", "Txn"),
+            Self::Compact => ("unary", "etcdserverpb.KV", "Compact"),
+            Self::MemberList => ("unary", "etcdserverpb.Cluster", "MemberList"),
+            Self::Alarm => ("unary", "etcdserverpb.Maintenance", "Alarm"),
+            Self::Status => ("unary", "etcdserverpb.Maintenance", "Status"),
+            Self::HealthCheck => ("unary", "grpc.health.v1.Health", "Check"),
+        }
+    }
+
+    /// What `:path` names.
+    ///
+    /// # Errors
+    /// Unimplemented: not built yet, or unknown.
+    pub fn parse(path: &str) -> Result<Self, Status> {
+        Ok(match path {
+            kv::PUT => Self::Put,
+            kv::RANGE => Self::Range,
+            kv::TXN => Self::Txn,
+            kv::DELETE_RANGE => Self::DeleteRange,
+            kv::COMPACT => Self::Compact,
+            kv::RANGE_STREAM => Self::RangeStream,
+            cluster::MEMBER_LIST => Self::MemberList,
+            maintenance::ALARM => Self::Alarm,
+            maintenance::STATUS => Self::Status,
+            health::health::CHECK => Self::HealthCheck,
+            _ => return Err(refuse(path)),
+        })
+    }
+}
+
+/// What each service that is not wholly built still lacks.
+const NOT_BUILT: &[(&str, &[&str])] = &[
+    ("etcdserverpb.Watch", &[watch::WATCH]),
+    (
+        "etcdserverpb.Lease",
+        &[
+            lease::LEASE_GRANT,
+            lease::LEASE_REVOKE,
+            lease::LEASE_KEEP_ALIVE,
+            lease::LEASE_TIME_TO_LIVE,
+            lease::LEASE_LEASES,
+        ],
+    ),
+    (
+        "etcdserverpb.Cluster",
+        &[
+            cluster::MEMBER_ADD,
+            cluster::MEMBER_REMOVE,
+            cluster::MEMBER_UPDATE,
+            cluster::MEMBER_PROMOTE,
+        ],
+    ),
+    (
+        "etcdserverpb.Maintenance",
+        &[
+            maintenance::DEFRAGMENT,
+            maintenance::HASH,
+            maintenance::HASH_KV,
+            maintenance::SNAPSHOT,
+            maintenance::MOVE_LEADER,
+            maintenance::DOWNGRADE,
+        ],
+    ),
+    (
+        "etcdserverpb.Auth",
+        &[
+            auth::AUTH_ENABLE,
+            auth::AUTH_DISABLE,
+            auth::AUTH_STATUS,
+            auth::AUTHENTICATE,
+            auth::USER_ADD,
+            auth::USER_GET,
+            auth::USER_LIST,
+            auth::USER_DELETE,
+            auth::USER_CHANGE_PASSWORD,
+            auth::USER_GRANT_ROLE,
+            auth::USER_REVOKE_ROLE,
+            auth::ROLE_ADD,
+            auth::ROLE_GET,
+            auth::ROLE_LIST,
+            auth::ROLE_DELETE,
+            auth::ROLE_GRANT_PERMISSION,
+            auth::ROLE_REVOKE_PERMISSION,
+        ],
+    ),
+    ("v3lockpb.Lock", &[v3lockpb::lock::LOCK, v3lockpb::lock::UNLOCK]),
+    (
+        "v3electionpb.Election",
+        &[
+            v3electionpb::election::CAMPAIGN,
+            v3electionpb::election::PROCLAIM,
+            v3electionpb::election::LEADER,
+            v3electionpb::election::OBSERVE,
+            v3electionpb::election::RESIGN,
+        ],
+    ),
+    ("grpc.health.v1.Health", &[health::health::WATCH]),
+    ("etcdserverpb.KV", &[]),
+];
+
+/// Why a path is not a [`Method`] (the texts for unknown ones are grpc-go's `server.go`).
+fn refuse(path: &str) -> Status {
+    let Some((service, method)) = path.strip_prefix('/').and_then(|p| p.rsplit_once('/')) else {
+        return Status::made(Code::Unimplemented, format!("malformed method name: {path:?}"));
+    };
+    match NOT_BUILT.iter().find(|(name, _)| *name == service) {
+        None => Status::made(Code::Unimplemented, format!("unknown service {service}")),
+        Some((_, methods)) if methods.contains(&path) => {
+            let (_, service) = service.rsplit_once('.').unwrap_or(("", service));
+            Status::not_built(&format!("{service}.{method}"))
+        }
+        Some(_) => {
+            let message = format!("unknown method {method} for service {service}");
+            Status::made(Code::Unimplemented, message)
+        }
+    }
+}

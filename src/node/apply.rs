@@ -1,0 +1,65 @@
+//! Committed entries → store → replies; and the compactions that clients wait for.
+
+use super::{Action, Node, Stuck};
+use crate::{
+    consensus::Entry, limits::SWEEP_RECORDS_PER_TURN, mesh::Reply, store::Outcome, types::Ticket,
+};
+
+/// Physical compaction in progress, and who waits for it.
+#[derive(Default)]
+pub(super) struct Sweeping {
+    waiting: Vec<(Ticket, Outcome)>,
+    unfinished: bool,
+}
+
+impl Node {
+    pub(super) fn on_committed(
+        &mut self,
+        entries: Vec<Entry>,
+        out: &mut Vec<Action>,
+    ) -> Result<(), Stuck> {
+        let Some(last) = entries.last().map(|entry| entry.index) else { return Ok(()) };
+        for entry in entries {
+            self.apply(entry, out)?;
+        }
+        self.replica.applied_through(last);
+        self.changed = true;
+        Ok(())
+    }
+
+    fn apply(&mut self, entry: Entry, out: &mut Vec<Action>) -> Result<(), Stuck> {
+        let Entry { index, term, data, .. } = entry;
+        let sweeping = &mut self.sweeping;
+        let reply = |ticket, outcome| match outcome {
+            Outcome::Compacted { physical: true, .. } => {
+                sweeping.unfinished = true;
+                sweeping.waiting.push((ticket, outcome));
+            }
+            outcome => {
+                sweeping.unfinished |= matches!(outcome, Outcome::Compacted { .. });
+                out.push(Action::Reply { ticket, reply: Reply::Applied(outcome) });
+            }
+        };
+        self.store.apply(index, term, data, reply).map_err(|entry| Stuck { index, entry })
+    }
+
+    /// One bounded piece of physical compaction; clients that wait for it hear when it is done.
+    pub(super) fn sweep(&mut self, out: &mut Vec<Action>) {
+        if !self.sweeping.unfinished {
+            return;
+        }
+        self.sweeping.unfinished = !self.store.tree_mut().sweep(SWEEP_RECORDS_PER_TURN);
+        self.changed = true;
+        if !self.sweeping.unfinished {
+            let done = self.sweeping.waiting.drain(..);
+            let reply =
+                |(ticket, outcome)| Action::Reply { ticket, reply: Reply::Applied(outcome) };
+            out.extend(done.map(reply));
+        }
+    }
+
+    /// Whether another turn has work to do although nothing new happened.
+    pub fn is_sweeping(&self) -> bool {
+        self.sweeping.unfinished
+    }
+}

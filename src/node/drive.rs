@@ -1,0 +1,442 @@
+//! The loop around the node: the one place where log, engine and consensus meet, and where waiting
+//! is allowed. It decides nothing that a client could notice.
+//!
+//! ```text
+//!          ┌──────────────────────── one turn ────────────────────────┐
+//!  wait ──▶ take in events ──▶ Node::flush ──▶ start appends ──▶ publish, reply ──▶ wait
+//!   ▲                                                                         │
+//!   └── rings · durable appends · checkpoint · spare segments · timer ◀───────┘
+//! ```
+//!
+//! Appends are pipelined: [`APPENDS_IN_FLIGHT_MAX`] may be on their way to the disk while requests
+//! keep coming in; what arrives meanwhile is packed into the next one. Futures in flight are kept
+//! here until they end; none is ever dropped halfway.
+//!
+//! The same code runs in the simulator, over its disk and its clock.
+
+use super::{Action, Event, Node, Stuck};
+use crate::{
+    consensus::Append,
+    fatal::Fatal,
+    io::{Clock, Disk},
+    limits::{
+        APPENDS_IN_FLIGHT_MAX, CHECKPOINT_INTERVAL, CHECKPOINT_LOG_BYTES_MAX, EVENTS_PER_TURN_MAX,
+        UNSEALED_BYTES_MAX,
+    },
+    mesh::{Newest, NodeEnd, Reply, ToNode, ToShard},
+    metrics::NodeMeters,
+    tree::CheckpointDone,
+    types::{ClusterId, Index, Ticket},
+    wal::{self, Batch, LogEntry, Prepared, Wal, WalError},
+};
+use std::{
+    collections::VecDeque,
+    future::{Future, poll_fn},
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+type Pending<T> = Pin<Box<dyn Future<Output = T>>>;
+
+/// What a member is made of, recovered and ready to run.
+pub struct Parts<D: Disk, C: Clock> {
+    /// The decisions.
+    pub node: Node,
+    /// Written into each superblock.
+    pub cluster: ClusterId,
+    /// The log, and whatever lane its disk has.
+    pub wal: Wal<D>,
+    /// Where records and the superblock live.
+    pub disk: D,
+    /// Time.
+    pub clock: C,
+    /// To and from the shards.
+    pub mesh: NodeEnd,
+    /// Where views are published.
+    pub newest: Newest,
+    /// What is counted here and read by whoever serves `/metrics`.
+    pub meters: Arc<NodeMeters>,
+    /// How often raft's clock ticks, and how often a checkpoint is due.
+    pub pace: Pace,
+}
+
+/// How fast a member's own clocks go.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Time between two ticks of raft (`--heartbeat-interval`).
+    pub tick: Duration,
+    /// Applied entries after which a checkpoint is due (`--snapshot-count`).
+    pub checkpoint_entries: u64,
+}
+
+/// Runs a member until every shard is gone, then writes a last checkpoint.
+///
+/// # Errors
+/// [`Fatal`]: the disk failed or the log holds what cannot be applied. The process must die; what
+/// was acknowledged is on disk.
+pub async fn drive<D: Disk, C: Clock>(parts: Parts<D, C>) -> Result<(), Fatal> {
+    let mut driver = Driver::new(parts);
+    driver.run().await
+}
+
+struct Driver<D: Disk, C: Clock> {
+    parts: Parts<D, C>,
+    appends: VecDeque<Appending>,
+    checkpoint: Option<Checkpointing>,
+    prepare: Option<Pending<io::Result<Prepared<D::File>>>>,
+    timer: Pending<()>,
+    next_tick: Duration,
+    outbox: Vec<ToShard>,
+    events: Vec<Event>,
+    actions: Vec<Action>,
+    last_checkpoint: LastCheckpoint,
+    /// Shards that have gone.
+    farewells: usize,
+    /// Bytes of entries handed to the log since the start.
+    log_bytes: u64,
+    /// Appends that the log has no room for yet, in order; nothing is proposed meanwhile.
+    held: VecDeque<Append>,
+    /// The disk is full: no new spare segment and no checkpoint until this moment.
+    full_until: Option<Duration>,
+}
+
+struct Appending {
+    number: u64,
+    since: Duration,
+    done: Pending<io::Result<u64>>,
+}
+
+struct Checkpointing {
+    applied: Index,
+    since: Duration,
+    done: Pending<io::Result<CheckpointDone>>,
+}
+
+/// What the newest finished or begun checkpoint covers.
+#[derive(Clone, Copy)]
+struct LastCheckpoint {
+    applied: Index,
+    at: Duration,
+    log_bytes: u64,
+}
+
+impl<D: Disk, C: Clock> Driver<D, C> {
+    fn new(parts: Parts<D, C>) -> Self {
+        let now = parts.clock.now();
+        let next_tick = now + parts.pace.tick;
+        Self {
+            appends: VecDeque::new(),
+            checkpoint: None,
+            prepare: None,
+            timer: Box::pin(parts.clock.sleep_until(next_tick)),
+            next_tick,
+            outbox: parts.mesh.to_shards.iter().map(|_| ToShard::default()).collect(),
+            events: Vec::new(),
+            actions: Vec::new(),
+            last_checkpoint: LastCheckpoint {
+                applied: parts.node.applied(),
+                at: now,
+                log_bytes: 0,
+            },
+            farewells: 0,
+            log_bytes: 0,
+            held: VecDeque::new(),
+            full_until: None,
+            parts,
+        }
+    }
+
+    async fn run(&mut self) -> Result<(), Fatal> {
+        self.parts.node.campaign();
+        while self.farewells < self.parts.mesh.to_shards.len() {
+            self.turn()?;
+            // Others share this core: let them run before looking again.
+            futures_lite::future::yield_now().await;
+            self.wait().await?;
+        }
+        self.finish().await
+    }
+
+    /// Everything between two waits. Nothing in here waits.
+    fn turn(&mut self) -> Result<(), Fatal> {
+        self.take_in();
+        let mut actions = std::mem::take(&mut self.actions);
+        for event in self.events.drain(..) {
+            self.parts.node.handle(event, &mut actions);
+        }
+        self.append_held()?;
+        let room = self.held.is_empty() && self.appends.len() < APPENDS_IN_FLIGHT_MAX;
+        self.parts.node.flush(room, &mut actions).map_err(stuck)?;
+        for action in actions.drain(..) {
+            match action {
+                Action::Append(append) => self.held.push_back(append),
+                Action::Reply { ticket, reply } => self.reply(ticket, reply),
+            }
+        }
+        self.actions = actions;
+        self.append_held()?;
+        self.publish();
+        self.maintain();
+        Ok(())
+    }
+
+    fn take_in(&mut self) {
+        while self.events.len() < EVENTS_PER_TURN_MAX {
+            match self.parts.mesh.inbox.pop() {
+                Some(ToNode::Propose { ticket, request }) => {
+                    self.events.push(Event::Propose { ticket, request });
+                }
+                Some(ToNode::Read { ticket }) => self.events.push(Event::Read { ticket }),
+                Some(ToNode::Farewell) => self.farewells += 1,
+                None => break,
+            }
+        }
+    }
+
+    /// Hands over what the log has room for. Without a spare segment the rest waits for one, which
+    /// [`Driver::maintain`] sees to.
+    fn append_held(&mut self) -> Result<(), Fatal> {
+        while let Some(front) = self.held.front() {
+            let done = match self.parts.wal.append(&batch(front)) {
+                Ok(done) => done,
+                Err(WalError::NoSpare | WalError::Busy) => return Ok(()),
+                Err(error) => {
+                    return Err(Fatal {
+                        what: format!("the log refuses an append: {error}"),
+                        place: "wal".into(),
+                        advice: "start again; nothing acknowledged is lost".into(),
+                    });
+                }
+            };
+            let (number, since) = (front.number, self.parts.clock.now());
+            self.appends.push_back(Appending { number, since, done: Box::pin(done) });
+            self.log_bytes +=
+                front.entries.iter().map(|entry| entry.data.len() as u64).sum::<u64>();
+            self.held.pop_front();
+        }
+        Ok(())
+    }
+
+    fn reply(&mut self, ticket: Ticket, reply: Reply) {
+        // A ticket of another member, or of an earlier boot, has nobody waiting here.
+        let shard = ticket.shard_of(self.parts.node.id());
+        if let Some(outbox) = shard.and_then(|shard| self.outbox.get_mut(shard)) {
+            outbox.replies.push((ticket, reply));
+        }
+    }
+
+    /// Publishes the new view, then hands each shard its answers in one message. A shard whose ring
+    /// is full gets them with the next turn.
+    fn publish(&mut self) {
+        if let Some(view) = self.parts.node.publish() {
+            self.parts.newest.publish(view);
+        }
+        let shards = self.outbox.iter_mut().zip(&mut self.parts.mesh.to_shards);
+        for (outbox, sender) in shards {
+            if outbox.replies.is_empty() {
+                continue;
+            }
+            if let Err(back) = sender.try_send(std::mem::take(outbox)) {
+                *outbox = back;
+            }
+        }
+        let node = &self.parts.node;
+        let (committed, applied) = (node.committed(), node.applied());
+        self.parts.meters.committed_index.set(committed.0);
+        self.parts.meters.applied_index.set(applied.0);
+        self.parts.meters.leader_changes.set(node.leaders_seen());
+        self.parts.meters.proposals_pending.set(node.proposals_waiting());
+        self.parts.meters.proposals_failed.set(node.proposals_failed());
+    }
+
+    /// Starts what keeps the disk tidy: spare log segments and checkpoints.
+    fn maintain(&mut self) {
+        let now = self.parts.clock.now();
+        if self.full_until.is_some_and(|until| now < until) {
+            return;
+        }
+        if self.prepare.is_none() {
+            self.prepare = self.parts.wal.prepare().map(|future| Box::pin(future) as Pending<_>);
+        }
+        if self.checkpoint.is_none() && self.checkpoint_is_due(now) {
+            self.begin_checkpoint(now);
+        }
+    }
+
+    fn checkpoint_is_due(&self, now: Duration) -> bool {
+        let last = &self.last_checkpoint;
+        let entries = self.parts.node.applied().0 - last.applied.0;
+        let log_bytes = self.log_bytes - last.log_bytes;
+        entries >= self.parts.pace.checkpoint_entries
+            || log_bytes >= CHECKPOINT_LOG_BYTES_MAX
+            || self.parts.node.store().tree().unsealed_bytes() >= UNSEALED_BYTES_MAX
+            || (entries > 0 && now >= last.at + CHECKPOINT_INTERVAL)
+    }
+
+    fn begin_checkpoint(&mut self, now: Duration) {
+        let applied = self.parts.node.applied();
+        let Some(checkpoint) = self.parts.node.begin_checkpoint(self.parts.cluster) else { return };
+        self.last_checkpoint = LastCheckpoint { applied, at: now, log_bytes: self.log_bytes };
+        let done = Box::pin(checkpoint.run(self.parts.disk.clone()));
+        self.checkpoint = Some(Checkpointing { applied, since: now, done });
+    }
+
+    /// Waits for any cause, and collects what has come about.
+    async fn wait(&mut self) -> Result<(), Fatal> {
+        poll_fn(|cx| self.poll_causes(cx)).await
+    }
+
+    fn poll_causes(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fatal>> {
+        let mut woken = self.parts.node.is_sweeping();
+        woken |= self.parts.mesh.inbox.poll_ready(cx).is_ready();
+        woken |= self.poll_appends(cx)?;
+        woken |= self.poll_checkpoint(cx)?;
+        woken |= self.poll_prepare(cx)?;
+        if self.timer.as_mut().poll(cx).is_ready() {
+            self.on_timer();
+            woken = true;
+            let again = self.timer.as_mut().poll(cx);
+            assert!(again.is_pending(), "a timer for later rang at once");
+        }
+        if woken { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    /// Appends end in the order they were made; each that has is an event.
+    fn poll_appends(&mut self, cx: &mut Context<'_>) -> Result<bool, Fatal> {
+        let mut any = false;
+        while let Some(front) = self.appends.front_mut() {
+            let Poll::Ready(durable) = front.done.as_mut().poll(cx) else { break };
+            durable.map_err(|error| disk_failed("the log", &error))?;
+            self.events.push(Event::Appended { number: front.number });
+            self.parts.meters.log_sync.record(self.parts.clock.now() - front.since);
+            self.appends.pop_front();
+            any = true;
+        }
+        Ok(any)
+    }
+
+    fn poll_checkpoint(&mut self, cx: &mut Context<'_>) -> Result<bool, Fatal> {
+        let Some(running) = &mut self.checkpoint else { return Ok(false) };
+        let Poll::Ready(outcome) = running.done.as_mut().poll(cx) else { return Ok(false) };
+        let (applied, since) = (running.applied, running.since);
+        self.checkpoint = None;
+        match outcome {
+            Ok(done) => {
+                self.parts.node.finish_checkpoint(done);
+                self.parts.wal.trim(applied.0);
+                self.parts.meters.checkpoint.record(self.parts.clock.now() - since);
+            }
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                self.parts.node.abandon_checkpoint();
+                self.disk_is_full(&error);
+            }
+            Err(error) => return Err(disk_failed("a checkpoint", &error)),
+        }
+        Ok(true)
+    }
+
+    fn poll_prepare(&mut self, cx: &mut Context<'_>) -> Result<bool, Fatal> {
+        let Some(running) = &mut self.prepare else { return Ok(false) };
+        let Poll::Ready(outcome) = running.as_mut().poll(cx) else { return Ok(false) };
+        self.prepare = None;
+        match outcome {
+            Ok(prepared) => self.parts.wal.prepared(prepared),
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => self.disk_is_full(&error),
+            Err(error) => return Err(disk_failed("a new log segment", &error)),
+        }
+        Ok(true)
+    }
+
+    /// Nothing is lost by a full disk: the log has its spare segments, and what could not be
+    /// checkpointed stays in it. Tried again after a while.
+    fn disk_is_full(&mut self, error: &io::Error) {
+        crate::log::warn!("disk is full", "error" => error.to_string());
+        self.full_until = Some(self.parts.clock.now() + CHECKPOINT_INTERVAL / 10);
+    }
+
+    fn on_timer(&mut self) {
+        self.events.push(Event::Tick);
+        // A machine that slept ticks once, not once for each interval it missed.
+        let now = self.parts.clock.now();
+        self.next_tick =
+            (self.next_tick + self.parts.pace.tick).max(now + self.parts.pace.tick / 2);
+        self.timer = Box::pin(self.parts.clock.sleep_until(self.next_tick));
+    }
+
+    /// The shards are gone: finish what is in flight and checkpoint, so that the next start is short.
+    async fn finish(&mut self) -> Result<(), Fatal> {
+        while !self.held.is_empty()
+            || !self.appends.is_empty()
+            || self.checkpoint.is_some()
+            || self.prepare.is_some()
+        {
+            self.wait_and_turn().await?;
+        }
+        if self.parts.node.applied() > self.last_checkpoint.applied {
+            let now = self.parts.clock.now();
+            self.begin_checkpoint(now);
+            while self.checkpoint.is_some() {
+                self.wait_and_turn().await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn wait_and_turn(&mut self) -> Result<(), Fatal> {
+        poll_fn(|cx| {
+            let woken =
+                self.poll_appends(cx)? | self.poll_checkpoint(cx)? | self.poll_prepare(cx)?;
+            if woken { Poll::Ready(Ok::<(), Fatal>(())) } else { Poll::Pending }
+        })
+        .await?;
+        let mut actions = Vec::new();
+        for event in self.events.drain(..) {
+            self.parts.node.handle(event, &mut actions);
+        }
+        self.parts.node.flush(false, &mut actions).map_err(stuck)?;
+        for action in actions {
+            if let Action::Append(append) = action {
+                self.held.push_back(append);
+            }
+        }
+        self.append_held()
+    }
+}
+
+fn batch(append: &Append) -> Batch {
+    let entry = |entry: &crate::consensus::Entry| LogEntry {
+        index: entry.index.0,
+        term: entry.term.0,
+        kind: entry.kind,
+        data: entry.data.clone(),
+    };
+    Batch {
+        entries: append.entries.iter().map(entry).collect(),
+        hard_state: wal::HardState {
+            term: append.hard_state.term.0,
+            vote: append.hard_state.vote.0,
+            commit: append.hard_state.commit.0,
+        },
+    }
+}
+
+fn stuck(stuck: Stuck) -> Fatal {
+    Fatal {
+        what: format!("a committed entry cannot be applied: {}", stuck.entry),
+        place: format!("log index {}", stuck.index.0),
+        advice: "run the version that wrote this log, or a newer one".into(),
+    }
+}
+
+fn disk_failed(whose: &str, error: &io::Error) -> Fatal {
+    Fatal {
+        what: format!("writing {whose} failed, so nothing since is known to be durable"),
+        place: error.to_string(),
+        advice:
+            "look at the disk and the kernel's log; a restart recovers all that was acknowledged"
+                .into(),
+    }
+}

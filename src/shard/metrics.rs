@@ -1,0 +1,257 @@
+//! What a shard counts, and everybody's numbers in Prometheus' text form under etcd's names
+//! (checked against etcd's own `/metrics`; several `_total` are gauges there, and so here).
+
+use super::Meters;
+use crate::{
+    api::{Edge, Method, method::METHODS},
+    metrics::{BUCKETS, Counter, Histogram},
+    store::View,
+    tree::KeyRange,
+};
+use std::fmt::Write;
+
+/// gRPC has codes 0 to 16.
+const CODES: usize = 17;
+
+/// Go's names of the codes, as etcd's label `grpc_code` shows them.
+const CODE_NAMES: [&str; CODES] = [
+    "OK",
+    "Canceled",
+    "Unknown",
+    "InvalidArgument",
+    "DeadlineExceeded",
+    "NotFound",
+    "AlreadyExists",
+    "PermissionDenied",
+    "ResourceExhausted",
+    "FailedPrecondition",
+    "Aborted",
+    "OutOfRange",
+    "Unimplemented",
+    "Internal",
+    "Unavailable",
+    "DataLoss",
+    "Unauthenticated",
+];
+
+#[derive(Debug, Default)]
+struct MethodMeters {
+    started: Counter,
+    handled: [Counter; CODES],
+}
+
+/// What one shard counts. One writer, any reader.
+#[derive(Debug, Default)]
+pub struct ShardMeters {
+    methods: [MethodMeters; METHODS.len()],
+    received_bytes: Counter,
+    sent_bytes: Counter,
+}
+
+impl ShardMeters {
+    /// A request has come in with a body of `bytes`.
+    pub(super) fn started(&self, method: Method, bytes: usize) {
+        self.methods[method as usize].started.add(1);
+        self.received_bytes.add(bytes as u64);
+    }
+
+    /// It was answered with `code` and a body of `bytes`.
+    pub(super) fn handled(&self, method: Method, code: u8, bytes: usize) {
+        if let Some(counter) = self.methods[method as usize].handled.get(usize::from(code)) {
+            counter.add(1);
+        }
+        self.sent_bytes.add(bytes as u64);
+    }
+}
+
+/// Everything, as a scraper reads it.
+pub fn exposition(meters: &Meters, view: &View, edge: &Edge) -> String {
+    let mut page = Page(String::with_capacity(16 << 10));
+    server(&mut page, meters, view, edge);
+    disk(&mut page, meters, view);
+    grpc(&mut page, meters);
+    process(&mut page);
+    page.0
+}
+
+fn server(page: &mut Page, meters: &Meters, view: &View, edge: &Edge) {
+    let leads = view.raft.leader == edge.member;
+    page.gauge("etcd_server_has_leader", "Whether there is a leader.", view.raft.leader.0 != 0);
+    page.gauge("etcd_server_is_leader", "Whether this member leads.", leads);
+    page.gauge("etcd_server_is_learner", "Whether this member is a learner.", 0u8);
+    page.labelled("etcd_server_id", "gauge", "This member.", "server_id", &edge.member.to_string());
+    let version = crate::api::API_VERSION;
+    page.labelled("etcd_server_version", "gauge", "Version.", "server_version", version);
+    if let Some(version) = &view.cluster.version {
+        let minor = version.rsplit_once('.').map_or(version.as_str(), |(minor, _patch)| minor);
+        page.labelled("etcd_cluster_version", "gauge", "Agreed.", "cluster_version", minor);
+    }
+    let node = &meters.node;
+    page.counter(
+        "etcd_server_leader_changes_seen_total",
+        "Leaders seen.",
+        node.leader_changes.get(),
+    );
+    page.gauge(
+        "etcd_server_proposals_committed_total",
+        "Newest committed index.",
+        node.committed_index.get(),
+    );
+    page.gauge(
+        "etcd_server_proposals_applied_total",
+        "Newest applied index.",
+        node.applied_index.get(),
+    );
+    page.gauge(
+        "etcd_server_proposals_pending",
+        "Requests not yet proposed.",
+        node.proposals_pending.get(),
+    );
+    page.counter(
+        "etcd_server_proposals_failed_total",
+        "Requests refused by raft.",
+        node.proposals_failed.get(),
+    );
+    let quota = edge.quota.bytes().unwrap_or(0);
+    page.gauge("etcd_server_quota_backend_bytes", "Quota.", quota);
+}
+
+fn disk(page: &mut Page, meters: &Meters, view: &View) {
+    page.gauge("etcd_mvcc_db_total_size_in_bytes", "Bytes of the files.", view.disk_bytes);
+    page.gauge("etcd_mvcc_db_total_size_in_use_in_bytes", "Bytes in use.", view.live_bytes);
+    let current = view.revision.0;
+    page.gauge("etcd_debugging_mvcc_current_revision", "Newest revision.", current);
+    let compacted = view.tree.reader().compacted().0;
+    page.gauge("etcd_debugging_mvcc_compact_revision", "Compacted through.", compacted);
+    page.gauge(
+        "etcd_debugging_mvcc_keys_total",
+        "Live keys.",
+        view.tree.reader().count(&KeyRange::ALL, view.revision),
+    );
+    page.histogram(
+        "etcd_disk_wal_fsync_duration_seconds",
+        "From handing an append to the disk until it is durable.",
+        &meters.node.log_sync,
+    );
+    page.histogram(
+        "etcd_disk_backend_commit_duration_seconds",
+        "From beginning a checkpoint until its superblock is durable.",
+        &meters.node.checkpoint,
+    );
+}
+
+fn grpc(page: &mut Page, meters: &Meters) {
+    let sum = |count: &dyn Fn(&ShardMeters) -> u64| meters.shards.iter().map(count).sum::<u64>();
+    page.counter(
+        "etcd_network_client_grpc_received_bytes_total",
+        "Bytes of request messages.",
+        sum(&|shard| shard.received_bytes.get()),
+    );
+    page.counter(
+        "etcd_network_client_grpc_sent_bytes_total",
+        "Bytes of response messages.",
+        sum(&|shard| shard.sent_bytes.get()),
+    );
+    page.head("grpc_server_started_total", "counter", "RPCs begun.");
+    for (at, method) in METHODS.iter().enumerate() {
+        let started = sum(&|shard| shard.methods[at].started.get());
+        let (kind, service, name) = method.labels();
+        page.line(format_args!(
+            "grpc_server_started_total{{grpc_method=\"{name}\",grpc_service=\"{service}\",\
+             grpc_type=\"{kind}\"}} {started}"
+        ));
+    }
+    page.head("grpc_server_handled_total", "counter", "RPCs answered, by code.");
+    for (at, method) in METHODS.iter().enumerate() {
+        let (kind, service, name) = method.labels();
+        for (code, code_name) in CODE_NAMES.iter().enumerate() {
+            let handled = sum(&|shard| shard.methods[at].handled[code].get());
+            page.line(format_args!(
+                "grpc_server_handled_total{{grpc_code=\"{code_name}\",grpc_method=\"{name}\",\
+                 grpc_service=\"{service}\",grpc_type=\"{kind}\"}} {handled}"
+            ));
+        }
+    }
+}
+
+/// What the kernel says of this process; a figure it does not say is left out.
+fn process(page: &mut Page) {
+    let Some(process) = crate::io::process::usage() else { return };
+    page.gauge("process_resident_memory_bytes", "Resident memory.", process.resident_bytes);
+    page.counter("process_cpu_seconds_total", "CPU time, seconds.", process.cpu_seconds);
+    page.gauge("process_open_fds", "Open descriptors.", process.open_files);
+    page.gauge("process_max_fds", "Most descriptors.", process.open_files_max);
+    page.gauge("process_start_time_seconds", "Start, Unix seconds.", process.start_seconds);
+}
+
+struct Page(String);
+
+impl Page {
+    fn line(&mut self, line: std::fmt::Arguments<'_>) {
+        self.0.write_fmt(line).expect("a string takes everything");
+        self.0.push('\n');
+    }
+
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        self.line(format_args!("# HELP {name} {help}"));
+        self.line(format_args!("# TYPE {name} {kind}"));
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: impl Into<Number>) {
+        self.head(name, "gauge", help);
+        self.line(format_args!("{name} {}", value.into().0));
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: impl Into<Number>) {
+        self.head(name, "counter", help);
+        self.line(format_args!("{name} {}", value.into().0));
+    }
+
+    /// A series that says something by its label.
+    fn labelled(&mut self, name: &str, kind: &str, help: &str, label: &str, value: &str) {
+        self.head(name, kind, help);
+        self.line(format_args!("{name}{{{label}=\"{value}\"}} 1"));
+    }
+
+    fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
+        self.head(name, "histogram", help);
+        let cumulative = histogram.cumulative();
+        for bucket in 0..BUCKETS {
+            let bound = Histogram::bound(bucket).as_secs_f64();
+            self.line(format_args!("{name}_bucket{{le=\"{bound}\"}} {}", cumulative[bucket]));
+        }
+        let count = histogram.count();
+        self.line(format_args!("{name}_bucket{{le=\"+Inf\"}} {count}"));
+        self.line(format_args!("{name}_sum {}", histogram.sum_seconds()));
+        self.line(format_args!("{name}_count {count}"));
+    }
+}
+
+/// A number as Prometheus writes it.
+struct Number(String);
+
+impl From<bool> for Number {
+    fn from(value: bool) -> Self {
+        Self(u8::from(value).to_string())
+    }
+}
+impl From<u8> for Number {
+    fn from(value: u8) -> Self {
+        Self(value.to_string())
+    }
+}
+impl From<u64> for Number {
+    fn from(value: u64) -> Self {
+        Self(value.to_string())
+    }
+}
+impl From<i64> for Number {
+    fn from(value: i64) -> Self {
+        Self(value.to_string())
+    }
+}
+impl From<f64> for Number {
+    fn from(value: f64) -> Self {
+        Self(value.to_string())
+    }
+}

@@ -1,0 +1,60 @@
+//! A place to read from: everything a serving core needs to answer without asking the writer.
+//!
+//! The node publishes one after each batch; it never changes and is cheap to clone. What it holds
+//! is true together: the keys, the revision, the applied index and the cluster's facts.
+
+use std::sync::Arc;
+
+use super::{Cluster, Outcome, command::Range, outcome::Refusal, range, range::RangeOutcome};
+use crate::{
+    tree,
+    types::{Index, MemberId, Revision, Term},
+};
+
+/// What raft said when the view was published; the node fills it in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RaftSeen {
+    /// This member's term.
+    pub term: Term,
+    /// Who leads; 0 for nobody.
+    pub leader: MemberId,
+    /// Highest index known committed.
+    pub committed: Index,
+}
+
+/// See the head of this file.
+#[derive(Clone)]
+pub struct View {
+    /// The keys.
+    pub tree: tree::View,
+    /// The newest revision in it.
+    pub revision: Revision,
+    /// The last entry applied.
+    pub applied: Index,
+    /// What raft said.
+    pub raft: RaftSeen,
+    /// Bytes of all files of the engine: etcd's `dbSize`.
+    pub disk_bytes: u64,
+    /// Bytes of them that are still of use: etcd's `dbSizeInUse`.
+    pub live_bytes: u64,
+    /// Members, alarms, versions.
+    pub cluster: Arc<Cluster>,
+}
+
+impl View {
+    /// Answers a range from this view.
+    ///
+    /// # Errors
+    /// As [`range::range`].
+    pub fn range(&self, query: &Range) -> Result<RangeOutcome<'_>, Refusal> {
+        range::range(self.tree.reader(), self.revision, query)
+    }
+
+    /// Answers a transaction that only reads.
+    pub fn read_txn(&self, txn: &super::command::Txn) -> Outcome {
+        match super::txn::read(self.tree.reader(), self.revision, txn) {
+            Ok(done) => Outcome::Txn(done),
+            Err(refusal) => Outcome::Refused(refusal),
+        }
+    }
+}
