@@ -30,6 +30,8 @@ pub mod record;
 mod recover;
 pub mod segment;
 mod spare;
+#[cfg(test)]
+mod tests;
 
 pub use error::WalError;
 pub use recover::Torn;
