@@ -95,6 +95,31 @@ const _: () = assert!(
     "a request of the default size needs no second window"
 );
 const _: () = assert!(HTTP2_CONNECTION_WINDOW_BYTES >= HTTP2_STREAM_WINDOW_BYTES);
+// ── tree: records and checkpoints ───────────────────────────────────────────────────────────────
+
+/// Bytes of records in a segment: large enough that a thousand hold 64 GiB, small enough that one
+/// is rewritten in well under a second. Fixed when a directory is made.
+pub const SEGMENT_BYTES: usize = 64 << 20;
+/// Segments a superblock can name: 256 GiB of live records.
+pub const SEGMENTS_MAX: usize = 4096;
+/// A superblock slot is this part of a segment: 4 MiB, room for the segment table and for the
+/// store's own state.
+pub const ROOT_SEGMENT_SHARE: usize = 16;
+/// Smallest superblock slot, for directories with tiny segments.
+pub const ROOT_BYTES_MIN: usize = 64 << 10;
+/// What the store may add to a superblock: members, alarms and leases, about 150,000 of them.
+pub const ROOT_STATE_BYTES_MAX: usize = 3 << 20;
+/// One write of a checkpoint. Larger ones gain little and hold up the log's writes longer.
+pub const CHECKPOINT_CHUNK_BYTES: usize = 256 << 10;
+/// Live bytes that one checkpoint copies out of mostly dead segments, so that it ends soon; two
+/// segments at least, so that compaction keeps up with writing.
+pub const REWRITE_BYTES_MAX: usize = 2 * SEGMENT_BYTES;
+
+const _: () = assert!(REQUEST_BYTES_MAX * 2 < SEGMENT_BYTES, "a record fits many times");
+const _: () =
+    assert!(SEGMENTS_MAX * 64 + ROOT_STATE_BYTES_MAX < SEGMENT_BYTES / ROOT_SEGMENT_SHARE);
+const _: () = assert!(CHECKPOINT_CHUNK_BYTES.is_multiple_of(crate::io::BLOCK_BYTES));
+const _: () = assert!(SEGMENT_BYTES < u32::MAX as usize, "offsets of records are u32");
 // ── tree: pages of the index ────────────────────────────────────────────────────────────────────
 
 /// A page of the index. Half of 4 KiB costs a lookup nothing, and a put copies half as much.
@@ -195,3 +220,57 @@ pub const HTTP2_LINGER_WAIT: std::time::Duration = std::time::Duration::from_sec
 const _: () = assert!(HTTP2_OUT_BYTES_MAX >= 2 * SEND_BUFFER_BYTES, "reading stops after a full send");
 const _: () = assert!(HTTP2_RESETS_AHEAD_MAX > UNFINISHED_REQUESTS_PER_SHARD_MAX);
 const _: () = assert!(HTTP2_BODY_CHUNK_BYTES <= HTTP2_BODY_AHEAD_BYTES_MAX);
+
+// ── process: the runtime ────────────────────────────────────────────────────────────────────────
+
+/// Listening addresses of a member; each has a ring to each shard.
+pub const LISTENERS_MAX: usize = 64;
+/// How long a core polls before it sleeps: a wake-up of a sleeping core costs about as much.
+pub const SPIN: std::time::Duration = std::time::Duration::from_micros(20);
+/// How often a busy executor looks for news from other cores. glommio's own default makes a busy
+/// core answer after 93 ms; this makes it 0.3 ms.
+pub const PREEMPT_TIMER: std::time::Duration = std::time::Duration::from_micros(200);
+/// How often a starting member looks whether the cluster has heard of it.
+pub const INTRODUCE_INTERVAL: std::time::Duration = std::time::Duration::from_millis(1);
+/// How long a stopping shard waits for requests that are on their way.
+pub const FAREWELL_WAIT: std::time::Duration = std::time::Duration::from_millis(500);
+/// How long the end of the process waits for the log to be written.
+pub const LOG_FLUSH_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
+/// How often a stopping shard looks whether somebody still waits.
+pub const FAREWELL_INTERVAL: std::time::Duration = std::time::Duration::from_millis(5);
+// ── configuration and log: what a start line and a slow reader may cost ─────────────────────────
+
+/// Largest `--max-request-bytes` that is taken: a request is one log entry and is held whole in
+/// memory, several times over.
+pub const REQUEST_BYTES_CEILING: usize = 64 << 20;
+/// Above this `--max-request-bytes` is warned about, as etcd does (`recommendedMaxRequestBytes`).
+pub const REQUEST_BYTES_RECOMMENDED: usize = 10 << 20;
+/// Bytes of data before the NOSPACE alarm, default. etcd's `--quota-backend-bytes`.
+pub const QUOTA_BYTES: i64 = 2 << 30;
+/// Committed entries between two checkpoints, default. etcd's `--snapshot-count`.
+pub const SNAPSHOT_COUNT: u64 = 10_000;
+/// Milliseconds of the longest `--election-timeout`; etcd's `maxElectionMs`.
+pub const ELECTION_MS_MAX: u64 = 50_000;
+/// Cores a process may be told to use: the size of Linux's `cpu_set_t`.
+pub const CORES_MAX: usize = 1024;
+/// Bytes in a configuration file: a thousand times a real one.
+pub const CONFIG_FILE_BYTES_MAX: usize = 4 << 20;
+/// Log lines waiting for the writer; with [`LOG_QUEUE_BYTES_MAX`] what a stuck reader can cost.
+pub const LOG_QUEUE_LINES_MAX: usize = 4096;
+/// Bytes of log lines waiting for the writer.
+pub const LOG_QUEUE_BYTES_MAX: usize = 4 << 20;
+/// Bytes of one value in a log line; the rest is cut off and counted in the line.
+pub const LOG_VALUE_BYTES_MAX: usize = 8 << 10;
+/// Elements of one list in a log line; the rest is cut off and counted in the line.
+pub const LOG_LIST_LEN_MAX: usize = 64;
+/// Bytes the log's writer hands over in one write.
+pub const LOG_WRITE_BYTES: usize = 64 << 10;
+/// Between two tries of the log's writer on an output that is full and refuses to block.
+pub const LOG_RETRY_PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
+
+const _: () = assert!(REQUEST_BYTES_MAX <= REQUEST_BYTES_RECOMMENDED);
+const _: () = assert!(REQUEST_BYTES_RECOMMENDED <= REQUEST_BYTES_CEILING);
+const _: () = assert!(
+    LOG_LIST_LEN_MAX * LOG_VALUE_BYTES_MAX < LOG_QUEUE_BYTES_MAX,
+    "a line with one full list must fit into an empty queue"
+);

@@ -1,1 +1,29 @@
-fn main() {}
+//! The server's entry: read what was typed, run, and say how it ended.
+
+use ringleader::{config, runtime};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args = std::env::args_os().skip(1);
+    let read = |path: &std::path::Path| std::fs::read_to_string(path);
+    match config::load(args, std::env::vars_os(), &read, &config::default_host) {
+        config::Outcome::Print(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        config::Outcome::Fail { message, exit_code } => {
+            eprintln!("{message}");
+            ExitCode::from(exit_code)
+        }
+        config::Outcome::Run(config, notices) => match runtime::run(*config, &notices) {
+            Ok(signal) => {
+                runtime::end_by(signal);
+                ExitCode::SUCCESS
+            }
+            Err(why) => {
+                eprintln!("ringleader: {why}");
+                ExitCode::FAILURE
+            }
+        },
+    }
+}

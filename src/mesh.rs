@@ -6,6 +6,9 @@
 //!   shard n ──ToNode──▶┘            └──ToShard──▶ shard n
 //! ```
 //!
+//! Beside the rings stands one pointer, [`Newest`]: the view that the node published last. Shards
+//! load it when they read, so a shard that nobody asks anything is never woken by writes elsewhere.
+//!
 //! Each arrow is one single-producer single-consumer ring. A full ring is an immediate refusal to
 //! whoever sends, never a wait, so back-pressure has one place. Whoever receives sleeps on one
 //! waker, which the first push after falling asleep takes and wakes: a busy receiver costs its
@@ -16,6 +19,7 @@ use crate::{
     store::{Outcome, Unavailable, View},
     types::Ticket,
 };
+use arc_swap::ArcSwap;
 use atomic_waker::AtomicWaker;
 use bytes::Bytes;
 use std::{
@@ -38,15 +42,37 @@ pub enum ToNode {
         /// Ties the answer to the reads that wait for it; one ticket may stand for many.
         ticket: Ticket,
     },
+    /// This shard is going down and asks nothing any more.
+    Farewell,
 }
 
 /// What the node tells a shard: at most one message a turn.
 #[derive(Debug, Default)]
 pub struct ToShard {
-    /// The state to read from, from now on; it holds everything that `replies` speak of.
-    pub view: Option<Arc<View>>,
-    /// Answers, in the order they came about.
+    /// Answers, in the order they came about. [`Newest`] holds everything that they speak of.
     pub replies: Vec<(Ticket, Reply)>,
+}
+
+/// The newest published view. One writer; loading it takes no lock.
+#[derive(Clone)]
+pub struct Newest(Arc<ArcSwap<View>>);
+
+impl Newest {
+    /// Starts with `view`.
+    pub fn new(view: View) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(view)))
+    }
+
+    /// Replaces the view. Done before any reply that speaks of it is sent, so whoever has the reply
+    /// also has the view.
+    pub fn publish(&self, view: View) {
+        self.0.store(Arc::new(view));
+    }
+
+    /// The view published last.
+    pub fn load(&self) -> Arc<View> {
+        self.0.load_full()
+    }
 }
 
 /// The answer to one ticket.
@@ -54,7 +80,7 @@ pub struct ToShard {
 pub enum Reply {
     /// The proposal was applied; this is what it said.
     Applied(Outcome),
-    /// The view that came with this, or any later one, may serve the read.
+    /// The newest view, or any later one, may serve the read.
     Readable,
     /// Decided before the log: whether it took effect is what the variant says.
     Unavailable(Unavailable),
@@ -62,8 +88,17 @@ pub enum Reply {
 
 /// The sending end of a ring.
 pub struct Sender<T> {
-    ring: rtrb::Producer<T>,
+    /// `None` only while it is dropped.
+    ring: Option<rtrb::Producer<T>>,
     waker: Arc<AtomicWaker>,
+}
+
+impl<T> Drop for Sender<T> {
+    /// The receiver hears of it, so that it can see [`Inbox::is_closed`].
+    fn drop(&mut self) {
+        self.ring = None;
+        self.waker.wake();
+    }
 }
 
 /// The receiving ends that share one waker: all rings into one place.
@@ -79,14 +114,15 @@ impl<T> Sender<T> {
     /// # Errors
     /// The message itself, when the ring is full.
     pub fn try_send(&mut self, message: T) -> Result<(), T> {
-        self.ring.push(message).map_err(|rtrb::PushError::Full(message)| message)?;
+        let ring = self.ring.as_mut().expect("held until dropped");
+        ring.push(message).map_err(|rtrb::PushError::Full(message)| message)?;
         self.waker.wake();
         Ok(())
     }
 
     /// Whether the other end is gone.
     pub fn is_closed(&self) -> bool {
-        self.ring.is_abandoned()
+        self.ring.as_ref().is_none_or(rtrb::Producer::is_abandoned)
     }
 }
 
@@ -129,7 +165,7 @@ pub fn rings<T>(senders: usize, capacity: usize) -> (Vec<Sender<T>>, Inbox<T>) {
     let (senders, rings) = (0..senders)
         .map(|_| {
             let (producer, consumer) = rtrb::RingBuffer::new(capacity);
-            (Sender { ring: producer, waker: waker.clone() }, consumer)
+            (Sender { ring: Some(producer), waker: waker.clone() }, consumer)
         })
         .unzip();
     (senders, Inbox { rings, waker, next: 0 })

@@ -1,1 +1,454 @@
-//! Not built yet.
+//! Who runs on which core; the only place executors are made.
+//!
+//! ```text
+//!  2 cores                               4 cores and more
+//!  core a: node + shard 0                core a: node
+//!  core b: shard 1                       core b, c, d …: shards 0, 1, 2 …
+//!  threads: wal-io (real time), disk-io, one "accept" per listening address, log
+//! ```
+//!
+//! A start goes: limits → sockets → directory → recovery → cores → ready. Whatever fails before
+//! "ready" is one sentence on standard error and in the log, and exit code 1; nothing is lost.
+
+mod recover;
+
+use crate::{
+    api::{API_VERSION, Edge},
+    config::{Config, Notice, Url},
+    fatal,
+    io::{
+        Clock,
+        glommio::GlommioClock,
+        host,
+        thread::{Lane, LaneDisk, Priority},
+    },
+    limits::{
+        ACCEPTED_RING_SOCKETS_MAX, FAREWELL_WAIT, INTRODUCE_INTERVAL, LISTENERS_MAX,
+        LOG_FLUSH_WAIT, PREEMPT_TIMER, SPIN,
+    },
+    log,
+    mesh::{Inbox, Newest, NodeEnd, Sender, ShardEnd, mesh, rings},
+    metrics::NodeMeters,
+    node::{
+        Node,
+        drive::{Pace, Parts, drive},
+    },
+    shard::{
+        Accepted, Meters, Port, Setup, Shard, ShardMeters, deal, listen, run as run_shard,
+        serve_all,
+    },
+    store::{Quota, command::MemberAttributes, encode_cluster_version},
+    types::{ClusterId, MemberId, SHARDS_MAX},
+};
+use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
+use recover::Member;
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    iterator::Signals,
+};
+use std::{
+    net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+/// Runs a member until it is told to stop. Returns the signal that did.
+///
+/// # Errors
+/// A sentence for whoever started it: what is wrong, where, and what to do.
+pub fn run(config: Config, notices: &[Notice]) -> Result<i32, String> {
+    log::start(&config.log).map_err(|error| format!("cannot open the log: {error}"))?;
+    notices.iter().for_each(Notice::log);
+    let outcome = serve(&config);
+    if let Err(why) = &outcome {
+        log::error!("cannot start", "error" => why);
+    }
+    let _all_written = log::flush(LOG_FLUSH_WAIT);
+    outcome
+}
+
+/// Ends this process as the signal would have (etcd does the same, so that whoever waits for the
+/// process learns what ended it).
+pub fn end_by(signal: i32) {
+    let emulated = signal_hook::low_level::emulate_default_handler(signal);
+    emulated.expect("SIGINT and SIGTERM have default handlers");
+}
+
+fn serve(config: &Config) -> Result<i32, String> {
+    log::info!(
+        "starting ringleader",
+        "version" => env!("CARGO_PKG_VERSION"),
+        "etcd-version" => API_VERSION,
+        "name" => &config.name,
+        "data-dir" => config.data_dir.display().to_string(),
+    );
+    host::raise_limits()?;
+    host::check_io_uring()?;
+    let cores = cores(config)?;
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(|e| format!("signals: {e}"))?;
+    let clients = listeners(&config.listen_client)?;
+    let peers = listeners(&config.listen_peer)?;
+
+    let placed = recover::place(config)?;
+    let wal_lane = lane("wal-io", Priority::RealTime)?;
+    let disk_lane = lane("disk-io", Priority::Normal)?;
+    let disks = placed.disks(&wal_lane, &disk_lane);
+    let member = recover::member(config, &disks)?;
+
+    let plan = Plan::new(config, &cores)?;
+    let mut house = start(config, member, disks.data, &plan)?;
+    let dealers = house.deal(clients, peers)?;
+    log::info!("ready to serve client requests");
+    notify_ready();
+
+    let signal = signals.forever().next().expect("signals come until the process ends");
+    log::info!("received signal; shutting down", "signal" => signal);
+    dealers.stop();
+    house.join()?;
+    drop(placed);
+    Ok(signal)
+}
+
+fn lane(name: &str, priority: Priority) -> Result<Lane, String> {
+    Lane::start(name, priority).map_err(|error| format!("cannot start the thread {name}: {error}"))
+}
+
+/// The cores to use, in order.
+fn cores(config: &Config) -> Result<Vec<usize>, String> {
+    let allowed =
+        host::allowed_cores().map_err(|error| format!("reading allowed cores: {error}"))?;
+    let Some(wanted) = &config.cores else { return Ok(allowed) };
+    if let Some(missing) = wanted.iter().find(|core| !allowed.contains(core)) {
+        return Err(format!(
+            "--ringleader-cores names core {missing}, but this process may use only {allowed:?}"
+        ));
+    }
+    Ok(wanted.clone())
+}
+
+/// Who gets which core.
+struct Plan {
+    node: usize,
+    shards: Vec<usize>,
+}
+
+impl Plan {
+    /// With four cores or more the node has one to itself; on fewer it shares the first one.
+    fn new(config: &Config, cores: &[usize]) -> Result<Self, String> {
+        let (node, serving) = match cores {
+            [] => return Err("this process may use no core at all".into()),
+            [node, rest @ ..] if rest.len() >= 3 => (*node, rest),
+            all => (all[0], all),
+        };
+        let shards = match config.shards {
+            0 => serving.len(),
+            wanted => wanted,
+        };
+        if shards > serving.len().min(SHARDS_MAX) {
+            return Err(format!(
+                "--ringleader-shards={shards}: there are {} cores to serve on ({cores:?})",
+                serving.len()
+            ));
+        }
+        Ok(Self { node, shards: serving[..shards].to_vec() })
+    }
+
+    /// The shard that lives with the node, if any.
+    fn with_node(&self) -> Option<usize> {
+        self.shards.iter().position(|core| *core == self.node)
+    }
+}
+
+/// Listens on each URL.
+fn listeners(urls: &[Url]) -> Result<Vec<TcpListener>, String> {
+    urls.iter().map(|url| listen(resolve(url)?).map_err(|error| error.to_string())).collect()
+}
+
+/// `localhost` is 127.0.0.1 where there is one, as for Go's listeners.
+fn resolve(url: &Url) -> Result<SocketAddr, String> {
+    let found = (url.host.as_str(), url.port).to_socket_addrs();
+    let mut found: Vec<_> = found.map_err(|error| format!("{url}: {error}"))?.collect();
+    found.sort_by_key(|address| matches!(address.ip(), IpAddr::V6(_)));
+    found.first().copied().ok_or_else(|| format!("{url}: no address"))
+}
+
+/// A member's executors, running.
+struct House {
+    threads: Vec<ExecutorJoinHandle<()>>,
+    accepted: Vec<Vec<Sender<Accepted>>>,
+}
+
+fn start(config: &Config, member: Member, disk: LaneDisk, plan: &Plan) -> Result<House, String> {
+    let listening = config.listen_client.len() + config.listen_peer.len();
+    if listening > LISTENERS_MAX {
+        return Err(format!("{listening} listening URLs; at most {LISTENERS_MAX} are taken"));
+    }
+    let (node_end, shard_ends) = mesh(plan.shards.len());
+    let meters = Meters {
+        node: Arc::new(NodeMeters::default()),
+        shards: plan.shards.iter().map(|_| ShardMeters::default()).collect(),
+    };
+    let Member { mut node, wal, cluster } = member;
+    let view = node.publish().expect("nothing is published yet, so all of it is new");
+    let newest = Newest::new(view);
+    let who = Who { cluster, member: node.id(), name: config.name.clone() };
+    let boot_micros = GlommioClock::new().wall_nanos() / 1_000;
+    let own = OwnFacts { who: who.clone(), client_urls: config.advertise_client.clone() };
+
+    let mut accepted = Vec::new();
+    let mut seats = Vec::new();
+    let (ready, is_ready) = std::sync::mpsc::sync_channel(plan.shards.len());
+    for end in shard_ends {
+        let (senders, inbox) = rings(listening, ACCEPTED_RING_SOCKETS_MAX);
+        accepted.push(senders);
+        seats.push(Seat {
+            announce: (end.shard == 0).then(|| (own.clone(), ready.clone())),
+            end,
+            inbox,
+            newest: newest.clone(),
+            setup: setup(config, &who, boot_micros, &meters),
+        });
+    }
+    let parts = NodeSeat {
+        node,
+        wal,
+        disk,
+        cluster,
+        mesh: node_end,
+        newest,
+        meters: meters.node.clone(),
+        pace: Pace { tick: config.heartbeat, checkpoint_entries: config.snapshot_count },
+    };
+    let threads = spawn(plan, parts, seats)?;
+    is_ready.recv().map_err(|_gone| "the first shard ended before it was ready".to_owned())?;
+    Ok(House { threads, accepted })
+}
+
+fn setup(config: &Config, who: &Who, boot_micros: u64, meters: &Meters) -> Setup {
+    Setup {
+        edge: Edge {
+            request_bytes_max: config.max_request_bytes,
+            txn_ops_max: config.max_txn_ops,
+            quota: Quota::from_flag(config.quota_backend_bytes),
+            quota_flag_bytes: config.quota_backend_bytes,
+            cluster: who.cluster,
+            member: who.member,
+        },
+        concurrent_streams_max: config.max_concurrent_streams,
+        // etcd `ServerConfig.ReqTimeout`: 5 s for the disk, and two elections.
+        request_timeout: Duration::from_secs(5) + 2 * config.election,
+        boot_micros,
+        meters: meters.clone(),
+    }
+}
+
+#[derive(Clone)]
+struct Who {
+    cluster: ClusterId,
+    member: MemberId,
+    name: String,
+}
+
+/// What this member tells the cluster of itself.
+#[derive(Clone)]
+struct OwnFacts {
+    who: Who,
+    client_urls: Vec<String>,
+}
+
+/// What a shard's core is given.
+struct Seat {
+    end: ShardEnd,
+    inbox: Inbox<Accepted>,
+    newest: Newest,
+    setup: Setup,
+    /// The first shard announces the member and says when that is done.
+    announce: Option<(OwnFacts, std::sync::mpsc::SyncSender<()>)>,
+}
+
+/// What the node's core is given.
+struct NodeSeat {
+    node: Node,
+    wal: crate::wal::Wal<LaneDisk>,
+    disk: LaneDisk,
+    cluster: ClusterId,
+    mesh: NodeEnd,
+    newest: Newest,
+    meters: Arc<NodeMeters>,
+    pace: Pace,
+}
+
+impl NodeSeat {
+    async fn sit(self) {
+        let Self { node, wal, disk, cluster, mesh, newest, meters, pace } = self;
+        let clock = GlommioClock::new();
+        let parts = Parts { node, cluster, wal, disk, clock, mesh, newest, meters, pace };
+        if let Err(why) = drive(parts).await {
+            log::error!("fatal", "error" => why.to_string());
+            let _all_written = log::flush(LOG_FLUSH_WAIT);
+            fatal::die(&why);
+        }
+    }
+}
+
+impl Seat {
+    async fn sit(self) {
+        let Self { end, inbox, newest, setup, announce } = self;
+        let (shard, from_node) = Shard::new(end, newest, setup);
+        let pump = glommio::spawn_local(run_shard(shard.clone(), from_node)).detach();
+        if let Some((facts, ready)) = announce {
+            introduce(&shard, &facts).await;
+            ready.send(()).expect("whoever starts the member waits for this");
+        }
+        serve_all(inbox, shard.clone()).await;
+        shard.farewell(FAREWELL_WAIT).await;
+        pump.await;
+    }
+}
+
+/// Waits for a leader, then sees to it that the cluster knows this member's name and URLs and has
+/// agreed on a version (etcd `publishV3`, `monitorClusterVersions`).
+async fn introduce(shard: &Rc<Shard>, facts: &OwnFacts) {
+    let clock = GlommioClock::new();
+    let attributes = MemberAttributes {
+        member: facts.who.member,
+        name: facts.who.name.clone(),
+        client_urls: facts.client_urls.clone(),
+    };
+    let (minor, _patch) = API_VERSION.rsplit_once('.').expect("a version has three parts");
+    let version = format!("{minor}.0");
+    let mut asked = None;
+    loop {
+        let view = shard.view();
+        let own = view.cluster.members.get(&attributes.member);
+        let known = own.is_some_and(|own| {
+            own.name == attributes.name && own.client_urls == attributes.client_urls
+        });
+        let agreed = view.cluster.version.is_some();
+        if known && agreed {
+            return;
+        }
+        // Once in each term: a proposal of an earlier one may be lost.
+        if view.raft.leader.0 != 0 && asked != Some(view.raft.term) {
+            asked = Some(view.raft.term);
+            if !known {
+                shard.propose_own(attributes.encode());
+            }
+            if !agreed {
+                shard.propose_own(encode_cluster_version(&version));
+            }
+        }
+        clock.sleep_until(clock.now() + INTRODUCE_INTERVAL).await;
+    }
+}
+
+/// Starts the executors, the node's first.
+fn spawn(
+    plan: &Plan,
+    node: NodeSeat,
+    mut seats: Vec<Seat>,
+) -> Result<Vec<ExecutorJoinHandle<()>>, String> {
+    let beside = plan.with_node().map(|shard| seats.remove(shard));
+    let mut threads = vec![executor("node", plan.node, move || async move {
+        match beside {
+            None => node.sit().await,
+            Some(seat) => {
+                let serving = glommio::spawn_local(seat.sit()).detach();
+                node.sit().await;
+                serving.await;
+            }
+        }
+    })?];
+    for seat in seats {
+        let core = plan.shards[seat.end.shard];
+        let name = format!("shard-{}", seat.end.shard);
+        threads.push(executor(&name, core, move || seat.sit())?);
+    }
+    Ok(threads)
+}
+
+fn executor<F: Future<Output = ()> + 'static>(
+    name: &str,
+    core: usize,
+    work: impl FnOnce() -> F + Send + 'static,
+) -> Result<ExecutorJoinHandle<()>, String> {
+    LocalExecutorBuilder::new(Placement::Fixed(core))
+        .name(name)
+        .preempt_timer(PREEMPT_TIMER)
+        .spin_before_park(SPIN)
+        .spawn(work)
+        .map_err(|error| format!("cannot start {name} on core {core}: {error}"))
+}
+
+/// The threads that accept, and how to end them.
+struct Dealers(Vec<(TcpListener, std::thread::JoinHandle<()>)>);
+
+impl House {
+    /// Starts accepting: one thread for each listening address, dealing to all shards.
+    fn deal(
+        &mut self,
+        clients: Vec<TcpListener>,
+        peers: Vec<TcpListener>,
+    ) -> Result<Dealers, String> {
+        let clients = clients.into_iter().map(|listener| (listener, Port::Client));
+        let peers = peers.into_iter().map(|listener| (listener, Port::Peer));
+        let mut dealers = Vec::new();
+        for (listener, port) in clients.chain(peers) {
+            let to: Vec<_> = self.accepted.iter_mut().filter_map(Vec::pop).collect();
+            let kept =
+                listener.try_clone().map_err(|error| format!("listening socket: {error}"))?;
+            let address = listener.local_addr().map_err(|error| error.to_string())?;
+            let thread = std::thread::Builder::new()
+                .name("accept".into())
+                .spawn(move || deal(&listener, port, to))
+                .map_err(|error| {
+                    format!("cannot start a thread to accept on {address}: {error}")
+                })?;
+            match port {
+                Port::Client => log::info!(
+                    "serving client traffic insecurely; this is strongly discouraged!",
+                    "traffic" => "grpc+http",
+                    "address" => address.to_string(),
+                ),
+                Port::Peer => {
+                    log::info!("serving peer traffic", "address" => address.to_string());
+                }
+            }
+            dealers.push((kept, thread));
+        }
+        Ok(Dealers(dealers))
+    }
+
+    /// Waits until every core has come to its end.
+    fn join(self) -> Result<(), String> {
+        for thread in self.threads {
+            thread.join().map_err(|error| format!("an executor failed: {error}"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Dealers {
+    /// Ends accepting. Shards learn of it when the dealers' rings are gone.
+    fn stop(self) {
+        for (listener, thread) in self.0 {
+            let listener = socket2::Socket::from(listener);
+            // A listener that is shut down already has nobody left in accept.
+            let _gone = listener.shutdown(std::net::Shutdown::Both).is_err();
+            if thread.join().is_err() {
+                log::error!("an accept thread panicked");
+            }
+        }
+    }
+}
+
+/// Tells systemd that the member serves (sd_notify(3), `Type=notify`), where it asked to be told.
+fn notify_ready() {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let sent = std::os::unix::net::UnixDatagram::unbound()
+        .and_then(|socket| socket.send_to(b"READY=1", &path));
+    if let Err(error) = sent {
+        log::warn!("cannot tell systemd that the member is ready", "error" => error.to_string());
+    }
+}

@@ -56,7 +56,7 @@ pub(super) fn decode_range_stream(raw: Bytes) -> Result<Work, Status> {
 }
 
 pub(super) fn decode_txn(raw: Bytes, edge: &Edge, disk_bytes: u64) -> Result<Work, Status> {
-    let request: pb::TxnRequest = parse(raw.clone())?;
+    let request = pb::TxnRequest::decode(raw.clone()).map_err(|error| too_deep(&error))?;
     let checked = check::txn(&request, edge.txn_ops_max);
     let txn = Txn::from(request);
     if !edge.quota.fits(disk_bytes, txn.cost()) {
@@ -68,6 +68,15 @@ pub(super) fn decode_txn(raw: Bytes, edge: &Edge, disk_bytes: u64) -> Result<Wor
         return Ok(Work::Read { serializable, read: super::Read::Txn(txn) });
     }
     propose(field::TXN, &raw, edge)
+}
+
+/// The decoder goes 100 messages deep, an operation in 48 nested transactions; etcd goes as deep
+/// as its budget for operations. The error has no kind, only its words.
+fn too_deep(error: &prost::DecodeError) -> Status {
+    if error.to_string().contains("recursion limit") {
+        return Status::not_built("a transaction nested more than 48 deep");
+    }
+    status::MALFORMED
 }
 
 pub(super) fn decode_delete_range(raw: Bytes, edge: &Edge) -> Result<Work, Status> {

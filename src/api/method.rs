@@ -32,7 +32,37 @@ pub enum Method {
     HealthCheck,
 }
 
+/// Every method that is built, by its number.
+pub const METHODS: [Method; 10] = [
+    Method::Range,
+    Method::RangeStream,
+    Method::Put,
+    Method::DeleteRange,
+    Method::Txn,
+    Method::Compact,
+    Method::MemberList,
+    Method::Alarm,
+    Method::Status,
+    Method::HealthCheck,
+];
+
 impl Method {
+    /// What the labels `grpc_type`, `grpc_service` and `grpc_method` of etcd's metrics say of it.
+    pub fn labels(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Self::Range => ("unary", "etcdserverpb.KV", "Range"),
+            Self::RangeStream => ("server_stream", "etcdserverpb.KV", "RangeStream"),
+            Self::Put => ("unary", "etcdserverpb.KV", "Put"),
+            Self::DeleteRange => ("unary", "etcdserverpb.KV", "DeleteRange"),
+            Self::Txn => ("unary", "etcdserverpb.KV", "Txn"),
+            Self::Compact => ("unary", "etcdserverpb.KV", "Compact"),
+            Self::MemberList => ("unary", "etcdserverpb.Cluster", "MemberList"),
+            Self::Alarm => ("unary", "etcdserverpb.Maintenance", "Alarm"),
+            Self::Status => ("unary", "etcdserverpb.Maintenance", "Status"),
+            Self::HealthCheck => ("unary", "grpc.health.v1.Health", "Check"),
+        }
+    }
+
     /// What `:path` names.
     ///
     /// # Errors

@@ -20,6 +20,9 @@ pub mod maintenance;
 pub mod method;
 pub mod status;
 
+#[cfg(test)]
+mod tests;
+
 pub use encode::Header;
 pub use method::Method;
 pub use status::Status;

@@ -7,6 +7,7 @@ use std::{future::Future, io, ops::Deref, sync::Arc, time::Duration};
 
 mod buf;
 pub mod glommio;
+pub mod host;
 pub mod process;
 pub mod thread;
 

@@ -115,9 +115,9 @@ fn ask_for_real_time() {
     // SAFETY: 0 names the calling thread, and the struct outlives the call.
     let refused = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &param) } != 0;
     if refused {
-        crate::log::info(
+        crate::log::info!(
             "log thread runs without real-time priority",
-            &[("advice", "grant CAP_SYS_NICE for a steadier tail latency".into())],
+            "advice" => "grant CAP_SYS_NICE for a steadier tail latency",
         );
     }
 }

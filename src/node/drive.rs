@@ -23,11 +23,11 @@ use crate::{
         APPENDS_IN_FLIGHT_MAX, CHECKPOINT_INTERVAL, CHECKPOINT_LOG_BYTES_MAX, EVENTS_PER_TURN_MAX,
         UNSEALED_BYTES_MAX,
     },
-    mesh::{NodeEnd, Reply, ToNode, ToShard},
+    mesh::{Newest, NodeEnd, Reply, ToNode, ToShard},
     metrics::NodeMeters,
     tree::CheckpointDone,
     types::{ClusterId, Index, Ticket},
-    wal::{self, Batch, LogEntry, Prepared, Wal},
+    wal::{self, Batch, LogEntry, Prepared, Wal, WalError},
 };
 use std::{
     collections::VecDeque,
@@ -55,6 +55,8 @@ pub struct Parts<D: Disk, C: Clock> {
     pub clock: C,
     /// To and from the shards.
     pub mesh: NodeEnd,
+    /// Where views are published.
+    pub newest: Newest,
     /// What is counted here and read by whoever serves `/metrics`.
     pub meters: Arc<NodeMeters>,
     /// How often raft's clock ticks, and how often a checkpoint is due.
@@ -84,13 +86,19 @@ struct Driver<D: Disk, C: Clock> {
     parts: Parts<D, C>,
     appends: VecDeque<Appending>,
     checkpoint: Option<Checkpointing>,
-    prepare: Option<Pending<io::Result<Prepared>>>,
+    prepare: Option<Pending<io::Result<Prepared<D::File>>>>,
     timer: Pending<()>,
     next_tick: Duration,
     outbox: Vec<ToShard>,
     events: Vec<Event>,
     actions: Vec<Action>,
     last_checkpoint: LastCheckpoint,
+    /// Shards that have gone.
+    farewells: usize,
+    /// Bytes of entries handed to the log since the start.
+    log_bytes: u64,
+    /// Appends that the log has no room for yet, in order; nothing is proposed meanwhile.
+    held: VecDeque<Append>,
     /// The disk is full: no new spare segment and no checkpoint until this moment.
     full_until: Option<Duration>,
 }
@@ -133,6 +141,9 @@ impl<D: Disk, C: Clock> Driver<D, C> {
                 at: now,
                 log_bytes: 0,
             },
+            farewells: 0,
+            log_bytes: 0,
+            held: VecDeque::new(),
             full_until: None,
             parts,
         }
@@ -140,7 +151,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
 
     async fn run(&mut self) -> Result<(), Fatal> {
         self.parts.node.campaign();
-        while !self.parts.mesh.inbox.is_closed() {
+        while self.farewells < self.parts.mesh.to_shards.len() {
             self.turn()?;
             // Others share this core: let them run before looking again.
             futures_lite::future::yield_now().await;
@@ -156,15 +167,17 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         for event in self.events.drain(..) {
             self.parts.node.handle(event, &mut actions);
         }
-        let room = self.appends.len() < APPENDS_IN_FLIGHT_MAX;
+        self.append_held()?;
+        let room = self.held.is_empty() && self.appends.len() < APPENDS_IN_FLIGHT_MAX;
         self.parts.node.flush(room, &mut actions).map_err(stuck)?;
         for action in actions.drain(..) {
             match action {
-                Action::Append(append) => self.append(append)?,
+                Action::Append(append) => self.held.push_back(append),
                 Action::Reply { ticket, reply } => self.reply(ticket, reply),
             }
         }
         self.actions = actions;
+        self.append_held()?;
         self.publish();
         self.maintain();
         Ok(())
@@ -177,22 +190,33 @@ impl<D: Disk, C: Clock> Driver<D, C> {
                     self.events.push(Event::Propose { ticket, request });
                 }
                 Some(ToNode::Read { ticket }) => self.events.push(Event::Read { ticket }),
+                Some(ToNode::Farewell) => self.farewells += 1,
                 None => break,
             }
         }
     }
 
-    fn append(&mut self, append: Append) -> Result<(), Fatal> {
-        let number = append.number;
-        let batch = batch(append);
-        let done = self.parts.wal.append(&batch).map_err(|error| Fatal {
-            what: format!("the log takes no more: {error}"),
-            place: "wal".into(),
-            advice: "free space on the log's disk and start again; nothing acknowledged is lost"
-                .into(),
-        })?;
-        let since = self.parts.clock.now();
-        self.appends.push_back(Appending { number, since, done: Box::pin(done) });
+    /// Hands over what the log has room for. Without a spare segment the rest waits for one, which
+    /// [`Driver::maintain`] sees to.
+    fn append_held(&mut self) -> Result<(), Fatal> {
+        while let Some(front) = self.held.front() {
+            let done = match self.parts.wal.append(&batch(front)) {
+                Ok(done) => done,
+                Err(WalError::NoSpare | WalError::Busy) => return Ok(()),
+                Err(error) => {
+                    return Err(Fatal {
+                        what: format!("the log refuses an append: {error}"),
+                        place: "wal".into(),
+                        advice: "start again; nothing acknowledged is lost".into(),
+                    });
+                }
+            };
+            let (number, since) = (front.number, self.parts.clock.now());
+            self.appends.push_back(Appending { number, since, done: Box::pin(done) });
+            self.log_bytes +=
+                front.entries.iter().map(|entry| entry.data.len() as u64).sum::<u64>();
+            self.held.pop_front();
+        }
         Ok(())
     }
 
@@ -204,18 +228,15 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         }
     }
 
-    /// Hands each shard the new view and its answers, in one message. A shard whose ring is full
-    /// gets both with the next turn.
+    /// Publishes the new view, then hands each shard its answers in one message. A shard whose ring
+    /// is full gets them with the next turn.
     fn publish(&mut self) {
         if let Some(view) = self.parts.node.publish() {
-            let view = Arc::new(view);
-            for outbox in &mut self.outbox {
-                outbox.view = Some(view.clone());
-            }
+            self.parts.newest.publish(view);
         }
         let shards = self.outbox.iter_mut().zip(&mut self.parts.mesh.to_shards);
         for (outbox, sender) in shards {
-            if outbox.view.is_none() && outbox.replies.is_empty() {
+            if outbox.replies.is_empty() {
                 continue;
             }
             if let Err(back) = sender.try_send(std::mem::take(outbox)) {
@@ -226,6 +247,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         let (committed, applied) = (node.committed(), node.applied());
         self.parts.meters.committed_index.set(committed.0);
         self.parts.meters.applied_index.set(applied.0);
+        self.parts.meters.leader_changes.set(node.leaders_seen());
         self.parts.meters.proposals_pending.set(node.proposals_waiting());
         self.parts.meters.proposals_failed.set(node.proposals_failed());
     }
@@ -247,7 +269,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
     fn checkpoint_is_due(&self, now: Duration) -> bool {
         let last = &self.last_checkpoint;
         let entries = self.parts.node.applied().0 - last.applied.0;
-        let log_bytes = self.parts.wal.appended_bytes() - last.log_bytes;
+        let log_bytes = self.log_bytes - last.log_bytes;
         entries >= self.parts.pace.checkpoint_entries
             || log_bytes >= CHECKPOINT_LOG_BYTES_MAX
             || self.parts.node.store().tree().unsealed_bytes() >= UNSEALED_BYTES_MAX
@@ -256,9 +278,8 @@ impl<D: Disk, C: Clock> Driver<D, C> {
 
     fn begin_checkpoint(&mut self, now: Duration) {
         let applied = self.parts.node.applied();
-        let checkpoint = self.parts.node.begin_checkpoint(self.parts.cluster);
-        self.last_checkpoint =
-            LastCheckpoint { applied, at: now, log_bytes: self.parts.wal.appended_bytes() };
+        let Some(checkpoint) = self.parts.node.begin_checkpoint(self.parts.cluster) else { return };
+        self.last_checkpoint = LastCheckpoint { applied, at: now, log_bytes: self.log_bytes };
         let done = Box::pin(checkpoint.run(self.parts.disk.clone()));
         self.checkpoint = Some(Checkpointing { applied, since: now, done });
     }
@@ -271,7 +292,6 @@ impl<D: Disk, C: Clock> Driver<D, C> {
     fn poll_causes(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fatal>> {
         let mut woken = self.parts.node.is_sweeping();
         woken |= self.parts.mesh.inbox.poll_ready(cx).is_ready();
-        woken |= self.parts.mesh.inbox.is_closed();
         woken |= self.poll_appends(cx)?;
         woken |= self.poll_checkpoint(cx)?;
         woken |= self.poll_prepare(cx)?;
@@ -289,8 +309,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         let mut any = false;
         while let Some(front) = self.appends.front_mut() {
             let Poll::Ready(durable) = front.done.as_mut().poll(cx) else { break };
-            let frame = durable.map_err(|error| disk_failed("the log", &error))?;
-            self.parts.wal.durable(frame);
+            durable.map_err(|error| disk_failed("the log", &error))?;
             self.events.push(Event::Appended { number: front.number });
             self.parts.meters.log_sync.record(self.parts.clock.now() - front.since);
             self.appends.pop_front();
@@ -311,6 +330,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
                 self.parts.meters.checkpoint.record(self.parts.clock.now() - since);
             }
             Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                self.parts.node.abandon_checkpoint();
                 self.disk_is_full(&error);
             }
             Err(error) => return Err(disk_failed("a checkpoint", &error)),
@@ -341,13 +361,18 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         self.events.push(Event::Tick);
         // A machine that slept ticks once, not once for each interval it missed.
         let now = self.parts.clock.now();
-        self.next_tick = (self.next_tick + self.parts.pace.tick).max(now + self.parts.pace.tick / 2);
+        self.next_tick =
+            (self.next_tick + self.parts.pace.tick).max(now + self.parts.pace.tick / 2);
         self.timer = Box::pin(self.parts.clock.sleep_until(self.next_tick));
     }
 
     /// The shards are gone: finish what is in flight and checkpoint, so that the next start is short.
     async fn finish(&mut self) -> Result<(), Fatal> {
-        while !self.appends.is_empty() || self.checkpoint.is_some() || self.prepare.is_some() {
+        while !self.held.is_empty()
+            || !self.appends.is_empty()
+            || self.checkpoint.is_some()
+            || self.prepare.is_some()
+        {
             self.wait_and_turn().await?;
         }
         if self.parts.node.applied() > self.last_checkpoint.applied {
@@ -362,7 +387,8 @@ impl<D: Disk, C: Clock> Driver<D, C> {
 
     async fn wait_and_turn(&mut self) -> Result<(), Fatal> {
         poll_fn(|cx| {
-            let woken = self.poll_appends(cx)? | self.poll_checkpoint(cx)? | self.poll_prepare(cx)?;
+            let woken =
+                self.poll_appends(cx)? | self.poll_checkpoint(cx)? | self.poll_prepare(cx)?;
             if woken { Poll::Ready(Ok::<(), Fatal>(())) } else { Poll::Pending }
         })
         .await?;
@@ -373,22 +399,22 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         self.parts.node.flush(false, &mut actions).map_err(stuck)?;
         for action in actions {
             if let Action::Append(append) = action {
-                self.append(append)?;
+                self.held.push_back(append);
             }
         }
-        Ok(())
+        self.append_held()
     }
 }
 
-fn batch(append: Append) -> Batch {
-    let entry = |entry: crate::consensus::Entry| LogEntry {
+fn batch(append: &Append) -> Batch {
+    let entry = |entry: &crate::consensus::Entry| LogEntry {
         index: entry.index.0,
         term: entry.term.0,
         kind: entry.kind,
-        data: entry.data,
+        data: entry.data.clone(),
     };
     Batch {
-        entries: append.entries.into_iter().map(entry).collect(),
+        entries: append.entries.iter().map(entry).collect(),
         hard_state: wal::HardState {
             term: append.hard_state.term.0,
             vote: append.hard_state.vote.0,
@@ -409,7 +435,8 @@ fn disk_failed(whose: &str, error: &io::Error) -> Fatal {
     Fatal {
         what: format!("writing {whose} failed, so nothing since is known to be durable"),
         place: error.to_string(),
-        advice: "look at the disk and the kernel's log; a restart recovers all that was acknowledged"
-            .into(),
+        advice:
+            "look at the disk and the kernel's log; a restart recovers all that was acknowledged"
+                .into(),
     }
 }

@@ -14,15 +14,13 @@ pub mod drive;
 mod event;
 mod propose;
 mod read;
-#[cfg(test)]
-mod tests;
 
 pub use event::{Action, Event};
 
 use crate::{
     consensus::{Leadership, Replica},
-    store::{BadEntry, Position, RaftSeen, Store, View},
-    tree::{Checkpoint, CheckpointDone, RootFacts},
+    store::{BadEntry, RaftSeen, Store, View},
+    tree::{Checkpoint, CheckpointDone},
     types::{ClusterId, Index, MemberId},
 };
 use propose::Proposals;
@@ -38,6 +36,7 @@ pub struct Node {
     /// Compactions whose clients wait until the room is free.
     sweeping: apply::Sweeping,
     leadership: Leadership,
+    leaders_seen: u64,
     /// Whether anything a reader could see has changed since the last [`Node::publish`].
     changed: bool,
 }
@@ -62,6 +61,7 @@ impl Node {
             reads: Reads::default(),
             sweeping: apply::Sweeping::default(),
             leadership: Leadership::default(),
+            leaders_seen: 0,
             changed: true,
         }
     }
@@ -89,9 +89,7 @@ impl Node {
         loop {
             let effects = self.replica.drain();
             self.notice_leadership();
-            if effects.append.is_empty()
-                && effects.committed.is_empty()
-                && effects.reads.is_empty()
+            if effects.append.is_empty() && effects.committed.is_empty() && effects.reads.is_empty()
             {
                 break;
             }
@@ -99,7 +97,7 @@ impl Node {
             self.on_committed(effects.committed, out)?;
             self.reads.answered(&effects.reads);
         }
-        self.reads.ripen(self.store.position().applied, out);
+        self.reads.ripen(self.store.applied(), out);
         self.sweep(out);
         Ok(())
     }
@@ -123,6 +121,12 @@ impl Node {
         );
         self.leadership = now;
         self.changed = true;
+        self.leaders_seen += u64::from(now.leader.0 != 0);
+    }
+
+    /// Times somebody came to lead, as seen from here.
+    pub fn leaders_seen(&self) -> u64 {
+        self.leaders_seen
     }
 
     /// The state as readers may see it from now on, if it has changed since the last call.
@@ -138,20 +142,10 @@ impl Node {
         Some(self.store.publish(seen))
     }
 
-    /// Starts a checkpoint of everything applied so far.
-    pub fn begin_checkpoint(&mut self, cluster: ClusterId) -> Checkpoint {
-        // The checkpoint is of the newest view; make sure that is the newest state.
-        let Position { revision, applied, term } = self.store.position();
-        let state = self.store.blob();
-        let _same_as_the_next_published = self.store.tree_mut().publish();
-        self.store.tree_mut().begin_checkpoint(RootFacts {
-            cluster,
-            member: self.id,
-            applied,
-            applied_term: term,
-            revision,
-            state,
-        })
+    /// Starts a checkpoint of everything applied so far; `None` while one is running.
+    pub fn begin_checkpoint(&mut self, cluster: ClusterId) -> Option<Checkpoint> {
+        let facts = self.store.facts(cluster, self.id);
+        self.store.tree_mut().begin_checkpoint(facts)
     }
 
     /// A checkpoint was written whole.
@@ -170,9 +164,14 @@ impl Node {
         &self.store
     }
 
+    /// A checkpoint could not be written for lack of room; the next one does its work.
+    pub fn abandon_checkpoint(&mut self) {
+        self.store.tree_mut().abandon_checkpoint();
+    }
+
     /// The last entry applied.
     pub fn applied(&self) -> Index {
-        self.store.position().applied
+        self.store.applied()
     }
 
     /// Who leads, as far as this member knows.

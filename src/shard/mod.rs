@@ -15,7 +15,7 @@ mod accept;
 mod grpc;
 mod http;
 mod http1;
-mod http2;
+pub mod http2;
 mod metrics;
 mod session;
 mod stream;
@@ -27,8 +27,8 @@ pub use metrics::ShardMeters;
 
 use crate::{
     api::Edge,
-    io::Clock,
-    mesh::{Inbox, Reply, Sender, ShardEnd, ToNode, ToShard},
+    io::{Clock, glommio::GlommioClock},
+    mesh::{Inbox, Newest, Reply, Sender, ShardEnd, ToNode, ToShard},
     metrics::NodeMeters,
     store::View,
     types::Ticket,
@@ -36,7 +36,7 @@ use crate::{
 use session::Waiting;
 use std::{
     cell::{Cell, RefCell},
-    future::poll_fn,
+    future::{Future, poll_fn},
     rc::Rc,
     sync::Arc,
     task::Poll,
@@ -71,7 +71,9 @@ pub struct Meters {
 pub struct Shard {
     number: usize,
     setup: Setup,
-    clock: crate::io::glommio::GlommioClock,
+    clock: GlommioClock,
+    newest: Newest,
+    /// The view that this turn reads from.
     view: RefCell<Arc<View>>,
     to_node: RefCell<Sender<ToNode>>,
     waiting: RefCell<Tickets<Waiting>>,
@@ -103,14 +105,15 @@ impl Drop for Place {
 }
 
 impl Shard {
-    /// A shard that serves from `view` on. Its ring from the node is driven by [`run`].
-    pub fn new(end: ShardEnd, view: Arc<View>, setup: Setup) -> (Rc<Self>, Inbox<ToShard>) {
+    /// A shard that serves from the newest view. Its ring from the node is driven by [`run`].
+    pub fn new(end: ShardEnd, newest: Newest, setup: Setup) -> (Rc<Self>, Inbox<ToShard>) {
         let ShardEnd { shard: number, to_node, inbox } = end;
         let tickets = Tickets::new(setup.edge.member, number, setup.boot_micros);
         let shard = Self {
             number,
-            clock: crate::io::glommio::GlommioClock::new(),
-            view: RefCell::new(view),
+            clock: GlommioClock::new(),
+            view: RefCell::new(newest.load()),
+            newest,
             to_node: RefCell::new(to_node),
             waiting: RefCell::new(tickets),
             next_round: RefCell::default(),
@@ -123,9 +126,14 @@ impl Shard {
         (Rc::new(shard), inbox)
     }
 
-    /// The newest state this shard has heard of.
-    fn view(&self) -> Arc<View> {
-        self.view.borrow().clone()
+    /// The newest published state.
+    pub fn view(&self) -> Arc<View> {
+        self.newest.load()
+    }
+
+    /// Reads from the newest published state from now on: at the start of a turn.
+    fn refresh(&self) {
+        *self.view.borrow_mut() = self.newest.load();
     }
 
     fn meters(&self) -> &ShardMeters {
@@ -138,9 +146,7 @@ impl Shard {
     }
 
     fn on_message(&self, message: ToShard) {
-        if let Some(view) = message.view {
-            *self.view.borrow_mut() = view;
-        }
+        self.refresh();
         for (ticket, reply) in message.replies {
             self.on_reply(ticket, reply);
         }
@@ -153,7 +159,7 @@ impl Shard {
     }
 }
 
-/// Takes in what the node says until the node is gone or [`Shard::stop`] is called, and lets
+/// Takes in what the node says until the node is gone or after [`Shard::farewell`], and lets
 /// requests run out of time.
 pub async fn run(shard: Rc<Shard>, mut inbox: Inbox<ToShard>) {
     let every = crate::limits::TIMEOUT_CHECK_INTERVAL;

@@ -11,7 +11,7 @@ use crate::{
         status::{self, Code},
     },
     io::Clock,
-    limits::{GRPC_OVERHEAD_BYTES, UNFINISHED_REQUESTS_PER_SHARD_MAX},
+    limits::{FAREWELL_INTERVAL, GRPC_OVERHEAD_BYTES, UNFINISHED_REQUESTS_PER_SHARD_MAX},
     mesh::{Reply, ToNode},
     store::{Unavailable, View},
     types::Ticket,
@@ -267,9 +267,16 @@ impl Shard {
         probe.wait().await
     }
 
-    /// Ends [`super::run`]: the shard is going down.
-    pub fn stop(&self) {
+    /// Says goodbye to the node once nobody waits for it any more, or after `at_most`.
+    pub async fn farewell(&self, at_most: Duration) {
+        let until = self.clock.now() + at_most;
+        while !self.waiting.borrow().is_empty() && self.clock.now() < until {
+            self.clock.sleep_until(self.clock.now() + FAREWELL_INTERVAL).await;
+        }
         self.stopping.set(true);
+        while self.to_node.borrow_mut().try_send(ToNode::Farewell).is_err() {
+            self.clock.sleep_until(self.clock.now() + FAREWELL_INTERVAL).await;
+        }
     }
 }
 

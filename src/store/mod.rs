@@ -35,8 +35,8 @@ pub use stream::{Last, Part, Stream};
 pub use view::{RaftSeen, View};
 
 use crate::{
-    tree::Tree,
-    types::{Index, MemberId, Revision, Term, Ticket},
+    tree::{RootFacts, Tree},
+    types::{ClusterId, Index, MemberId, Revision, Term, Ticket},
 };
 use command::{AlarmAction, AlarmOrder, Body, Compact, DeleteRange, MemberAttributes, Put, Txn};
 use write::Writing;
@@ -49,43 +49,33 @@ pub struct Store {
     term: Term,
     cluster: Arc<Cluster>,
     quota: Quota,
-}
-
-/// The positions a superblock names with the tree (decision 13).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Position {
-    /// The newest revision.
-    pub revision: Revision,
-    /// The last entry applied.
-    pub applied: Index,
-    /// Its term.
-    pub term: Term,
+    /// As of the last view: files grow at checkpoints, not with each write.
+    disk_bytes: u64,
 }
 
 impl Store {
     /// A fresh store at revision 1, as etcd begins.
     pub fn new(tree: Tree, quota: Quota) -> Self {
-        let position = Position { revision: Revision(1), ..Position::default() };
-        Self::at(tree, quota, position, Cluster::default())
+        let disk_bytes = tree.disk_bytes();
+        let (revision, applied, term) = (Revision(1), Index(0), Term(0));
+        Self { tree, revision, applied, term, cluster: Arc::default(), quota, disk_bytes }
     }
 
-    /// The store as a superblock describes it: `tree` and `position` from there, `blob` as
-    /// [`Store::blob`] wrote it.
+    /// The store as a superblock describes it, with the tree opened from there.
     ///
     /// # Errors
-    /// A blob that is not one.
-    pub fn recover(
-        tree: Tree,
-        quota: Quota,
-        position: Position,
-        blob: &[u8],
-    ) -> Result<Self, BlobError> {
-        Ok(Self::at(tree, quota, position, Cluster::decode(blob)?))
+    /// A state blob that [`Store::facts`] did not write.
+    pub fn recover(tree: Tree, quota: Quota, facts: &RootFacts) -> Result<Self, BlobError> {
+        let cluster = Arc::new(Cluster::decode(&facts.state)?);
+        let fresh = Self::new(tree, quota);
+        let RootFacts { revision, applied, applied_term: term, .. } = *facts;
+        Ok(Self { revision, applied, term, cluster, ..fresh })
     }
 
-    fn at(tree: Tree, quota: Quota, position: Position, cluster: Cluster) -> Self {
-        let Position { revision, applied, term } = position;
-        Self { tree, revision, applied, term, cluster: Arc::new(cluster), quota }
+    /// What a superblock says of this store now (decision 13).
+    pub fn facts(&self, cluster: ClusterId, member: MemberId) -> RootFacts {
+        let (revision, applied, applied_term) = (self.revision, self.applied, self.term);
+        RootFacts { cluster, member, applied, applied_term, revision, state: self.cluster.encode() }
     }
 
     /// Applies the entry at `index`, the one after [`Store::applied`], and hands each outcome with
@@ -188,7 +178,7 @@ impl Store {
 
     /// Whether there was room. Members may differ here: it colours the reply, never the state.
     fn fits(&self, cost: u64) -> bool {
-        self.quota.fits(self.tree.disk_bytes(), cost)
+        self.quota.fits(self.disk_bytes, cost)
     }
 
     /// `revision` 0 is legal once, on a store that never was compacted: it is then at -1.
@@ -256,25 +246,26 @@ impl Store {
 
     /// An immutable view of everything applied so far.
     pub fn publish(&mut self, raft: RaftSeen) -> View {
+        self.disk_bytes = self.tree.disk_bytes();
         View {
             tree: self.tree.publish(),
             revision: self.revision,
             applied: self.applied,
             raft,
-            disk_bytes: self.tree.disk_bytes(),
+            disk_bytes: self.disk_bytes,
             live_bytes: self.tree.live_bytes(),
             cluster: Arc::clone(&self.cluster),
         }
     }
 
-    /// Members, alarms, versions and conf state for the superblock, opaque to the engine.
-    pub fn blob(&self) -> Bytes {
-        self.cluster.encode()
+    /// The last entry applied.
+    pub fn applied(&self) -> Index {
+        self.applied
     }
 
-    /// What a superblock must name beside the blob.
-    pub fn position(&self) -> Position {
-        Position { revision: self.revision, applied: self.applied, term: self.term }
+    /// The newest revision.
+    pub fn revision(&self) -> Revision {
+        self.revision
     }
 
     /// Members, alarms, versions.

@@ -23,6 +23,11 @@ impl Quota {
         Self { bytes }
     }
 
+    /// The bytes a database may take; `None` without a quota.
+    pub fn bytes(self) -> Option<u64> {
+        self.bytes
+    }
+
     /// Whether a request of `cost` bytes still fits beside `disk_bytes`. What costs nothing fits.
     pub fn fits(self, disk_bytes: u64, cost: u64) -> bool {
         cost == 0 || self.bytes.is_none_or(|quota| disk_bytes + cost < quota)

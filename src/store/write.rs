@@ -43,27 +43,21 @@ impl<'s> Writing<'s> {
         stamp
     }
 
-    /// Writes one key. The caller has checked lease and, for `ignore_*`, that the key is there.
+    /// Writes one key. The caller has checked the lease and, for `ignore_*`, that the key is there.
     pub(super) fn put(&mut self, put: &Put) -> PutDone {
-        let mut prev = None;
-        let (mut value, mut lease) = (put.value.clone(), put.lease);
-        if put.prev || put.ignore_value || put.ignore_lease {
-            if let Some(found) = self.tree.reader().newest(&put.key) {
-                prev = put.prev.then(|| Bytes::copy_from_slice(found.kv()));
-                if put.ignore_value {
-                    value = Bytes::copy_from_slice(found.value());
-                }
-                if put.ignore_lease {
-                    lease = found.meta.lease;
-                }
-            } else {
-                // Deleted by an earlier operation of the same transaction: the check before it saw
-                // the key. etcd panics here; we write what there is to keep: nothing.
-                value = if put.ignore_value { Bytes::new() } else { value };
-                lease = if put.ignore_lease { LeaseId(0) } else { lease };
-            }
-        }
         let stamp = self.next_stamp();
+        if !(put.prev || put.ignore_value || put.ignore_lease) {
+            self.tree.put(stamp, &put.key, &put.value, put.lease);
+            return PutDone { revision: self.revision(), prev: None };
+        }
+        let found = self.tree.reader().newest(&put.key);
+        let prev = found.filter(|_| put.prev).map(|found| Bytes::copy_from_slice(found.kv()));
+        // Nothing is found where the same transaction deleted the key after the check: etcd panics
+        // there, we keep nothing.
+        let kept = found.map_or(&[][..], |found| found.value());
+        let value = if put.ignore_value { Bytes::copy_from_slice(kept) } else { put.value.clone() };
+        let kept = found.map_or(LeaseId(0), |found| found.meta.lease);
+        let lease = if put.ignore_lease { kept } else { put.lease };
         self.tree.put(stamp, &put.key, &value, lease);
         PutDone { revision: self.revision(), prev }
     }

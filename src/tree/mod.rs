@@ -1,17 +1,256 @@
-//! Records and the copy-on-write tree.
+//! The engine: etcd's multi-version key space.
+//!
+//! Every change is written once, as a [record](record), in revision order, in append-only
+//! [segments](segment). One copy-on-write B+tree, the [map](map), holds a [cell](cell) for each
+//! key: the facts of its newest version and where its older versions begin. Older versions are
+//! found through links inside the records ([chain]).
+//!
+//! ```text
+//!        writer (one core)                          readers (every core)
+//!   Tree ── put/delete/compact/sweep ── publish ──► View ── Reader ── get/count/scan/changes
+//!    │
+//!    └─ begin_checkpoint ──► Checkpoint::run (all I/O) ──► finish_checkpoint
+//!       on disk: rec/0000000042.g0 ...   superblock (see `root`)
+//! ```
+//!
+//! The tree decides without waiting; [`Checkpoint`], [`open`] and [`format`] move bytes and wait.
+//! It stores what it is told in the order it is told: which revision comes next, what a client may
+//! do and which reads are legal is the store's business.
 
-/// The index: a copy-on-write B+tree.
-mod map;
-
-/// Reading a state of the index.
+mod append_vec;
+mod cell;
+mod chain;
+mod checkpoint;
 mod cursor;
-
-/// Whose pages are whose.
 mod heap;
-/// The memory of pages.
+mod kv;
+mod map;
 mod node;
-/// One page, byte for byte.
 mod page;
+mod record;
+mod recover;
+mod root;
+mod segment;
+mod shelf;
+mod sweep;
+mod varint;
+mod view;
 
-pub use cursor::{Cursor, MapReader};
-pub use map::{Map, MapView};
+pub use checkpoint::{Checkpoint, CheckpointDone, format};
+pub use recover::{OpenError, open};
+pub use root::{Root, RootFacts};
+pub use segment::Flaw;
+pub use view::{Change, Changes, Found, Reader, Scan, View};
+
+use crate::{
+    limits,
+    types::{LeaseId, Revision, Seq, Stamp},
+};
+use cell::Cell;
+use chain::Link;
+use kv::KeyValue;
+use map::Map;
+use shelf::{Shelf, Tail};
+use std::sync::Arc;
+
+/// Sizes that tests make tiny.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Bytes of a node of the map.
+    pub page_bytes: usize,
+    /// Bytes of records in a segment; fixed when the directory is formatted.
+    pub segment_bytes: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { page_bytes: limits::TREE_PAGE_BYTES, segment_bytes: limits::SEGMENT_BYTES }
+    }
+}
+
+/// What is known of a key's version without its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyMeta {
+    /// Revision in which the key came to be, this time.
+    pub create: Revision,
+    /// When this version was written.
+    pub modified: Stamp,
+    /// Puts since the key came to be, from 1.
+    pub version: i64,
+    /// The lease attached to the key, or 0.
+    pub lease: LeaseId,
+    /// Bytes of the value.
+    pub value_bytes: u32,
+}
+
+/// A half-open interval of keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyRange<'a> {
+    /// The first key inside.
+    pub from: &'a [u8],
+    /// The first key behind; None reaches to the end of the key space.
+    pub to: Option<&'a [u8]>,
+}
+
+impl KeyRange<'_> {
+    /// All keys.
+    pub const ALL: KeyRange<'static> = KeyRange { from: &[], to: None };
+
+    /// Whether no key can be inside.
+    pub fn is_empty(&self) -> bool {
+        self.to.is_some_and(|to| to <= self.from)
+    }
+
+    /// Whether `key` is inside.
+    pub fn contains(&self, key: &[u8]) -> bool {
+        key >= self.from && self.to.is_none_or(|to| key < to)
+    }
+}
+
+/// The only writer. It lives on the node's core and does no I/O.
+pub struct Tree {
+    map: Map,
+    shelf: Shelf,
+    compacted: Revision,
+    newest: Stamp,
+    sweep: sweep::Sweep,
+    ledger: checkpoint::Ledger,
+    /// Memory that is used again for each change.
+    scratch: Scratch,
+}
+
+#[derive(Default)]
+struct Scratch {
+    roots: Vec<chain::Root>,
+    cell: Vec<u8>,
+    record: Vec<u8>,
+}
+
+impl Tree {
+    /// An empty tree, in memory. [`format`] makes one that has a directory.
+    pub fn new(options: Options) -> Self {
+        let tail = Tail::new(0, Seq(0), options.segment_bytes);
+        let shelf = Shelf::new(options.segment_bytes, Vec::new(), tail);
+        Self::from_parts(Map::new(options.page_bytes), shelf, root::Standing::NEW)
+    }
+
+    fn from_parts(map: Map, shelf: Shelf, standing: root::Standing) -> Self {
+        let from = Stamp { main: standing.compacted, sub: 0 };
+        let (records, mut at) = (shelf.records(), shelf.records().position_of(from));
+        let at = records.step(&mut at).map_or(records.next(), |record| record.seq());
+        Self {
+            map,
+            compacted: standing.compacted,
+            newest: Stamp { main: standing.revision, sub: u32::MAX },
+            sweep: sweep::Sweep::done(standing.compacted, at),
+            ledger: checkpoint::Ledger::new(standing.number, records.next()),
+            shelf,
+            scratch: Scratch::default(),
+        }
+    }
+
+    /// Writes a version of `key`. It goes on with the key's newest version where the key exists,
+    /// and else begins at version 1. Revisions come in ascending order. Returns the new version's
+    /// facts.
+    pub fn put(&mut self, at: Stamp, key: &[u8], value: &[u8], lease: LeaseId) -> KeyMeta {
+        let old = self.current(key);
+        let meta = KeyMeta {
+            create: old.map_or(at.main, |old| old.create),
+            modified: at,
+            version: old.map_or(1, |old| old.version + 1),
+            lease,
+            value_bytes: u32::try_from(value.len()).expect("a request is far below 4 GiB"),
+        };
+        let kv = KeyValue {
+            key,
+            create: meta.create.0,
+            modified: at.main.0,
+            version: meta.version,
+            value,
+            lease: lease.0,
+        };
+        self.append(at, &kv, Some(&meta));
+        meta
+    }
+
+    /// Writes a tombstone. Panics where `key` does not exist: the store looks first.
+    pub fn delete(&mut self, at: Stamp, key: &[u8]) {
+        assert!(self.current(key).is_some(), "only a key that exists is deleted");
+        self.append(at, &KeyValue { key, ..KeyValue::default() }, None);
+    }
+
+    /// Reads `key`'s cell: its chain into the scratch roots, and its newest version if that is
+    /// live. A tombstone below the compacted revision counts as absent whether or not the sweep
+    /// has come by, so that links are the same on every member.
+    fn current(&mut self, key: &[u8]) -> Option<KeyMeta> {
+        self.scratch.roots.clear();
+        let cell = Cell::decode(self.map.get(key)?);
+        if cell.meta.is_some() || cell.modified.main >= self.compacted {
+            self.scratch.roots.extend(cell.roots());
+        }
+        cell.meta
+    }
+
+    /// Writes a record behind the chain in the scratch roots, and the key's new cell.
+    fn append(&mut self, at: Stamp, kv: &KeyValue<'_>, meta: Option<&KeyMeta>) {
+        assert!(at > self.newest, "revisions ascend: {at:?} after {:?}", self.newest);
+        let Scratch { roots, cell, record } = &mut self.scratch;
+        let seq = self.shelf.tail.next();
+        let place = chain::push(roots, Link { seq, main: at.main }, self.compacted);
+        let header = record::Header {
+            seq,
+            stamp: at,
+            tombstone: meta.is_none(),
+            create: meta.is_some_and(|meta| meta.version == 1),
+            rank: place.rank,
+            prev: place.prev,
+            jump: place.jump,
+        };
+        record::encode(&header, kv, record);
+        cell::encode(at, meta, roots, cell);
+        self.shelf.push(record);
+        self.map.insert(kv.key, cell, meta.is_some());
+        self.newest = at;
+    }
+
+    /// Looks at the newest state, changes that no view shows yet included.
+    pub fn reader(&self) -> Reader<'_> {
+        Reader {
+            map: self.map.reader(),
+            records: self.shelf.records(),
+            compacted: self.compacted,
+            newest: self.newest.main,
+        }
+    }
+
+    /// Makes an immutable view of the newest state. O(1).
+    pub fn publish(&mut self) -> View {
+        View::new(view::Published {
+            map: self.map.publish(),
+            table: Arc::clone(self.shelf.table()),
+            tail_first: self.shelf.tail.first,
+            tail_bytes: self.shelf.tail.bytes.frozen(),
+            tail_offsets: self.shelf.tail.offsets.frozen(),
+            compacted: self.compacted,
+            newest: self.newest.main,
+        })
+    }
+
+    /// Bytes of records that only memory holds in whole: they are in no sealed segment.
+    pub fn unsealed_bytes(&self) -> u64 {
+        let full = self.shelf.closed().filter(|(segment, _)| !segment.sealed());
+        let full: usize = full.map(|(segment, _)| segment.run().bytes().len()).sum();
+        (full + self.shelf.tail.bytes.len()) as u64
+    }
+
+    /// Bytes of memory that the index takes.
+    pub fn index_bytes(&self) -> u64 {
+        self.map.bytes()
+    }
+
+    /// Bytes of records that reads can still ask for.
+    pub fn live_bytes(&self) -> u64 {
+        let closed: usize = self.shelf.closed().map(|(_, book)| book.live_bytes).sum();
+        (closed + self.shelf.tail.book.live_bytes) as u64
+    }
+}

@@ -1,15 +1,14 @@
 //! When a frame counts as durable: when it and every frame before it is.
 //!
 //! Frames in flight may lie in two files, so a later one can land first. Each append's future waits
-//! here until the gap before it is closed. Lives on the node's core, shared by [`super::Wal`] and
-//! the futures it has handed out.
+//! here until the gap before it is closed. Used on the node's core only, by [`super::Wal`] and the
+//! futures it has handed out; the lock lets the log be opened elsewhere and is never contended.
 
 use std::{
-    cell::RefCell,
     collections::BTreeSet,
     future::{Future, poll_fn},
     io,
-    rc::Rc,
+    sync::{Arc, Mutex, MutexGuard},
     task::{Poll, Waker},
 };
 
@@ -25,23 +24,27 @@ struct State {
 
 /// The shared tally of frames that landed.
 #[derive(Clone, Debug)]
-pub(super) struct Landing(Rc<RefCell<State>>);
+pub(super) struct Landing(Arc<Mutex<State>>);
 
 impl Landing {
     /// All frames up to `durable` have landed.
     pub(super) fn new(durable: u64) -> Self {
         let (beyond, waiting) = (BTreeSet::new(), Vec::new());
-        Self(Rc::new(RefCell::new(State { durable, beyond, failed: false, waiting })))
+        Self(Arc::new(Mutex::new(State { durable, beyond, failed: false, waiting })))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().expect("nothing panics under this lock")
     }
 
     /// Highest frame that is durable with all before it.
     pub(super) fn durable(&self) -> u64 {
-        self.0.borrow().durable
+        self.state().durable
     }
 
     /// Whether any write or sync failed.
     pub(super) fn failed(&self) -> bool {
-        self.0.borrow().failed
+        self.state().failed
     }
 
     /// Awaits `write`, the write and sync of frame `number`, and then all frames before it.
@@ -57,7 +60,7 @@ impl Landing {
         self.note(number, outcome.is_ok());
         outcome?;
         poll_fn(|context| {
-            let mut state = self.0.borrow_mut();
+            let mut state = self.state();
             if state.durable >= number {
                 Poll::Ready(Ok(number))
             } else if state.failed {
@@ -71,7 +74,7 @@ impl Landing {
     }
 
     fn note(&self, number: u64, landed: bool) {
-        let mut state = self.0.borrow_mut();
+        let mut state = self.state();
         if landed {
             state.beyond.insert(number);
         } else {
@@ -81,8 +84,8 @@ impl Landing {
             state.beyond.pop_first();
             state.durable += 1;
         }
-        for waker in std::mem::take(&mut state.waiting) {
-            waker.wake();
-        }
+        let waiting = std::mem::take(&mut state.waiting);
+        drop(state);
+        waiting.into_iter().for_each(Waker::wake);
     }
 }

@@ -43,10 +43,10 @@ use bytes::Bytes;
 use landing::Landing;
 use recover::{Finding, Live, Slot, Tip, header_block};
 use segment::Header;
-use std::collections::VecDeque;
+use std::{collections::VecDeque, fmt};
 
 /// One entry of the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct LogEntry {
     /// Position in the log, from 1.
     pub index: u64,
@@ -56,6 +56,13 @@ pub struct LogEntry {
     pub kind: u8,
     /// The entry's bytes.
     pub data: Bytes,
+}
+
+impl fmt::Debug for LogEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { index, term, kind, data } = self;
+        write!(f, "{index}@{term} kind {kind} ({} bytes)", data.len())
+    }
 }
 
 /// What a member must not forget besides its entries (raft, figure 2, "persistent state").
@@ -189,6 +196,8 @@ impl<D: Disk> Wal<D> {
         };
         let mut wal = Self::behind(disk, background, options, next_slot, found);
         wal.begin().await?;
+        // The folder itself may be new, from this opening or from one that was cut short.
+        wal.disk.sync_dir("").await?;
         Ok((wal, recovered))
     }
 

@@ -77,10 +77,6 @@ pub(super) async fn create<D: Disk>(
     let file = disk.create(&segment::name(number), bytes).await?;
     file.write_sync_at(header_block(blank), 0).await?;
     disk.sync_dir(segment::DIR).await?;
-    if number == 0 {
-        // The first file brought the folder with it.
-        disk.sync_dir("").await?;
-    }
     Ok(Slot { number, file, bytes })
 }
 

@@ -269,6 +269,9 @@ impl Link {
     }
 
     fn hand_over(self: &Rc<Self>, requests: &mut Vec<Request>, shard: &Rc<Shard>) {
+        if !requests.is_empty() {
+            shard.refresh();
+        }
         for Request { stream, path, metadata, body } in requests.drain(..) {
             let respond = Responder { link: Some(self.clone()), stream };
             shard.on_body(&path, metadata, body, respond);

@@ -1,7 +1,7 @@
 use std::{collections::BTreeMap, ops::Bound, sync::mpsc, thread};
 
 use super::*;
-use crate::tree::{Cursor, node::tests::BLOCKS};
+use crate::tree::{cursor::Cursor, node::tests::BLOCKS};
 
 /// What a key has: its cell, and whether it is live.
 type Model = BTreeMap<Vec<u8>, (Vec<u8>, bool)>;
@@ -141,7 +141,7 @@ fn live_one_life(seed: u64, turns: usize) {
 fn the_map_and_all_its_views_behave_like_a_sorted_map() {
     for seed in 0..fewer_under_miri(24, 1) {
         let blocks = BLOCKS.get();
-        live_one_life(seed as u64, fewer_under_miri(3000, 180));
+        live_one_life(seed as u64, fewer_under_miri(3000, 120));
         assert_eq!(BLOCKS.get(), blocks, "seed {seed} leaks pages");
     }
 }
@@ -149,7 +149,7 @@ fn the_map_and_all_its_views_behave_like_a_sorted_map() {
 /// Readers on other cores scan views of any age while the writer goes on and frees pages.
 #[test]
 fn readers_on_other_cores_see_the_state_that_was_published() {
-    let turns = fewer_under_miri(4000, 60);
+    let turns = fewer_under_miri(4000, 30);
     let readers: Vec<_> = (0..3).map(|seed| spawn_reader(seed)).collect();
     let mut dice = Dice::new(99);
     let mut map = Map::new(256);
@@ -272,7 +272,7 @@ fn changes_between_two_publishes_copy_a_page_once() {
 #[test]
 fn ascending_keys_fill_their_pages() {
     let mut map = Map::new(2048);
-    let keys = fewer_under_miri(20_000, 300) as u64;
+    let keys = fewer_under_miri(20_000, 1500) as u64;
     let entry = Entry { key: &[0; 8], body: &[7; 32], live: true };
     for key in 0..keys {
         map.insert(&key.to_be_bytes(), entry.body, true);
@@ -285,7 +285,7 @@ fn ascending_keys_fill_their_pages() {
 #[test]
 fn a_map_that_shrinks_gives_its_pages_back() {
     let mut map = Map::new(256);
-    let keys = fewer_under_miri(5000, 200) as u32;
+    let keys = fewer_under_miri(5000, 100) as u32;
     for key in 0..keys {
         map.insert(&key.to_be_bytes(), &[7; 16], true);
     }

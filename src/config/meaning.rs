@@ -1,0 +1,340 @@
+//! From settings to [`Config`]: etcd's `embed.Config.Validate`, and its defaults that depend on
+//! other flags.
+
+use super::{ClusterState, Config, Notice, Scheme, Url, settings::Settings};
+use crate::{
+    limits::{
+        CORES_MAX, ELECTION_MS_MAX, QUOTA_BYTES, REQUEST_BYTES_CEILING, REQUEST_BYTES_RECOMMENDED,
+        SNAPSHOT_COUNT,
+    },
+    log::{self, Format, Level, Output},
+};
+use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, time::Duration};
+
+/// etcd's default `--initial-cluster`; the same text typed counts as not typed, as in etcd.
+const DEFAULT_CLUSTER: &str = "default=http://localhost:2380";
+const DEFAULT_NAME: &str = "default";
+
+/// What the settings mean.
+///
+/// # Errors
+/// The first rule that they break, in etcd's words where etcd has the rule.
+pub(super) fn mean(
+    settings: &Settings,
+    from_file: bool,
+    default_host: &dyn Fn() -> Option<IpAddr>,
+    notices: &mut Vec<Notice>,
+) -> Result<Config, String> {
+    let log = log_options(settings, notices)?;
+    check_listen(settings, "listen-peer-urls")?;
+    check_listen(settings, "listen-client-urls")?;
+    check_advertise(settings)?;
+    let (heartbeat, election) = timing(settings)?;
+    // In a file etcd does not ask for this.
+    if !from_file
+        && settings.is_given("listen-client-urls")
+        && !settings.is_given("advertise-client-urls")
+    {
+        return Err(
+            "--advertise-client-urls is required when --listen-client-urls is set explicitly"
+                .into(),
+        );
+    }
+    let name = settings.text("name").to_owned();
+    if name == DEFAULT_NAME {
+        notices.push(
+            Notice::new(
+                Level::Warn,
+                "it isn't recommended to use default name, please set a value for --name. Note \
+                 that etcd might run into issue when multiple members have the same default name",
+            )
+            .with("name", &name),
+        );
+    }
+    let advertised = advertise(settings, &name, default_host, notices);
+    let (shards, cores) = cores(settings)?;
+    Ok(Config {
+        data_dir: data_dir(settings, &name, notices),
+        wal_dir: Some(settings.text("wal-dir")).filter(|dir| !dir.is_empty()).map(PathBuf::from),
+        listen_client: settings.urls("listen-client-urls").to_vec(),
+        advertise_client: advertised.client.iter().map(Url::to_string).collect(),
+        listen_peer: settings.urls("listen-peer-urls").to_vec(),
+        advertise_peer: advertised.peer,
+        initial_cluster: advertised.cluster,
+        initial_cluster_token: settings.text("initial-cluster-token").to_owned(),
+        initial_cluster_state: match settings.text("initial-cluster-state") {
+            "existing" => ClusterState::Existing,
+            _ => ClusterState::New,
+        },
+        strict_reconfig_check: settings.bool("strict-reconfig-check"),
+        pre_vote: settings.bool("pre-vote"),
+        heartbeat,
+        election,
+        snapshot_count: Some(settings.uint("snapshot-count"))
+            .filter(|n| *n > 0)
+            .unwrap_or(SNAPSHOT_COUNT),
+        quota_backend_bytes: Some(settings.int("quota-backend-bytes"))
+            .filter(|n| *n != 0)
+            .unwrap_or(QUOTA_BYTES),
+        max_txn_ops: usize::try_from(settings.uint("max-txn-ops")).unwrap_or(usize::MAX),
+        max_request_bytes: request_bytes(settings, notices)?,
+        max_concurrent_streams: u32::try_from(settings.uint("max-concurrent-streams"))
+            .expect("the table bounds it by u32::MAX"),
+        log,
+        shards,
+        cores,
+        name,
+    })
+}
+
+fn data_dir(settings: &Settings, name: &str, notices: &mut Vec<Notice>) -> PathBuf {
+    match settings.text("data-dir") {
+        "" => {
+            let dir = format!("{name}.etcd");
+            notices.push(
+                Notice::new(Level::Warn, "'data-dir' was empty; using default")
+                    .with("data-dir", &dir),
+            );
+            dir.into()
+        }
+        dir => dir.into(),
+    }
+}
+
+// ── addresses ───────────────────────────────────────────────────────────────────────────────────
+
+fn check_listen(settings: &Settings, flag: &str) -> Result<(), String> {
+    for url in settings.urls(flag) {
+        let by = || settings.said(flag);
+        match url.scheme {
+            Scheme::Http => url.bind_ip().map(drop)?,
+            Scheme::Https => return Err(format!("{}={url}: TLS is not built yet; use http", by())),
+            Scheme::Unix | Scheme::Unixs => {
+                return Err(format!("{}={url}: listening on Unix sockets is not built yet", by()));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_advertise(settings: &Settings) -> Result<(), String> {
+    for (flag, shape) in [
+        ("initial-advertise-peer-urls", r#"must be "host:port""#),
+        (
+            "advertise-client-urls",
+            r#"must be in the format "host:port", "unix:/path/to/socket" or "unixs:/path/to/socket""#,
+        ),
+    ] {
+        let urls = settings.urls(flag);
+        if let Some(url) = urls.iter().find(|url| !url.is_socket() && url.host.is_empty()) {
+            let all = joined(urls);
+            return Err(format!("--{flag} {all:?} {shape} (unexpected empty host ({url}))"));
+        }
+    }
+    Ok(())
+}
+
+/// What is advertised, after etcd's `UpdateDefaultClusterFromName`.
+struct Advertised {
+    client: Vec<Url>,
+    peer: Vec<Url>,
+    cluster: String,
+}
+
+fn advertise(
+    settings: &Settings,
+    name: &str,
+    default_host: &dyn Fn() -> Option<IpAddr>,
+    notices: &mut Vec<Notice>,
+) -> Advertised {
+    let on_all = |listen: &str| settings.urls(listen)[0].host == "0.0.0.0";
+    let mut found = None;
+    let mut advertised = |advertise: &str, default: &str, listen: &str| {
+        let urls = settings.urls(advertise).to_vec();
+        let is_default = urls.len() == 1 && urls[0].as_str() == default;
+        if !(is_default && on_all(listen)) {
+            return urls;
+        }
+        found = found.or_else(default_host);
+        found.map_or(urls, |host| vec![Url::of(Scheme::Http, host, settings.urls(listen)[0].port)])
+    };
+    let peer =
+        advertised("initial-advertise-peer-urls", "http://localhost:2380", "listen-peer-urls");
+    let client = advertised("advertise-client-urls", "http://localhost:2379", "listen-client-urls");
+    if let Some(host) = found {
+        notices.push(
+            Notice::new(Level::Info, "detected default host for advertise")
+                .with("host", host.to_string()),
+        );
+    }
+    let given = settings.text("initial-cluster");
+    let cluster = if name != DEFAULT_NAME && given == DEFAULT_CLUSTER {
+        cluster_of_one(name, &peer)
+    } else {
+        given.to_owned()
+    };
+    Advertised { client, peer, cluster }
+}
+
+fn cluster_of_one(name: &str, peer: &[Url]) -> String {
+    let name = if name.is_empty() { DEFAULT_NAME } else { name };
+    peer.iter().map(|url| format!("{name}={url}")).collect::<Vec<_>>().join(",")
+}
+
+fn joined(urls: &[Url]) -> String {
+    urls.iter().map(Url::as_str).collect::<Vec<_>>().join(",")
+}
+
+// ── numbers ─────────────────────────────────────────────────────────────────────────────────────
+
+fn timing(settings: &Settings) -> Result<(Duration, Duration), String> {
+    let (tick, election) = (settings.uint("heartbeat-interval"), settings.uint("election-timeout"));
+    if tick == 0 {
+        return Err("--heartbeat-interval must be >0 (set to 0ms)".into());
+    }
+    if election == 0 {
+        return Err("--election-timeout must be >0 (set to 0ms)".into());
+    }
+    if tick.saturating_mul(5) > election {
+        return Err(format!(
+            "--election-timeout[{election}ms] should be at least as 5 times as --heartbeat-interval[{tick}ms]"
+        ));
+    }
+    if election > ELECTION_MS_MAX {
+        return Err(format!(
+            "--election-timeout[{election}ms] is too long, and should be set less than {ELECTION_MS_MAX}ms"
+        ));
+    }
+    check_unused(settings)?;
+    Ok((Duration::from_millis(tick), Duration::from_millis(election)))
+}
+
+/// etcd's rules for flags that are ignored here, so that a typing error is still found.
+fn check_unused(settings: &Settings) -> Result<(), String> {
+    match settings.text("auto-compaction-mode") {
+        "periodic" | "revision" => {}
+        "" => return Err("undefined auto-compaction-mode".into()),
+        mode => return Err(format!("unknown auto-compaction-mode {mode:?}")),
+    }
+    match settings.int("compact-hash-check-time") {
+        1.. => Ok(()),
+        nanos => Err(format!("--compact-hash-check-time must be >0 (set to {nanos}ns)")),
+    }
+}
+
+fn request_bytes(settings: &Settings, notices: &mut Vec<Notice>) -> Result<usize, String> {
+    let bytes = settings.uint("max-request-bytes");
+    let fits = usize::try_from(bytes).ok().filter(|bytes| *bytes <= REQUEST_BYTES_CEILING);
+    let fits = fits.ok_or_else(|| {
+        format!(
+            "{}={bytes}: at most {REQUEST_BYTES_CEILING} is possible",
+            settings.said("max-request-bytes")
+        )
+    })?;
+    if fits > REQUEST_BYTES_RECOMMENDED {
+        notices.push(
+            Notice::new(Level::Warn, "exceeded recommended request limit")
+                .with("max-request-bytes", bytes.to_string())
+                .with("recommended-request-bytes", REQUEST_BYTES_RECOMMENDED.to_string()),
+        );
+    }
+    Ok(fits)
+}
+
+fn cores(settings: &Settings) -> Result<(usize, Option<Vec<usize>>), String> {
+    let shards = usize::try_from(settings.uint("ringleader-shards"))
+        .expect("the table bounds it by CORES_MAX");
+    let list = settings.text("ringleader-cores");
+    if list.is_empty() {
+        return Ok((shards, None));
+    }
+    let by = settings.said("ringleader-cores");
+    let cores = core_list(list).ok_or_else(|| {
+        format!("{by}={list:?}: a list such as 0,2-5 is needed, of numbers below {CORES_MAX}")
+    })?;
+    if shards > cores.len() {
+        return Err(format!(
+            "{}={shards} asks for more cores than {by}={list:?} allows",
+            settings.said("ringleader-shards"),
+        ));
+    }
+    Ok((shards, Some(cores)))
+}
+
+/// Linux's cpu list (`cpuset(7)`), sorted, each core once.
+fn core_list(text: &str) -> Option<Vec<usize>> {
+    let core = |digits: &str| {
+        let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+        digits.parse::<usize>().ok().filter(|core| plain && *core < CORES_MAX)
+    };
+    let mut cores = BTreeSet::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) = (core(first)?, core(last)?);
+        if first > last {
+            return None;
+        }
+        cores.extend(first..=last);
+    }
+    Some(cores.into_iter().collect())
+}
+
+// ── log ─────────────────────────────────────────────────────────────────────────────────────────
+
+fn log_options(settings: &Settings, notices: &mut Vec<Notice>) -> Result<log::Options, String> {
+    match settings.text("logger") {
+        "zap" => {}
+        "capnslog" => return Err("--logger=capnslog is removed in v3.5".into()),
+        other => return Err(format!("unknown logger option {other:?}")),
+    }
+    let level = settings.text("log-level");
+    let format = match settings.text("log-format") {
+        "json" | "" => Format::Json,
+        "console" => Format::Console,
+        other => {
+            return Err(format!("unknown log format: {other}, supported values json, console"));
+        }
+    };
+    Ok(log::Options {
+        level: Level::named(level).ok_or_else(|| {
+            format!(
+                "unrecognized level: {level:?}; {} takes debug, info, warn, error, panic or fatal",
+                settings.said("log-level")
+            )
+        })?,
+        format,
+        outputs: log_outputs(settings.list("log-outputs"), notices)?,
+    })
+}
+
+fn log_outputs(words: &[String], notices: &mut Vec<Notice>) -> Result<Vec<Output>, String> {
+    let has = |word: &str| words.iter().any(|w| w == word);
+    if words.len() > 1 && has("default") {
+        return Err(r#"multi logoutput for "default" is not supported yet"#.into());
+    }
+    if words.len() > 1 && has("systemd/journal") {
+        return Err(format!(
+            "running with systemd/journal but other '--log-outputs' values ({words:?}) are \
+             configured with 'default'; override 'default' value with something else"
+        ));
+    }
+    if has("systemd/journal") {
+        notices.push(Notice::new(
+            Level::Warn,
+            "systemd/journal is written to standard error, which systemd puts into the journal",
+        ));
+    }
+    if words.is_empty() {
+        return Ok(vec![Output::Stderr]);
+    }
+    // One /dev/null silences all of them, as in etcd.
+    if has("/dev/null") {
+        return Ok(Vec::new());
+    }
+    let output = |word: &String| match word.as_str() {
+        "default" | "stderr" | "systemd/journal" => Output::Stderr,
+        "stdout" => Output::Stdout,
+        path => Output::File(path.into()),
+    };
+    Ok(words.iter().map(output).collect())
+}

@@ -1,0 +1,221 @@
+//! etcd's rules, and what the flags come to.
+
+use super::*;
+use std::cell::Cell;
+
+/// The sentences are those of etcd 3.7.1, or ours where it says "not built".
+#[test]
+fn rules_that_are_broken_are_said_in_etcd_s_words() {
+    for (line, sentence) in [
+        (&["--heartbeat-interval=0"][..], "--heartbeat-interval must be >0 (set to 0ms)"),
+        (&["--election-timeout=0"], "--election-timeout must be >0 (set to 0ms)"),
+        (
+            &["--election-timeout=100"],
+            "--election-timeout[100ms] should be at least as 5 times as --heartbeat-interval[100ms]",
+        ),
+        (
+            &["--heartbeat-interval=18446744073709551615"],
+            "--election-timeout[1000ms] should be at least as 5 times as --heartbeat-interval[18446744073709551615ms]",
+        ),
+        (
+            &["--election-timeout=60000"],
+            "--election-timeout[60000ms] is too long, and should be set less than 50000ms",
+        ),
+        (
+            &["--listen-client-urls=http://127.0.0.1:2379"],
+            "--advertise-client-urls is required when --listen-client-urls is set explicitly",
+        ),
+        (
+            &["--listen-client-urls= http://x:1", "--advertise-client-urls=http://a:1"],
+            "expected IP in URL for binding (http://x:1)",
+        ),
+        (&["--listen-peer-urls=http://:1"], "expected IP in URL for binding (http://:1)"),
+        (
+            &["--listen-peer-urls=https://127.0.0.1:1"],
+            "--listen-peer-urls=https://127.0.0.1:1: TLS is not built yet; use http",
+        ),
+        (
+            &["--listen-peer-urls=unix:///tmp/s"],
+            "--listen-peer-urls=unix:///tmp/s: listening on Unix sockets is not built yet",
+        ),
+        (
+            &["--initial-advertise-peer-urls=http://:2380"],
+            r#"--initial-advertise-peer-urls "http://:2380" must be "host:port" (unexpected empty host (http://:2380))"#,
+        ),
+        (
+            &["--advertise-client-urls=http://:1"],
+            r#"--advertise-client-urls "http://:1" must be in the format "host:port", "unix:/path/to/socket" or "unixs:/path/to/socket" (unexpected empty host (http://:1))"#,
+        ),
+        (&["--log-format=foo"], "unknown log format: foo, supported values json, console"),
+        (
+            &["--log-level=foo"],
+            r#"unrecognized level: "foo"; --log-level takes debug, info, warn, error, panic or fatal"#,
+        ),
+        (&["--logger=foo"], r#"unknown logger option "foo""#),
+        (&["--logger=capnslog"], "--logger=capnslog is removed in v3.5"),
+        (
+            &["--log-outputs=stderr,default"],
+            r#"multi logoutput for "default" is not supported yet"#,
+        ),
+        (
+            &["--max-request-bytes=67108865"],
+            "--max-request-bytes=67108865: at most 67108864 is possible",
+        ),
+        (
+            &["--ringleader-cores=0,3-1"],
+            r#"--ringleader-cores="0,3-1": a list such as 0,2-5 is needed, of numbers below 1024"#,
+        ),
+        (
+            &["--ringleader-cores=0-1", "--ringleader-shards=3"],
+            r#"--ringleader-shards=3 asks for more cores than --ringleader-cores="0-1" allows"#,
+        ),
+    ] {
+        assert_eq!(bad_args(line), (sentence.into(), 1), "{line:?}");
+    }
+}
+
+#[test]
+fn what_works_reaches_the_config() {
+    let config = args(&[
+        "--name=m",
+        "--data-dir=/d",
+        "--wal-dir=/w",
+        "--snapshot-count=0",
+        "--quota-backend-bytes=-1",
+        "--max-txn-ops=0x80",
+        "--max-request-bytes=10",
+        "--max-concurrent-streams=7",
+        "--strict-reconfig-check=false",
+        "--pre-vote=false",
+        "--initial-cluster-state=existing",
+        "--initial-cluster-token=t",
+        "--log-level=DEBUG",
+        "--log-format=console",
+        "--log-outputs=/b,stdout,/a",
+        "--ringleader-shards=2",
+        "--ringleader-cores=5,0,2-3,2",
+        "--initial-cluster=",
+        "--listen-client-urls=http://[::1]:2,HTTP://127.0.0.1:1,http://[::1]:2",
+        "--advertise-client-urls=https://lb:443",
+    ]);
+    assert_eq!(
+        (config.wal_dir, config.snapshot_count, config.quota_backend_bytes),
+        (Some("/w".into()), 10_000, -1)
+    );
+    assert_eq!(
+        (config.max_txn_ops, config.max_request_bytes, config.max_concurrent_streams),
+        (128, 10, 7)
+    );
+    assert!(!config.strict_reconfig_check && !config.pre_vote);
+    assert_eq!(
+        (config.initial_cluster_state, config.initial_cluster.as_str()),
+        (ClusterState::Existing, "")
+    );
+    assert_eq!((config.log.level, config.log.format), (Level::Debug, log::Format::Console));
+    assert_eq!(
+        config.log.outputs,
+        [log::Output::File("/a".into()), log::Output::File("/b".into()), log::Output::Stdout]
+    );
+    assert_eq!((config.shards, config.cores), (2, Some(vec![0, 2, 3, 5])));
+    let listen: Vec<&str> = config.listen_client.iter().map(Url::as_str).collect();
+    assert_eq!(listen, ["http://127.0.0.1:1", "http://[::1]:2"], "sorted, each once");
+    assert_eq!(config.listen_client[1].bind_ip(), Ok(IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)));
+    assert_eq!(config.advertise_client, ["https://lb:443"], "what is in front of us may speak TLS");
+}
+
+#[test]
+fn a_large_request_limit_is_warned_about() {
+    let (_, notices) = runs(start(&["--max-request-bytes=10485761"], &[], ""));
+    assert!(says(&notices, "exceeded recommended request limit", "10485761"));
+}
+
+#[test]
+fn log_outputs_are_places() {
+    assert_eq!(args(&["--log-outputs="]).log.outputs, [log::Output::Stderr]);
+    assert_eq!(args(&["--log-outputs=stdout,/dev/null"]).log.outputs, []);
+    let (config, notices) = runs(start(&["--log-outputs=systemd/journal"], &[], ""));
+    assert_eq!(config.log.outputs, [log::Output::Stderr]);
+    assert!(
+        notices.iter().any(|notice| notice
+            .message
+            .starts_with("systemd/journal is written to standard error"))
+    );
+    assert!(
+        bad_args(&["--log-outputs=systemd/journal,stdout"])
+            .0
+            .starts_with("running with systemd/journal but other")
+    );
+}
+
+/// etcd 3.7.1, started with these, logged these under "starting an etcd server".
+#[test]
+fn listening_everywhere_advertises_this_machine() {
+    let line = [
+        "--name=zed",
+        "--listen-client-urls=http://0.0.0.0:33379",
+        "--advertise-client-urls=http://localhost:2379",
+        "--listen-peer-urls=http://0.0.0.0:3380",
+    ];
+    let (config, notices) = runs(start(&line, &[], ""));
+    assert_eq!(config.advertise_client, ["http://192.0.2.2:33379"]);
+    assert_eq!(config.advertise_peer[0].as_str(), "http://192.0.2.2:3380");
+    assert_eq!(config.initial_cluster, "zed=http://192.0.2.2:3380");
+    assert!(says(&notices, "detected default host for advertise", "192.0.2.2"));
+
+    let read = |_: &Path| Ok(String::new());
+    let (config, _) = runs(load(line.map(OsString::from), [], &read, &|| None));
+    assert_eq!(
+        config.advertise_client,
+        ["http://localhost:2379"],
+        "without a route nothing is guessed"
+    );
+    assert_eq!(config.initial_cluster, "zed=http://localhost:2380");
+}
+
+#[test]
+fn the_machine_is_asked_for_its_address_only_when_needed() {
+    let asked = Cell::new(0);
+    let read = |_: &Path| Ok(String::new());
+    runs(load([OsString::from("--listen-peer-urls=http://127.0.0.1:1")], [], &read, &|| {
+        asked.set(asked.get() + 1);
+        None
+    }));
+    assert_eq!(asked.get(), 0);
+    default_host();
+}
+
+#[test]
+fn urls_are_read_as_etcd_reads_them() {
+    for (text, error) in [
+        (
+            "127.0.0.1:2379",
+            r#"parse "127.0.0.1:2379": first path segment in URL cannot contain colon"#,
+        ),
+        ("localhost:2379", "URL scheme must be http, https, unix, or unixs: localhost:2379"),
+        ("", "URL scheme must be http, https, unix, or unixs: "),
+        (":1", r#"parse ":1": missing protocol scheme"#),
+        ("http://localhost", r#"URL address does not have the form "host:port": http://localhost"#),
+        ("http:localhost:1", r#"URL address does not have the form "host:port": http:localhost:1"#),
+        ("http://localhost:1/", "URL must not contain a path: http://localhost:1/"),
+        ("http://localhost:abc", r#"parse "http://localhost:abc": invalid port ":abc" after host"#),
+        ("http://::1:1", r#"URL address does not have the form "host:port": http://::1:1"#),
+        ("http://[::1:1", r#"parse "http://[::1:1": missing ']' in host"#),
+        ("http://[::1]", r#"URL address does not have the form "host:port": http://[::1]"#),
+        ("http://a:65536", "URL port must be 0 to 65535: http://a:65536"),
+        ("http://a:1?b", "URL must not contain a query or a fragment: http://a:1?b"),
+        ("http://u@a:1", "URL must not contain a user: http://u@a:1"),
+        ("http://a b:1", r#"parse "http://a b:1": invalid character in URL"#),
+    ] {
+        assert_eq!(Url::parse(text), Err(error.into()), "{text}");
+    }
+    let url = Url::parse(" HTTP://[fe80::1]:80 ").expect("it is a URL");
+    assert_eq!(
+        (url.scheme, url.host.as_str(), url.port, url.as_str()),
+        (Scheme::Http, "fe80::1", 80, "http://[fe80::1]:80")
+    );
+    let socket = Url::parse("unix:///run/s").expect("it is a URL");
+    assert_eq!(
+        (socket.scheme, socket.host.as_str(), socket.as_str()),
+        (Scheme::Unix, "/run/s", "unix:///run/s")
+    );
+}

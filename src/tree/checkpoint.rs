@@ -1,0 +1,549 @@
+//! Checkpoints: the records so far and a superblock that names them go to disk, while the writer
+//! goes on.
+//!
+//! [`Tree::begin_checkpoint`] collects everything the job needs; [`Checkpoint::run`] does all the
+//! I/O, in this order, and [`Tree::finish_checkpoint`] takes the result over:
+//!
+//! 1. the tail's new records are written, full segments are written to their end and sealed;
+//! 2. segments that are mostly dead are rewritten, small neighbours into one;
+//! 3. everything is synced, directories too; sealed files are mapped and compared with memory;
+//! 4. the next superblock is written over the older slot and synced: from here on it counts;
+//! 5. only now are files removed that it no longer names.
+//!
+//! A crash at any point leaves one whole superblock and all that it names. Nothing that a whole
+//! superblock names is ever changed, but for the tail's last block (see `segment`).
+
+use super::{
+    Options, Tree,
+    append_vec::Frozen,
+    map::Map,
+    record::Record,
+    root::{self, Entry, Root, RootFacts, Standing, TailEntry},
+    segment::{self, Extent, Identity, RECORDS_AT, Run, Segment, Source},
+    shelf::{Book, Shelf, Tail},
+};
+use crate::{
+    io::{AlignedBuf, BLOCK_BYTES, Disk, File},
+    limits::{CHECKPOINT_CHUNK_BYTES, REWRITE_BYTES_MAX, SEGMENTS_MAX},
+    types::{ClusterId, Revision, Seq},
+};
+use futures_lite::future::yield_now;
+use std::io;
+
+/// What the tree remembers of its checkpoints.
+pub(crate) struct Ledger {
+    /// Number of the newest superblock.
+    number: u64,
+    /// Records below this are in files that it names.
+    durable: Seq,
+    /// The checkpoint that is running.
+    job: Option<Job>,
+}
+
+struct Job {
+    /// Files that the job makes: garbage if it fails.
+    creates: Vec<String>,
+    /// Files that the job removes once it may.
+    removes: Vec<String>,
+    /// Records that died since it began.
+    dead: Vec<Seq>,
+}
+
+impl Ledger {
+    pub(crate) fn new(number: u64, durable: Seq) -> Self {
+        Self { number, durable, job: None }
+    }
+
+    /// Remembers a record that died while a job may be copying it.
+    pub(crate) fn note_dead(&mut self, seq: Seq) {
+        if let Some(job) = &mut self.job {
+            job.dead.push(seq);
+        }
+    }
+}
+
+/// A checkpoint on its way. It owns all it needs and runs beside the writer.
+pub struct Checkpoint {
+    facts: RootFacts,
+    number: u64,
+    compacted: Revision,
+    seq_next: Seq,
+    segment_bytes: usize,
+    /// Sealed segments that stay as they are.
+    kept: Vec<Entry>,
+    fills: Vec<Fill>,
+    rewrites: Vec<Rewrite>,
+    tail: TailEntry,
+    removes: Vec<String>,
+}
+
+/// Records of a generation 0 segment that go to its file.
+struct Fill {
+    identity: Identity,
+    bytes: Frozen<u8>,
+    offsets: Frozen<u32>,
+    /// Bytes of records that the file has already; None where there is no file.
+    durable: Option<usize>,
+    seal: bool,
+}
+
+/// Neighbours whose live records go to a new file.
+struct Rewrite {
+    identity: Identity,
+    sources: Vec<(Segment, Book)>,
+}
+
+/// What a finished checkpoint hands back to the tree.
+pub struct CheckpointDone {
+    number: u64,
+    seq_next: Seq,
+    sealed: Vec<(Identity, Source)>,
+    rewritten: Vec<(Vec<Identity>, Segment, Book)>,
+    tail: TailEntry,
+}
+
+impl Tree {
+    /// Starts a checkpoint of the newest state; None while one is running. `facts` say what the
+    /// member knows at that very state.
+    pub fn begin_checkpoint(&mut self, facts: RootFacts) -> Option<Checkpoint> {
+        if self.ledger.job.is_some() {
+            return None;
+        }
+        let rewrites = choose_rewrites(&self.shelf);
+        let tail = &self.shelf.tail;
+        let mut checkpoint = Checkpoint {
+            facts,
+            number: self.ledger.number + 1,
+            compacted: self.compacted,
+            seq_next: tail.next(),
+            segment_bytes: self.shelf.segment_bytes(),
+            kept: Vec::new(),
+            fills: Vec::new(),
+            rewrites,
+            tail: TailEntry { id: tail.id, first: tail.first, bytes: tail.bytes.len() },
+            removes: Vec::new(),
+        };
+        checkpoint.collect_segments(&self.shelf);
+        checkpoint.collect_tail(tail);
+        let creates: Vec<_> = checkpoint.creates().collect();
+        let named: Vec<_> = checkpoint.names().collect();
+        checkpoint.removes = std::mem::take(&mut self.shelf.garbage);
+        checkpoint.removes.retain(|name| !named.contains(name));
+        let removes = checkpoint.removes.clone();
+        self.ledger.job = Some(Job { creates, removes, dead: Vec::new() });
+        Some(checkpoint)
+    }
+
+    /// Takes over what a checkpoint did: sealed segments are read from their files from now on.
+    pub fn finish_checkpoint(&mut self, done: CheckpointDone) {
+        let job = self.ledger.job.take().expect("a checkpoint was begun");
+        assert!(done.number == self.ledger.number + 1, "checkpoints end in the order they began");
+        self.ledger.number = done.number;
+        self.ledger.durable = done.seq_next;
+        for (identity, source) in done.sealed {
+            match self.shelf.position(&identity) {
+                Some(at) => self.shelf.seal(at, source),
+                // It died while it was being sealed.
+                None => self.shelf.garbage.push(identity.file()),
+            }
+        }
+        for (sources, segment, book) in done.rewritten {
+            for identity in sources {
+                self.shelf.position(&identity).into_iter().for_each(|at| self.shelf.remove(at));
+            }
+            self.shelf.insert(segment, book);
+        }
+        self.shelf.tail_is_durable(&done.tail);
+        job.dead.into_iter().for_each(|seq| self.shelf.mark(seq));
+    }
+
+    /// Forgets a checkpoint that failed because the disk was full. The tree is as it was before;
+    /// the next checkpoint does the work again. After any other failure the process dies instead.
+    pub fn abandon_checkpoint(&mut self) {
+        let job = self.ledger.job.take().expect("a checkpoint was begun");
+        self.shelf.garbage.extend(job.creates);
+        self.shelf.garbage.extend(job.removes);
+    }
+
+    /// Records written since the newest checkpoint.
+    pub fn records_since_checkpoint(&self) -> u64 {
+        self.shelf.tail.next().0 - self.ledger.durable.0
+    }
+
+    /// Bytes of all files that the newest state needs: segments and superblock.
+    pub fn disk_bytes(&self) -> u64 {
+        let partly = |book: &Book| book.durable.map_or(0, |bytes| RECORDS_AT + bytes);
+        let closed = self.shelf.closed().map(|(segment, book)| match &segment.source {
+            Source::File { extent, .. } => extent.file_bytes(),
+            Source::Heap { .. } => partly(book).next_multiple_of(BLOCK_BYTES),
+        });
+        let tail = partly(&self.shelf.tail.book).next_multiple_of(BLOCK_BYTES);
+        let superblock = root::slot_bytes(self.shelf.segment_bytes()) * root::SLOTS as usize;
+        (closed.sum::<usize>() + tail + superblock) as u64
+    }
+}
+
+/// Chooses which sealed segments to rewrite: those less than half live, and neighbours that are
+/// each less than half a segment, together. So space stays in proportion to what is live, and the
+/// number of segments too, however much history there was. Bounded for each checkpoint.
+fn choose_rewrites(shelf: &Shelf) -> Vec<Rewrite> {
+    let small = |segment: &Segment, book: &Book| {
+        segment.sealed() && book.live_bytes * 2 < shelf.segment_bytes()
+    };
+    let mut rewrites = Vec::new();
+    let mut bytes = 0;
+    let mut closed = shelf.closed().peekable();
+    while let Some((segment, book)) = closed.next() {
+        if !small(segment, book) {
+            continue;
+        }
+        let mut live = book.live_bytes;
+        let mut sources = vec![(segment, book)];
+        while let Some((segment, book)) = closed.next_if(|(segment, book)| {
+            small(segment, book) && live + book.live_bytes <= shelf.segment_bytes()
+        }) {
+            live += book.live_bytes;
+            sources.push((segment, book));
+        }
+        let mostly_dead = book.live_bytes * 2 < segment.run().bytes().len();
+        if sources.len() == 1 && !mostly_dead {
+            continue;
+        }
+        bytes += live;
+        if bytes > REWRITE_BYTES_MAX && !rewrites.is_empty() {
+            break;
+        }
+        rewrites.push(Rewrite::of(&sources));
+    }
+    rewrites
+}
+
+impl Rewrite {
+    fn of(sources: &[(&Segment, &Book)]) -> Self {
+        let identities = || sources.iter().map(|(segment, _)| segment.identity);
+        let newest = identities().map(|identity| identity.generation).max();
+        let first = sources[0].0.identity;
+        let identity = Identity {
+            id: first.id,
+            generation: newest.expect("a rewrite has a source") + 1,
+            first: first.first,
+            next: sources[sources.len() - 1].0.identity.next,
+        };
+        let sources = sources.iter().map(|(segment, book)| ((*segment).clone(), (*book).clone()));
+        Self { identity, sources: sources.collect() }
+    }
+
+    fn reads(&self, identity: &Identity) -> bool {
+        self.sources.iter().any(|(segment, _)| segment.identity == *identity)
+    }
+}
+
+impl Checkpoint {
+    fn collect_segments(&mut self, shelf: &Shelf) {
+        for (segment, book) in shelf.closed() {
+            let identity = segment.identity;
+            match &segment.source {
+                Source::Heap { bytes, offsets } => self.fills.push(Fill {
+                    identity,
+                    bytes: bytes.clone(),
+                    offsets: offsets.clone(),
+                    durable: book.durable,
+                    seal: true,
+                }),
+                Source::File { extent, .. } => {
+                    if !self.rewrites.iter().any(|rewrite| rewrite.reads(&identity)) {
+                        self.kept.push(Entry { identity, extent: *extent });
+                    }
+                }
+            }
+        }
+    }
+
+    fn collect_tail(&mut self, tail: &Tail) {
+        let durable = tail.book.durable;
+        if tail.bytes.len() > durable.unwrap_or(0) {
+            self.fills.push(Fill {
+                identity: tail.identity(),
+                bytes: tail.bytes.frozen(),
+                offsets: tail.offsets.frozen(),
+                durable,
+                seal: false,
+            });
+        }
+    }
+
+    /// Files that this checkpoint makes.
+    fn creates(&self) -> impl Iterator<Item = String> {
+        let new = self.fills.iter().filter(|fill| fill.durable.is_none());
+        let rewritten = self.rewrites.iter().map(|rewrite| rewrite.identity.file());
+        new.map(|fill| fill.identity.file()).chain(rewritten)
+    }
+
+    /// Files that its superblock will name.
+    fn names(&self) -> impl Iterator<Item = String> {
+        let kept = self.kept.iter().map(|entry| entry.identity.file());
+        let tail = segment::file(self.tail.id, 0);
+        let filled = self.fills.iter().map(|fill| fill.identity.file());
+        let rewritten = self.rewrites.iter().map(|rewrite| rewrite.identity.file());
+        kept.chain(filled).chain(rewritten).chain([tail])
+    }
+
+    /// Does all the I/O of the checkpoint; when it is `Ok`, the log up to the applied index that
+    /// was given may be trimmed.
+    ///
+    /// # Errors
+    /// `StorageFull` when the disk is: nothing is lost, [`Tree::abandon_checkpoint`] and try again
+    /// when there is room. After any other error nothing is known of the disk: the caller dies.
+    pub async fn run<D: Disk>(self, disk: D) -> io::Result<CheckpointDone> {
+        match self.write(&disk).await {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                // Give back what was taken in vain; what cannot be removed now is removed later.
+                for name in self.creates() {
+                    disk.remove(&name).await.ok();
+                }
+                Err(error)
+            }
+            result => result,
+        }
+    }
+
+    async fn write<D: Disk>(&self, disk: &D) -> io::Result<CheckpointDone> {
+        let mut done = CheckpointDone {
+            number: self.number,
+            seq_next: self.seq_next,
+            sealed: Vec::new(),
+            rewritten: Vec::new(),
+            tail: self.tail,
+        };
+        for fill in &self.fills {
+            if let Some(source) = fill.write(disk, self.facts.cluster).await? {
+                done.sealed.push((fill.identity, source));
+            }
+        }
+        for rewrite in &self.rewrites {
+            done.rewritten.push(rewrite.write(disk, self.facts.cluster).await?);
+        }
+        if self.creates().next().is_some() {
+            disk.sync_dir(segment::DIR).await?;
+            disk.sync_dir("").await?;
+        }
+        let root = self.root(&done);
+        let file = disk.open(root::FILE).await?;
+        write_root(&file, &root).await?;
+        self.remove(disk).await?;
+        Ok(done)
+    }
+
+    fn root(&self, done: &CheckpointDone) -> Root {
+        let entry = |identity: &Identity, source: &Source| match source {
+            Source::File { extent, .. } => Entry { identity: *identity, extent: *extent },
+            Source::Heap { .. } => unreachable!("a superblock names sealed segments"),
+        };
+        let mut sealed = self.kept.clone();
+        sealed.extend(done.sealed.iter().map(|(identity, source)| entry(identity, source)));
+        let rewritten = done.rewritten.iter();
+        sealed.extend(rewritten.map(|(_, segment, _)| entry(&segment.identity, &segment.source)));
+        sealed.sort_by_key(|entry| entry.identity.first);
+        Root {
+            number: self.number,
+            facts: self.facts.clone(),
+            compacted: self.compacted,
+            seq_next: self.seq_next,
+            sibling_damage: None,
+            segment_bytes: self.segment_bytes,
+            sealed,
+            tail: self.tail,
+        }
+    }
+
+    async fn remove<D: Disk>(&self, disk: &D) -> io::Result<()> {
+        let sources = self.rewrites.iter().flat_map(|rewrite| &rewrite.sources);
+        let sources = sources.map(|(segment, _)| segment.identity.file());
+        let names: Vec<_> = self.removes.iter().cloned().chain(sources).collect();
+        for name in &names {
+            remove_if_there(disk, name).await?;
+        }
+        if names.is_empty() { Ok(()) } else { disk.sync_dir(segment::DIR).await }
+    }
+}
+
+/// A crash may have come between the removal and the superblock that would have remembered it.
+async fn remove_if_there<D: Disk>(disk: &D, name: &str) -> io::Result<()> {
+    match disk.remove(name).await {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+/// A new file; one of that name is left from a checkpoint that never came to count.
+async fn create<D: Disk>(disk: &D, name: &str) -> io::Result<D::File> {
+    remove_if_there(disk, name).await?;
+    disk.create(name, BLOCK_BYTES as u64).await
+}
+
+/// Writes `bytes` at `offset`, the last block filled up with zeros. Not synced.
+async fn write_at<F: File>(file: &F, bytes: &[u8], offset: usize) -> io::Result<()> {
+    let offsets = (offset..).step_by(CHECKPOINT_CHUNK_BYTES);
+    for (chunk, offset) in bytes.chunks(CHECKPOINT_CHUNK_BYTES).zip(offsets) {
+        let mut buf = AlignedBuf::zeroed(chunk.len());
+        buf[..chunk.len()].copy_from_slice(chunk);
+        file.write_at(buf, offset as u64).await?;
+    }
+    Ok(())
+}
+
+impl Fill {
+    async fn write<D: Disk>(&self, disk: &D, cluster: ClusterId) -> io::Result<Option<Source>> {
+        let name = self.identity.file();
+        let file = if self.durable.is_some() {
+            disk.open(&name).await?
+        } else {
+            let file = create(disk, &name).await?;
+            write_at(&file, &segment::header(cluster, &self.identity), 0).await?;
+            file
+        };
+        let from = self.durable.unwrap_or(0) / BLOCK_BYTES * BLOCK_BYTES;
+        write_at(&file, &self.bytes[from..], RECORDS_AT + from).await?;
+        if !self.seal {
+            file.sync().await?;
+            return Ok(None);
+        }
+        let run = Run::dense(self.identity.first, &self.bytes, &self.offsets);
+        seal(&file, cluster, &self.identity, &run).await.map(Some)
+    }
+}
+
+impl Rewrite {
+    async fn write<D: Disk>(
+        &self,
+        disk: &D,
+        cluster: ClusterId,
+    ) -> io::Result<(Vec<Identity>, Segment, Book)> {
+        let live = self.live_records().await;
+        let identity = self.identity;
+        let file = create(disk, &identity.file()).await?;
+        write_at(&file, &segment::header(cluster, &identity), 0).await?;
+        write_at(&file, &live.bytes, RECORDS_AT).await?;
+        let run = Run::sparse(identity.first, &live.bytes, &live.offsets, &live.seqs);
+        let source = seal(&file, cluster, &identity, &run).await?;
+        let sources = self.sources.iter().map(|(segment, _)| segment.identity).collect();
+        Ok((sources, Segment { identity, source }, live.book))
+    }
+
+    /// Copies the live records of the sources, in order.
+    async fn live_records(&self) -> Live {
+        let mut live = Live::default();
+        let mut pause = CHECKPOINT_CHUNK_BYTES;
+        for (segment, book) in &self.sources {
+            let run = segment.run();
+            for position in (0..run.len()).filter(|position| !book.dead(*position)) {
+                live.push(run.at(position));
+                if live.bytes.len() > pause {
+                    pause = live.bytes.len() + CHECKPOINT_CHUNK_BYTES;
+                    yield_now().await;
+                }
+            }
+        }
+        live
+    }
+}
+
+/// Records on their way to a rewritten segment.
+#[derive(Default)]
+struct Live {
+    bytes: Vec<u8>,
+    offsets: Vec<u32>,
+    seqs: Vec<u8>,
+    book: Book,
+}
+
+impl Live {
+    fn push(&mut self, record: Record<'_>) {
+        let offset = u32::try_from(self.bytes.len()).expect("a segment is below 4 GiB");
+        self.offsets.push(offset);
+        self.seqs.extend_from_slice(&record.seq().0.to_le_bytes());
+        self.bytes.extend_from_slice(record.bytes());
+        self.book.add(record.bytes().len());
+    }
+}
+
+/// Writes the end of a segment whose records are written, makes all of it durable, and reads it
+/// back through a map.
+async fn seal<F: File>(
+    file: &F,
+    cluster: ClusterId,
+    identity: &Identity,
+    run: &Run<'_>,
+) -> io::Result<Source> {
+    let sparse = identity.generation > 0;
+    let extent = Extent { records: run.len(), bytes: run.bytes().len(), sparse };
+    let ending = segment::ending(cluster, identity, run);
+    write_at(file, &ending, extent.footer_at()).await?;
+    file.sync().await?;
+    let map = file.map(extent.file_bytes() as u64).await?;
+    compare(&map[RECORDS_AT..], run.bytes(), identity, RECORDS_AT).await?;
+    compare(&map[extent.footer_at()..], &ending, identity, extent.footer_at()).await?;
+    Ok(Source::File { map, extent })
+}
+
+/// Compares what was read back with what was written, in pieces that hold nobody up.
+async fn compare(read: &[u8], wrote: &[u8], identity: &Identity, base: usize) -> io::Result<()> {
+    let pieces = wrote.chunks(CHECKPOINT_CHUNK_BYTES).zip(read.chunks(CHECKPOINT_CHUNK_BYTES));
+    for (at, (wrote, read)) in pieces.enumerate() {
+        if wrote != &read[..wrote.len()] {
+            let offset = base + at * CHECKPOINT_CHUNK_BYTES;
+            let file = identity.file();
+            let what = format!("{file} reads back differently than written, near byte {offset}");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        }
+        yield_now().await;
+    }
+    Ok(())
+}
+
+/// Writes a superblock into its slot and makes it durable.
+async fn write_root<F: File>(file: &F, root: &Root) -> io::Result<()> {
+    let bytes = root.encode();
+    let slot_bytes = root::slot_bytes(root.segment_bytes);
+    if bytes.len() > slot_bytes || root.sealed.len() > SEGMENTS_MAX {
+        let segments = root.sealed.len();
+        let what = format!(
+            "the superblock is full: {} bytes of {slot_bytes}, {segments} segments of {SEGMENTS_MAX}",
+            bytes.len()
+        );
+        return Err(io::Error::new(io::ErrorKind::StorageFull, what));
+    }
+    write_at(file, &bytes, root.offset() as usize).await?;
+    file.sync().await
+}
+
+/// Makes the first superblock of a directory that has none, in both slots, and an empty tree. A
+/// crash in between leaves a directory that [`super::open`] still takes for empty, or a whole one.
+///
+/// # Errors
+/// What the disk says.
+pub async fn format<D: Disk>(disk: &D, options: Options, facts: RootFacts) -> io::Result<Tree> {
+    let bytes = root::SLOTS * root::slot_bytes(options.segment_bytes) as u64;
+    let file = match disk.create(root::FILE, bytes).await {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => disk.open(root::FILE).await?,
+        result => result?,
+    };
+    let standing = Standing { revision: facts.revision, ..Standing::NEW };
+    for number in 0..=standing.number {
+        let root = Root {
+            number,
+            facts: facts.clone(),
+            compacted: standing.compacted,
+            seq_next: Seq(0),
+            sibling_damage: None,
+            segment_bytes: options.segment_bytes,
+            sealed: Vec::new(),
+            tail: TailEntry { id: 0, first: Seq(0), bytes: 0 },
+        };
+        write_root(&file, &root).await?;
+    }
+    disk.sync_dir("").await?;
+    let tail = Tail::new(0, Seq(0), options.segment_bytes);
+    let shelf = Shelf::new(options.segment_bytes, Vec::new(), tail);
+    Ok(Tree::from_parts(Map::new(options.page_bytes), shelf, standing))
+}

@@ -1,0 +1,289 @@
+//! Opening a directory: the newest whole superblock, the records it names, and the map rebuilt
+//! from them.
+//!
+//! Every byte that counts is checked: each record's checksum, number and revision, each segment's
+//! header, footer and trailer. Damage is refused with its place; nothing is repaired in silence.
+//! What lies behind the superblock's tail is ignored, and overwritten when its turn comes; files
+//! that the superblock does not name are removed by the next checkpoint.
+//!
+//! The rebuild reads records in order and applies the compaction rule at the superblock's
+//! compacted revision, so it does not matter how far physical compaction had come.
+
+use super::{
+    KeyMeta, Options, Tree,
+    cell::{self, Cell},
+    chain,
+    map::Map,
+    record::Record,
+    root::{self, Entry, FILE, Root, SLOTS, Slot, Standing},
+    segment::{self, DIR, Flaw, Identity, RECORDS_AT, Segment, Source},
+    shelf::{Book, Shelf, Tail},
+};
+use crate::{
+    io::{BLOCK_BYTES, Disk, File},
+    limits::CHECKPOINT_CHUNK_BYTES,
+    types::{LeaseId, Revision, Seq},
+};
+use std::{fmt, io};
+
+/// Why a directory cannot be opened.
+#[derive(Debug)]
+pub enum OpenError {
+    /// The disk said no.
+    Disk(io::Error),
+    /// A file that the superblock needs is damaged or missing.
+    Damaged {
+        /// Which, below the directory.
+        file: String,
+        /// Where, and what was expected and found.
+        flaw: Flaw,
+    },
+    /// No slot of the superblock is whole.
+    NoRoot {
+        /// What is wrong with each slot; None for one that was never written.
+        slots: [Option<Flaw>; SLOTS as usize],
+    },
+    /// The superblock was written by another version.
+    Foreign {
+        /// The format's version.
+        version: u32,
+    },
+    /// The directory was formatted with segments of another size.
+    SegmentBytes {
+        /// What the directory has.
+        found: usize,
+        /// What was asked for.
+        expected: usize,
+    },
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Disk(error) => write!(f, "cannot read the store: {error}"),
+            Self::Damaged { file, flaw } => write!(
+                f,
+                "{file} is damaged at {flaw}; restore this member from a snapshot, or remove it \
+                 from the cluster and add it again with an empty directory"
+            ),
+            Self::NoRoot { slots } => {
+                write!(f, "{FILE} has no whole slot")?;
+                for (index, slot) in slots.iter().enumerate() {
+                    match slot {
+                        Some(flaw) => write!(f, "; slot {index} is damaged at {flaw}")?,
+                        None => write!(f, "; slot {index} was never written")?,
+                    }
+                }
+                f.write_str(
+                    "; restore this member from a snapshot, or remove it from the cluster \
+                     and add it again with an empty directory",
+                )
+            }
+            Self::Foreign { version } => write!(
+                f,
+                "{FILE} has format {version}, which this version does not read; use the version \
+                 that wrote it"
+            ),
+            Self::SegmentBytes { found, expected } => write!(
+                f,
+                "{FILE} names segments of {found} bytes, expected {expected}; use the settings \
+                 that the directory was made with"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+impl From<io::Error> for OpenError {
+    fn from(error: io::Error) -> Self {
+        Self::Disk(error)
+    }
+}
+
+/// Opens what a checkpoint wrote. None for a directory that was never formatted.
+///
+/// # Errors
+/// [`OpenError`] says which file is damaged, where, and what to do.
+pub async fn open<D: Disk>(disk: &D, options: Options) -> Result<Option<(Tree, Root)>, OpenError> {
+    let files = disk.list(DIR).await?;
+    let Some(root) = read_root(disk, options, files.is_empty()).await? else { return Ok(None) };
+    if root.segment_bytes != options.segment_bytes {
+        let (found, expected) = (root.segment_bytes, options.segment_bytes);
+        return Err(OpenError::SegmentBytes { found, expected });
+    }
+    let mut segments = Vec::with_capacity(root.sealed.len());
+    for entry in &root.sealed {
+        segments.push(read_sealed(disk, &root, entry).await?);
+    }
+    let tail = read_tail(disk, &root).await?;
+    let mut tree = rebuild(options, &root, segments, tail);
+    let named: Vec<_> = root.files().collect();
+    let orphans = files.into_iter().map(|name| format!("{DIR}/{name}"));
+    tree.shelf.garbage.extend(orphans.filter(|name| !named.contains(name)));
+    Ok(Some((tree, root)))
+}
+
+// ── the superblock ──────────────────────────────────────────────────────────────────────────────
+
+async fn read_root<D: Disk>(
+    disk: &D,
+    options: Options,
+    fresh: bool,
+) -> Result<Option<Root>, OpenError> {
+    let file = match disk.open(FILE).await {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && fresh => return Ok(None),
+        result => result?,
+    };
+    let slot_bytes = root::slot_bytes(options.segment_bytes);
+    let first = read_slot(&file, slot_bytes, 0).await?;
+    let second = read_slot(&file, slot_bytes, 1).await?;
+    choose(first, second, fresh)
+}
+
+async fn read_slot<F: File>(file: &F, slot_bytes: usize, index: u64) -> io::Result<Slot> {
+    let base = index * slot_bytes as u64;
+    let room = file.len().await?.saturating_sub(base).min(slot_bytes as u64) as usize;
+    let room = room / BLOCK_BYTES * BLOCK_BYTES;
+    if room == 0 {
+        return Ok(Slot::Blank);
+    }
+    let head = file.read_at(base, BLOCK_BYTES).await?;
+    let bytes = root::bytes_in_use(&head, room).unwrap_or(0).max(BLOCK_BYTES);
+    let slot = file.read_at(base, bytes.next_multiple_of(BLOCK_BYTES)).await?;
+    Ok(root::decode(&slot, base as usize, index))
+}
+
+/// The newest whole slot wins. Formatting writes the first slot before the second, so a second
+/// slot that was never written beside a first that is not whole means that nothing ever counted.
+fn choose(first: Slot, second: Slot, fresh: bool) -> Result<Option<Root>, OpenError> {
+    match (first, second) {
+        (Slot::Foreign(version), _) | (_, Slot::Foreign(version)) => {
+            Err(OpenError::Foreign { version })
+        }
+        (Slot::Whole(first), Slot::Whole(second)) => {
+            Ok(Some(if first.number > second.number { *first } else { *second }))
+        }
+        (Slot::Whole(root), Slot::Damaged(flaw)) | (Slot::Damaged(flaw), Slot::Whole(root)) => {
+            Ok(Some(Root { sibling_damage: Some(flaw), ..*root }))
+        }
+        (Slot::Whole(root), Slot::Blank) | (Slot::Blank, Slot::Whole(root)) => Ok(Some(*root)),
+        (_, Slot::Blank) if fresh => Ok(None),
+        (first, second) => Err(OpenError::NoRoot { slots: [first, second].map(flaw_of) }),
+    }
+}
+
+fn flaw_of(slot: Slot) -> Option<Flaw> {
+    if let Slot::Damaged(flaw) = slot { Some(flaw) } else { None }
+}
+
+// ── segments ────────────────────────────────────────────────────────────────────────────────────
+
+/// Opens a file that the superblock needs and sees that it is long enough.
+async fn open_needed<D: Disk>(disk: &D, file: &str, bytes: usize) -> Result<D::File, OpenError> {
+    let damaged = |flaw| OpenError::Damaged { file: file.to_owned(), flaw };
+    let missing = |found| damaged(Flaw::new(0, "a file of this many bytes", bytes as u64, found));
+    let handle = match disk.open(file).await {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(missing(0)),
+        result => result?,
+    };
+    match handle.len().await? {
+        found if found < bytes as u64 => Err(missing(found)),
+        _ => Ok(handle),
+    }
+}
+
+async fn read_sealed<D: Disk>(disk: &D, root: &Root, entry: &Entry) -> Result<Segment, OpenError> {
+    let Entry { identity, extent } = *entry;
+    let bytes = extent.file_bytes();
+    let file = open_needed(disk, &identity.file(), bytes).await?;
+    let map = file.map(bytes as u64).await?;
+    segment::check_sealed(&map, root.facts.cluster, &identity, &extent)
+        .map_err(|flaw| OpenError::Damaged { file: identity.file(), flaw })?;
+    Ok(Segment { identity, source: Source::File { map, extent } })
+}
+
+async fn read_tail<D: Disk>(disk: &D, root: &Root) -> Result<Tail, OpenError> {
+    let entry = root.tail;
+    let mut tail = Tail::new(entry.id, entry.first, root.segment_bytes.max(entry.bytes));
+    if entry.bytes == 0 {
+        return Ok(tail);
+    }
+    let identity =
+        Identity { id: entry.id, generation: 0, first: entry.first, next: root.seq_next };
+    let damaged = |flaw| OpenError::Damaged { file: identity.file(), flaw };
+    let end = RECORDS_AT + entry.bytes.next_multiple_of(BLOCK_BYTES);
+    let file = open_needed(disk, &identity.file(), end).await?;
+    let header = file.read_at(0, RECORDS_AT).await?;
+    segment::check_header(&header, root.facts.cluster, &identity).map_err(damaged)?;
+    let mut bytes = Vec::with_capacity(end);
+    for offset in (RECORDS_AT..end).step_by(CHECKPOINT_CHUNK_BYTES) {
+        let len = CHECKPOINT_CHUNK_BYTES.min(end - offset);
+        bytes.extend_from_slice(&file.read_at(offset as u64, len).await?);
+    }
+    bytes.truncate(entry.bytes);
+    let offsets = segment::check_records(&bytes, &identity, false)
+        .map_err(|flaw| damaged(flaw.from_base(RECORDS_AT)))?;
+    for offset in offsets {
+        tail.push(Record::at_front(&bytes[offset as usize..]).bytes());
+    }
+    tail.book.durable = Some(entry.bytes);
+    Ok(tail)
+}
+
+// ── the map ─────────────────────────────────────────────────────────────────────────────────────
+
+/// Makes the tree as it was at the root: all but what its compaction takes.
+fn rebuild(options: Options, root: &Root, segments: Vec<Segment>, tail: Tail) -> Tree {
+    let mut rebuild =
+        Rebuild { map: Map::new(options.page_bytes), compacted: root.compacted, dead: Vec::new() };
+    for run in segments.iter().map(Segment::run).chain([tail.run()]) {
+        (0..run.len()).for_each(|position| rebuild.take(&run.at(position)));
+    }
+    let closed = segments.into_iter().map(|segment| (Book::of(&segment.run()), segment));
+    let closed = closed.map(|(book, segment)| (segment, book)).collect();
+    let mut shelf = Shelf::new(root.segment_bytes, closed, tail);
+    rebuild.dead.into_iter().for_each(|seq| shelf.mark(seq));
+    let standing =
+        Standing { number: root.number, revision: root.facts.revision, compacted: root.compacted };
+    Tree::from_parts(rebuild.map, shelf, standing)
+}
+
+struct Rebuild {
+    map: Map,
+    compacted: Revision,
+    /// Records that compaction takes and that are still there.
+    dead: Vec<Seq>,
+}
+
+impl Rebuild {
+    /// Takes the next record in: it becomes its key's newest version.
+    fn take(&mut self, record: &Record<'_>) {
+        let kv = record.fields();
+        let mut roots = Vec::new();
+        if let Some(cell) = self.map.get(kv.key) {
+            let cell = Cell::decode(cell);
+            roots.extend(cell.roots());
+            if record.main() <= self.compacted {
+                // Superseded at or below the compacted revision.
+                self.dead.push(cell.newest());
+            }
+        }
+        if record.tombstone() && record.main() < self.compacted {
+            self.dead.push(record.seq());
+            self.map.remove(kv.key);
+            return;
+        }
+        chain::replay(&mut roots, record, self.compacted);
+        let meta = (!record.tombstone()).then(|| KeyMeta {
+            create: Revision(kv.create),
+            modified: record.stamp(),
+            version: kv.version,
+            lease: LeaseId(kv.lease),
+            value_bytes: u32::try_from(kv.value.len()).expect("a record is below 4 GiB"),
+        });
+        let mut cell = Vec::new();
+        cell::encode(record.stamp(), meta.as_ref(), &roots, &mut cell);
+        self.map.insert(kv.key, &cell, meta.is_some());
+    }
+}

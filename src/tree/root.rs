@@ -1,0 +1,331 @@
+//! The superblock: everything that is true at one applied index, written at once (decision 13).
+//!
+//! The file `superblock` has two slots. Root number n goes into slot n mod 2 when all that it
+//! names is durable, so at every moment one whole slot names a whole state; the newest whole one
+//! wins. Everything in a slot lies under one checksum.
+//!
+//! ```text
+//!   0   u64 magic  u32 version  u32 crc of everything else  u64 bytes in use
+//!  24   u64 number  u64 cluster  u64 member
+//!  48   u64 applied index  u64 applied term  i64 revision  i64 compacted
+//!  80   u64 next seq  u64 bytes of a segment
+//!  96   u64 tail id  u64 tail's first seq  u64 tail's bytes
+//! 120   u32 sealed segments  u32 bytes of state
+//! 128   for each sealed segment, in order, 48 bytes:
+//!         u64 id  u64 generation  u64 first seq  u64 next seq  u64 records  u64 their bytes
+//!       state
+//! ```
+//!
+//! Magic, version, checksum and length keep their places in every later format, so that an old
+//! program can tell a newer directory from a damaged one.
+
+use super::segment::{Extent, Flaw, Identity, file};
+use crate::{
+    io::BLOCK_BYTES,
+    limits::{ROOT_BYTES_MIN, ROOT_SEGMENT_SHARE},
+    types::{ClusterId, Index, MemberId, Revision, Seq, Term},
+};
+use bytes::Bytes;
+
+/// Name of the file below the disk's root.
+pub(crate) const FILE: &str = "superblock";
+pub(crate) const SLOTS: u64 = 2;
+
+const MAGIC: u64 = u64::from_le_bytes(*b"RLroot\r\n");
+const VERSION: u32 = 1;
+
+const VERSION_AT: usize = 8;
+const CRC_AT: usize = VERSION_AT + 4;
+const BYTES_AT: usize = CRC_AT + 4;
+const FIXED_AT: usize = BYTES_AT + 8;
+const ENTRIES_AT: usize = FIXED_AT + 12 * 8 + 2 * 4;
+const ENTRY_BYTES: usize = 6 * 8;
+const _: () = assert!(ENTRIES_AT == 128);
+
+/// Bytes of one slot: a share of a segment, so that tiny test directories have tiny superblocks.
+pub(crate) fn slot_bytes(segment_bytes: usize) -> usize {
+    (segment_bytes / ROOT_SEGMENT_SHARE).max(ROOT_BYTES_MIN).next_multiple_of(BLOCK_BYTES)
+}
+
+/// What the member knows at an applied index and the tree does not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RootFacts {
+    /// The cluster this directory belongs to.
+    pub cluster: ClusterId,
+    /// The member this directory belongs to.
+    pub member: MemberId,
+    /// Everything up to this entry of the log has been applied, and nothing behind it.
+    pub applied: Index,
+    /// That entry's term.
+    pub applied_term: Term,
+    /// The store's revision.
+    pub revision: Revision,
+    /// Whatever else the store knows; bounded by [`crate::limits::ROOT_STATE_BYTES_MAX`].
+    pub state: Bytes,
+}
+
+/// What one superblock says, all at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Root {
+    /// Superblocks are numbered upwards.
+    pub number: u64,
+    /// What the member knew.
+    pub facts: RootFacts,
+    /// The compacted revision, -1 for never.
+    pub compacted: Revision,
+    /// Number of the next record.
+    pub seq_next: Seq,
+    /// Where the other slot is damaged: this root may not be the newest that was written, so the
+    /// log must be seen to go on from it.
+    pub sibling_damage: Option<Flaw>,
+    pub(crate) segment_bytes: usize,
+    pub(crate) sealed: Vec<Entry>,
+    pub(crate) tail: TailEntry,
+}
+
+/// A sealed segment, as the superblock names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) identity: Identity,
+    pub(crate) extent: Extent,
+}
+
+/// How far the tail's file counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TailEntry {
+    pub(crate) id: u64,
+    pub(crate) first: Seq,
+    /// Bytes of records; 0 where there may be no file.
+    pub(crate) bytes: usize,
+}
+
+/// Where a tree stands when it comes from a superblock, or from nothing.
+#[derive(Clone, Copy)]
+pub(crate) struct Standing {
+    pub(crate) number: u64,
+    pub(crate) revision: Revision,
+    pub(crate) compacted: Revision,
+}
+
+impl Standing {
+    /// Nothing was ever written.
+    pub(crate) const NEW: Self = Self { number: 1, revision: Revision(0), compacted: Revision(-1) };
+}
+
+impl Root {
+    /// Where in the file this root goes.
+    pub(crate) fn offset(&self) -> u64 {
+        self.number % SLOTS * slot_bytes(self.segment_bytes) as u64
+    }
+
+    /// Names of all files that this root needs.
+    pub(crate) fn files(&self) -> impl Iterator<Item = String> {
+        let tail = (self.tail.bytes > 0).then(|| file(self.tail.id, 0));
+        self.sealed.iter().map(|entry| entry.identity.file()).chain(tail)
+    }
+
+    /// The slot's bytes. They fit if they are no more than [`slot_bytes`].
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let facts = &self.facts;
+        let bytes = ENTRIES_AT + self.sealed.len() * ENTRY_BYTES + facts.state.len();
+        let mut out = Vec::with_capacity(bytes.next_multiple_of(BLOCK_BYTES));
+        out.extend_from_slice(&MAGIC.to_le_bytes());
+        out.extend_from_slice(&VERSION.to_le_bytes());
+        out.extend_from_slice(&[0; 4]);
+        let fixed = [
+            bytes as u64,
+            self.number,
+            facts.cluster.0,
+            facts.member.0,
+            facts.applied.0,
+            facts.applied_term.0,
+            facts.revision.0 as u64,
+            self.compacted.0 as u64,
+            self.seq_next.0,
+            self.segment_bytes as u64,
+            self.tail.id,
+            self.tail.first.0,
+            self.tail.bytes as u64,
+        ];
+        fixed.iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
+        for count in [self.sealed.len(), facts.state.len()] {
+            let count = u32::try_from(count).expect("a slot is below 4 GiB");
+            out.extend_from_slice(&count.to_le_bytes());
+        }
+        for Entry { identity, extent } in &self.sealed {
+            let numbers = [
+                identity.id,
+                identity.generation.into(),
+                identity.first.0,
+                identity.next.0,
+                extent.records as u64,
+                extent.bytes as u64,
+            ];
+            numbers.iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
+        }
+        out.extend_from_slice(&facts.state);
+        let crc = checksum(&out);
+        out[CRC_AT..BYTES_AT].copy_from_slice(&crc.to_le_bytes());
+        out.resize(out.len().next_multiple_of(BLOCK_BYTES), 0);
+        out
+    }
+}
+
+/// What was found in a slot.
+#[derive(Clone, Debug)]
+pub(crate) enum Slot {
+    /// Never written.
+    Blank,
+    Whole(Box<Root>),
+    Damaged(Flaw),
+    /// Whole, in a format of this version.
+    Foreign(u32),
+}
+
+/// How many bytes of a slot are in use, from its first block, to read the rest. Not yet checked,
+/// but no more than a slot holds; None for a block that begins no root.
+pub(crate) fn bytes_in_use(block: &[u8], slot_bytes: usize) -> Option<usize> {
+    let bytes = usize::try_from(u64::from_le_bytes(array(block, BYTES_AT))).ok()?;
+    let whole = array(block, 0) == MAGIC.to_le_bytes();
+    (whole && (FIXED_AT..=slot_bytes).contains(&bytes)).then_some(bytes)
+}
+
+/// Reads slot `index`, whose bytes begin at `base` of the file.
+pub(crate) fn decode(slot: &[u8], base: usize, index: u64) -> Slot {
+    let flaw =
+        |at, what, expected, found| Slot::Damaged(Flaw::new(base + at, what, expected, found));
+    if slot.iter().all(|byte| *byte == 0) {
+        return Slot::Blank;
+    }
+    let magic = u64::from_le_bytes(array(slot, 0));
+    if magic != MAGIC {
+        return flaw(0, "the mark of a superblock", MAGIC, magic);
+    }
+    let Some(bytes) = bytes_in_use(slot, slot.len()) else {
+        let found = u64::from_le_bytes(array(slot, BYTES_AT));
+        return flaw(BYTES_AT, "a superblock that fits its slot", slot.len() as u64, found);
+    };
+    let expected = u32::from_le_bytes(array(slot, CRC_AT));
+    let found = checksum(&slot[..bytes]);
+    if expected != found {
+        return flaw(CRC_AT, "the superblock's checksum", expected.into(), found.into());
+    }
+    let version = u32::from_le_bytes(array(slot, VERSION_AT));
+    if version != VERSION {
+        return Slot::Foreign(version);
+    }
+    match parse(&slot[..bytes]) {
+        Some(root) if root.number % SLOTS == index => Slot::Whole(Box::new(root)),
+        Some(root) => flaw(FIXED_AT, "a superblock that belongs in this slot", index, root.number),
+        None => flaw(ENTRIES_AT, "a superblock as long as its parts", bytes as u64, 0),
+    }
+}
+
+fn parse(bytes: &[u8]) -> Option<Root> {
+    let mut rest = bytes.get(FIXED_AT..)?;
+    let mut number = || {
+        let (number, tail) = rest.split_first_chunk()?;
+        rest = tail;
+        Some(u64::from_le_bytes(*number))
+    };
+    let root_number = number()?;
+    let (cluster, member) = (ClusterId(number()?), MemberId(number()?));
+    let (applied, applied_term) = (Index(number()?), Term(number()?));
+    let (revision, compacted) = (Revision(number()? as i64), Revision(number()? as i64));
+    let (seq_next, segment_bytes) = (Seq(number()?), number()? as usize);
+    let tail = TailEntry { id: number()?, first: Seq(number()?), bytes: number()? as usize };
+    let counts = number()?;
+    let mut sealed = Vec::new();
+    for _ in 0..counts as u32 {
+        let (id, generation) = (number()?, u32::try_from(number()?).ok()?);
+        let identity = Identity { id, generation, first: Seq(number()?), next: Seq(number()?) };
+        let (records, bytes) = (number()? as usize, number()? as usize);
+        sealed.push(Entry { identity, extent: Extent { records, bytes, sparse: generation > 0 } });
+    }
+    let state = Bytes::copy_from_slice(rest);
+    if state.len() as u64 != counts >> 32 {
+        return None;
+    }
+    let facts = RootFacts { cluster, member, applied, applied_term, revision, state };
+    Some(Root {
+        number: root_number,
+        facts,
+        compacted,
+        seq_next,
+        sibling_damage: None,
+        segment_bytes,
+        sealed,
+        tail,
+    })
+}
+
+fn checksum(bytes: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&bytes[..CRC_AT]);
+    hasher.update(&bytes[BYTES_AT..]);
+    hasher.finalize()
+}
+
+fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    bytes[at..at + N].try_into().expect("the slice has the array's length")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(number: u64) -> Root {
+        let identity = Identity { id: 3, generation: 2, first: Seq(10), next: Seq(90) };
+        Root {
+            number,
+            facts: RootFacts {
+                cluster: ClusterId(7),
+                member: MemberId(8),
+                applied: Index(99),
+                applied_term: Term(4),
+                revision: Revision(80),
+                state: Bytes::from_static(b"members and leases"),
+            },
+            compacted: Revision(-1),
+            seq_next: Seq(120),
+            sibling_damage: None,
+            segment_bytes: 16384,
+            sealed: vec![Entry {
+                identity,
+                extent: Extent { records: 5, bytes: 640, sparse: true },
+            }],
+            tail: TailEntry { id: 4, first: Seq(90), bytes: 4000 },
+        }
+    }
+
+    #[test]
+    fn a_root_reads_back_as_written_and_only_from_its_own_slot() {
+        let root = sample(5);
+        let bytes = root.encode();
+        let Slot::Whole(read) = decode(&bytes, 0, 1) else { panic!("slot 1 holds root 5") };
+        assert_eq!(*read, root);
+        assert!(matches!(decode(&bytes, 0, 0), Slot::Damaged(_)));
+        assert!(matches!(decode(&vec![0; bytes.len()], 0, 0), Slot::Blank));
+    }
+
+    #[test]
+    fn every_flipped_bit_in_use_is_noticed() {
+        let bytes = sample(4).encode();
+        let in_use = bytes_in_use(&bytes, bytes.len()).expect("just encoded");
+        for bit in 0..in_use * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(matches!(decode(&damaged, 0, 0), Slot::Damaged(_)), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_later_format_is_told_from_damage() {
+        let mut bytes = sample(4).encode();
+        let in_use = bytes_in_use(&bytes, bytes.len()).expect("just encoded");
+        bytes[VERSION_AT] = 9;
+        let crc = checksum(&bytes[..in_use]);
+        bytes[CRC_AT..BYTES_AT].copy_from_slice(&crc.to_le_bytes());
+        assert!(matches!(decode(&bytes, 0, 0), Slot::Foreign(9)));
+    }
+}

@@ -1,0 +1,94 @@
+//! Physical compaction, in bounded pieces.
+//!
+//! Compacting at C is at once true for readers; what it takes is found later, by looking at the
+//! records written in (C before, C] only: each of them kills the version before it, and each
+//! tombstone below C is dead itself, and its key leaves the map if that tombstone is still its
+//! newest version. So per key the newest version at or below C stays, a tombstone below C goes and
+//! one at C stays, so that a watch from C still sees the delete (etcd `mvcc` key index, since
+//! 3.5.15). The cost is that of the changes since the last compaction, not that of all keys.
+//!
+//! Tombstones written exactly at C are looked at again by the next sweep.
+
+use super::{Tree, cell::Cell};
+use crate::types::{Revision, Seq};
+
+/// How far physical compaction has come.
+pub(crate) struct Sweep {
+    /// What this compaction takes is taken.
+    done: Revision,
+    /// The compaction that is being swept; equal to `done` when there is none.
+    target: Revision,
+    /// The next record to look at.
+    at: Seq,
+    /// The first record of the target's own revision, where the next sweep begins.
+    again: Option<Seq>,
+}
+
+impl Sweep {
+    /// Everything up to `done` is swept, and `at` is the first record not below that revision.
+    pub(crate) fn done(done: Revision, at: Seq) -> Self {
+        Self { done, target: done, at, again: None }
+    }
+}
+
+impl Tree {
+    /// Compacts at `revision`: from now on reads below it are not answered. What that makes
+    /// unreachable is removed by [`Tree::sweep`]. Per key the newest version at or below
+    /// `revision` stays; a tombstone below it goes completely and one at it stays (etcd). The
+    /// store refuses revisions that were compacted before or lie in the future.
+    pub fn compact(&mut self, revision: Revision) {
+        assert!(revision >= self.compacted, "compaction never goes back");
+        self.compacted = revision;
+    }
+
+    /// Looks at no more than `budget_records` records for physical compaction. True when nothing
+    /// is left to do for now.
+    pub fn sweep(&mut self, budget_records: usize) -> bool {
+        for _ in 0..budget_records {
+            if self.sweep.target == self.sweep.done {
+                if self.sweep.done == self.compacted {
+                    return true;
+                }
+                self.sweep.target = self.compacted;
+            }
+            self.sweep_one();
+        }
+        self.sweep.done == self.compacted
+    }
+
+    fn sweep_one(&mut self) {
+        let Sweep { done, target, at, .. } = self.sweep;
+        let records = self.shelf.records();
+        let next = records.step(&mut records.position(at));
+        let Some(record) = next.filter(|record| record.main() <= target) else {
+            let at = self.sweep.again.unwrap_or(at);
+            self.sweep = Sweep::done(target, at);
+            return;
+        };
+        let (seq, main) = (record.seq(), record.main());
+        let killed = record.prev().filter(|_| main > done);
+        let dead_tombstone = record.tombstone() && main < target;
+        if dead_tombstone {
+            let key = record.key();
+            let newest = self.map.get(key).map(|cell| Cell::decode(cell).newest());
+            if newest == Some(seq) {
+                self.map.remove(key);
+            }
+        }
+        if let Some(prev) = killed {
+            self.mark_dead(prev.seq);
+        }
+        if dead_tombstone {
+            self.mark_dead(seq);
+        }
+        self.sweep.at = Seq(seq.0 + 1);
+        if main == target {
+            self.sweep.again.get_or_insert(seq);
+        }
+    }
+
+    fn mark_dead(&mut self, seq: Seq) {
+        self.shelf.mark(seq);
+        self.ledger.note_dead(seq);
+    }
+}
