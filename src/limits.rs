@@ -217,7 +217,8 @@ pub const HTTP2_LINGER_BYTES_MAX: usize = 1 << 20;
 /// Time a client has to close its side after a GOAWAY.
 pub const HTTP2_LINGER_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
 
-const _: () = assert!(HTTP2_OUT_BYTES_MAX >= 2 * SEND_BUFFER_BYTES, "reading stops after a full send");
+const _: () =
+    assert!(HTTP2_OUT_BYTES_MAX >= 2 * SEND_BUFFER_BYTES, "reading stops after a full send");
 const _: () = assert!(HTTP2_RESETS_AHEAD_MAX > UNFINISHED_REQUESTS_PER_SHARD_MAX);
 const _: () = assert!(HTTP2_BODY_CHUNK_BYTES <= HTTP2_BODY_AHEAD_BYTES_MAX);
 

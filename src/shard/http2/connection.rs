@@ -14,7 +14,7 @@ use super::{
     head::{Heads, Kind, Malformed, Metadata, RequestHead},
     pings::Pings,
     reply,
-    streams::{Gathered, Receiving, Stream, Streams},
+    streams::{Receiving, Stream, Streams},
 };
 use crate::{
     api::status::{Code, Status},
@@ -113,8 +113,8 @@ pub struct Connection {
     pub(super) out: Vec<u8>,
     /// Bytes of `out` that have left.
     pub(super) out_sent: usize,
-    /// We have said GOAWAY: no new streams.
-    leaving: bool,
+    /// We have said GOAWAY, and that this was the last stream we took.
+    left_at: Option<u32>,
     /// Nothing is taken any more, and nothing may be said.
     closed: bool,
 }
@@ -157,7 +157,7 @@ impl Connection {
             stirred: Vec::new(),
             out,
             out_sent: 0,
-            leaving: false,
+            left_at: None,
             closed: false,
         }
     }
@@ -172,7 +172,7 @@ impl Connection {
         let opened = self.last;
         let taken = self.take_frames(input, intake).and_then(|()| self.settle(opened, intake));
         if let Err(goaway) = taken {
-            frame::put_goaway(&mut self.out, self.last, goaway);
+            frame::put_goaway(&mut self.out, self.left_at.unwrap_or(self.last), goaway);
             self.close();
         }
         taken
@@ -277,11 +277,9 @@ impl Connection {
     /// Requests that this read has begun and not ended take a place, or are refused.
     fn admit_unfinished(&mut self, opened: u32, intake: &mut Intake<'_>) {
         let mut refused = Vec::new();
-        for at in (0..self.streams.len()).rev() {
+        let new = self.streams.iter().rev().take_while(|stream| stream.id > opened).count();
+        for at in self.streams.len() - new..self.streams.len() {
             let stream = &mut self.streams[at];
-            if stream.id <= opened {
-                break;
-            }
             let Some(receiving) = &mut stream.receiving else { continue };
             match (intake.admit)() {
                 Some(place) => receiving.gathered.get_or_insert_default().place = Some(place),
@@ -365,10 +363,10 @@ impl Connection {
         if id <= self.last {
             return self.on_trailers(id, end, block, intake);
         }
-        if self.leaving {
+        self.last = id;
+        if self.left_at.is_some() {
             return self.heads.skip(block); // §6.8: it will try again elsewhere
         }
-        self.last = id;
         if self.streams.len() >= self.rules.concurrent_streams_max as usize {
             self.heads.skip(block)?;
             return self.reset_unopened(id, Reason::RefusedStream);
@@ -409,11 +407,14 @@ impl Connection {
                 if end {
                     self.streams[at].receiving = None;
                 }
-                self.say_all(at, match head.kind {
-                    Kind::NotPost => reply::NOT_POST,
-                    Kind::TooLarge => reply::TOO_LARGE,
-                    Kind::NotGrpc | Kind::Grpc => reply::NOT_GRPC,
-                });
+                self.say_all(
+                    at,
+                    match head.kind {
+                        Kind::NotPost => reply::NOT_POST,
+                        Kind::TooLarge => reply::TOO_LARGE,
+                        Kind::NotGrpc | Kind::Grpc => reply::NOT_GRPC,
+                    },
+                );
                 Ok(())
             }
         }
@@ -440,7 +441,8 @@ impl Connection {
 
     /// A frame on a stream that is no more (§5.1 "closed").
     fn on_late(&mut self, id: u32) -> Result<(), Goaway> {
-        if !self.ended_early.contains(&id) {
+        let ignored = self.left_at.is_some_and(|last| id > last);
+        if !ignored && !self.ended_early.contains(&id) {
             frame::put_word(&mut self.out, kind::RST_STREAM, id, Reason::StreamClosed as u32);
         }
         Ok(())
@@ -502,7 +504,8 @@ impl Connection {
     ) -> Result<(), Goaway> {
         let bytes_max = self.rules.message_bytes_max;
         let stream = &mut self.streams[at];
-        let receiving = stream.receiving.as_mut().expect("only a request that comes in is gathered");
+        let receiving =
+            stream.receiving.as_mut().expect("only a request that comes in is gathered");
         let body = &mut receiving.gathered.get_or_insert_default().bytes;
         match grow(body, data, bytes_max) {
             Ok(()) if end => {
@@ -726,7 +729,8 @@ impl Connection {
 
     /// Says that no new streams are taken. The connection is over once those that are open are.
     pub fn leave(&mut self) {
-        if !mem::replace(&mut self.leaving, true) && !self.closed {
+        if self.left_at.is_none() && !self.closed {
+            self.left_at = Some(self.last);
             let why = "the server is going down";
             let goaway = Goaway { reason: Reason::NoError, why };
             frame::put_goaway(&mut self.out, self.last, goaway);
@@ -735,7 +739,7 @@ impl Connection {
 
     /// Whether there is nothing left to be said.
     pub fn is_over(&self) -> bool {
-        self.out().is_empty() && (self.closed || self.leaving && self.streams.is_empty())
+        self.out().is_empty() && (self.closed || self.left_at.is_some() && self.streams.is_empty())
     }
 
     /// Gives up all streams; what is in [`Self::out`] may still be sent.

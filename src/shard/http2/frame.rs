@@ -195,7 +195,13 @@ pub fn put_goaway(out: &mut Vec<u8>, last: u32, goaway: Goaway) {
 }
 
 /// Appends a header block, in as many frames as the peer's largest one asks for (§6.10).
-pub fn put_headers(out: &mut Vec<u8>, stream: u32, block: &[u8], end: bool, frame_bytes_max: usize) {
+pub fn put_headers(
+    out: &mut Vec<u8>,
+    stream: u32,
+    block: &[u8],
+    end: bool,
+    frame_bytes_max: usize,
+) {
     let end_stream = if end { flag::END_STREAM } else { 0 };
     let mut parts = block.chunks(frame_bytes_max).peekable();
     let (mut kind, mut flags) = (kind::HEADERS, end_stream);

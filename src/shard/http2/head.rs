@@ -1,9 +1,7 @@
 //! What a request's headers say: is it a well-formed gRPC call, and which one (RFC 9113 §8.2, §8.3).
 
 use super::{frame::Goaway, frame::Reason, hpack::Decoder, hpack::ENTRY_BYTES};
-use crate::limits::{
-    HTTP2_BLOCK_SEEN_BYTES_MAX, HTTP2_BLOCKS_SEEN_MAX, HTTP2_HEADER_BYTES_MAX,
-};
+use crate::limits::{HTTP2_BLOCK_SEEN_BYTES_MAX, HTTP2_BLOCKS_SEEN_MAX, HTTP2_HEADER_BYTES_MAX};
 use std::rc::Rc;
 
 /// What the request's headers say, as far as anybody here cares.
@@ -207,10 +205,8 @@ impl Fields {
     }
 
     fn head(&self, share: impl FnOnce(&str) -> Rc<str>) -> Result<RequestHead, Malformed> {
-        let metadata = Metadata {
-            requires_leader: self.leader == Some(true),
-            has_token: self.has_token,
-        };
+        let metadata =
+            Metadata { requires_leader: self.leader == Some(true), has_token: self.has_token };
         let body_bytes = self.body_bytes;
         if self.bytes > HTTP2_HEADER_BYTES_MAX as usize {
             return Ok(RequestHead { path: "".into(), metadata, kind: Kind::TooLarge, body_bytes });
@@ -247,7 +243,8 @@ fn parse(value: &[u8]) -> Option<u64> {
 
 /// A token in lower case (§8.2.1, RFC 9110 §5.6.2).
 fn is_name(name: &[u8]) -> bool {
-    let token = |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9') || b"!#$%&'*+-.^_`|~".contains(byte);
+    let token =
+        |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9') || b"!#$%&'*+-.^_`|~".contains(byte);
     !name.is_empty() && name.iter().all(token)
 }
 
@@ -406,6 +403,9 @@ mod tests {
             fields[2].1 = &path;
             assert_eq!(*heads.request(&block(&fields)).unwrap().unwrap().path, *path);
         }
-        assert_eq!((heads.seen.len(), heads.paths.len()), (HTTP2_BLOCKS_SEEN_MAX, HTTP2_BLOCKS_SEEN_MAX));
+        assert_eq!(
+            (heads.seen.len(), heads.paths.len()),
+            (HTTP2_BLOCKS_SEEN_MAX, HTTP2_BLOCKS_SEEN_MAX)
+        );
     }
 }

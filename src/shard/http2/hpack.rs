@@ -154,7 +154,10 @@ fn number(block: &mut &[u8], prefix: u32) -> Result<usize, Malformed> {
 }
 
 /// Reads a string (§5.2); `buffer` is for one that is encoded.
-fn string<'a>(block: &mut &'a [u8], buffer: &'a mut Vec<u8>) -> Result<&'a [u8], Malformed> {
+fn string<'s, 'b: 's>(
+    block: &mut &'b [u8],
+    buffer: &'s mut Vec<u8>,
+) -> Result<&'s [u8], Malformed> {
     let encoded = block.first().ok_or(Malformed::Short)? & 0x80 != 0;
     let len = number(block, 7)?;
     let (bytes, rest) = block.split_at_checked(len).ok_or(Malformed::Short)?;

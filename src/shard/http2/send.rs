@@ -13,8 +13,7 @@ use crate::{api::status::Status, limits::HTTP2_OUT_BYTES_MAX};
 use bytes::{Buf, Bytes};
 
 /// HEADERS that open a successful answer, whole but for the stream's number.
-const HEAD_FRAME: [u8; HEAD_BYTES + reply::HEAD.len()] =
-    whole(reply::HEAD, flag::END_HEADERS);
+const HEAD_FRAME: [u8; HEAD_BYTES + reply::HEAD.len()] = whole(reply::HEAD, flag::END_HEADERS);
 /// HEADERS that end it.
 const TRAILERS_FRAME: [u8; HEAD_BYTES + reply::TRAILERS_OK.len()] =
     whole(reply::TRAILERS_OK, flag::END_HEADERS | flag::END_STREAM);
@@ -233,7 +232,8 @@ impl Connection {
     /// There may be room: goes on with the replies that wait, oldest first.
     pub(super) fn pump(&mut self) {
         let mut at = 0;
-        while self.stalled > 0 && self.send_window > 0 && at < self.streams.len() && !self.is_full() {
+        while self.stalled > 0 && self.send_window > 0 && at < self.streams.len() && !self.is_full()
+        {
             let over = self.streams[at].is_stalled() && self.pump_one(at);
             at += usize::from(!over);
         }
