@@ -69,8 +69,6 @@ pub const LISTEN_BACKLOG: i32 = 4_096;
 pub const ACCEPT_RETRY: std::time::Duration = std::time::Duration::from_millis(50);
 /// Sockets dealt to a shard that it has not taken yet.
 pub const ACCEPTED_RING_SOCKETS_MAX: usize = 4_096;
-/// Replies gathered on a connection before they are sent, bytes: one large send.
-pub const SEND_BUFFER_BYTES: usize = 32 << 10;
 /// HTTP/2 window of one stream, bytes: a request of the default size fits without a round trip.
 pub const HTTP2_STREAM_WINDOW_BYTES: u32 = 2 << 20;
 /// HTTP/2 window of a connection, bytes: what its clients may send ahead.
@@ -217,8 +215,10 @@ pub const HTTP2_LINGER_BYTES_MAX: usize = 1 << 20;
 /// Time a client has to close its side after a GOAWAY.
 pub const HTTP2_LINGER_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
 
-const _: () =
-    assert!(HTTP2_OUT_BYTES_MAX >= 2 * SEND_BUFFER_BYTES, "reading stops after a full send");
+const _: () = assert!(
+    HTTP2_OUT_BYTES_MAX <= HTTP2_SENT_PER_POLL_BYTES_MAX,
+    "a turn can send what was gathered"
+);
 const _: () = assert!(HTTP2_RESETS_AHEAD_MAX > UNFINISHED_REQUESTS_PER_SHARD_MAX);
 const _: () = assert!(HTTP2_BODY_CHUNK_BYTES <= HTTP2_BODY_AHEAD_BYTES_MAX);
 

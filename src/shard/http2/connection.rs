@@ -428,7 +428,11 @@ impl Connection {
         intake: &mut Intake<'_>,
     ) -> Result<(), Goaway> {
         let legal = self.heads.trailers(block)?.is_ok();
-        let Some(at) = self.streams.find(id) else { return self.on_late(id) };
+        let Some(at) = self.streams.find(id) else {
+            // grpc-go as well ends the connection here: a new stream's number must rise (§5.1.1).
+            let late = self.may_be_late(id);
+            return if late { Ok(()) } else { Err(Goaway::protocol("HEADERS on a closed stream")) };
+        };
         let Some(receiving) = &mut self.streams[at].receiving else {
             return self.reset(at, Reason::StreamClosed);
         };
@@ -439,13 +443,17 @@ impl Connection {
         self.deliver(at, body, intake)
     }
 
-    /// A frame on a stream that is no more (§5.1 "closed").
-    fn on_late(&mut self, id: u32) -> Result<(), Goaway> {
-        let ignored = self.left_at.is_some_and(|last| id > last);
-        if !ignored && !self.ended_early.contains(&id) {
+    /// DATA on a stream that is no more (§5.1 "closed").
+    fn on_late_data(&mut self, id: u32) -> Result<(), Goaway> {
+        if !self.may_be_late(id) {
             frame::put_word(&mut self.out, kind::RST_STREAM, id, Reason::StreamClosed as u32);
         }
         Ok(())
+    }
+
+    /// Whether the client may not have heard yet that we ended a stream, or take no more.
+    fn may_be_late(&self, id: u32) -> bool {
+        self.left_at.is_some_and(|last| id > last) || self.ended_early.contains(&id)
     }
 }
 
@@ -471,7 +479,9 @@ impl Connection {
         if self.empty_frames > HTTP2_EMPTY_FRAMES_MAX {
             return Err(Goaway::calm("too many empty frames"));
         }
-        let Some(at) = self.streams.find(head.stream) else { return self.on_late(head.stream) };
+        let Some(at) = self.streams.find(head.stream) else {
+            return self.on_late_data(head.stream);
+        };
         let Some(receiving) = &mut self.streams[at].receiving else {
             return self.reset(at, Reason::StreamClosed);
         };

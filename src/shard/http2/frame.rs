@@ -138,8 +138,11 @@ impl Head {
     }
 }
 
+/// A frame's head and payload, and what follows it.
+pub type Split<'a> = (Head, &'a [u8], &'a [u8]);
+
 /// Takes the first frame off `input`. `None` while it is not whole.
-pub fn split(input: &[u8]) -> Result<Option<(Head, &[u8], &[u8])>, Goaway> {
+pub fn split(input: &[u8]) -> Result<Option<Split<'_>>, Goaway> {
     let Some((head, rest)) = input.split_first_chunk::<HEAD_BYTES>() else { return Ok(None) };
     let head = Head::read(head)?;
     Ok(rest.split_at_checked(head.len).map(|(payload, rest)| (head, payload, rest)))

@@ -43,16 +43,11 @@ impl fmt::Display for Malformed {
 }
 
 /// Reads the header blocks of one connection, in their order.
+#[derive(Default)]
 pub struct Decoder {
     table: Table,
     name: Vec<u8>,
     value: Vec<u8>,
-}
-
-impl Default for Decoder {
-    fn default() -> Self {
-        Self { table: Table::default(), name: Vec::new(), value: Vec::new() }
-    }
 }
 
 enum Name<'a> {

@@ -101,6 +101,8 @@ fn what_ends_the_connection() {
         (frame(kind::PING, 0, 1, b"12345678"), Reason::Protocol, "PING on a stream"),
         (frame(kind::GOAWAY, 0, 0, b"1234567"), Reason::FrameSize, "eight"),
         (frame(kind::GOAWAY, 0, 1, b"12345678"), Reason::Protocol, "GOAWAY on a stream"),
+        ([headers(3, 0), headers(1, END)].concat(), Reason::Protocol, "closed stream"),
+        ([open.clone(), reset(1), headers(1, END)].concat(), Reason::Protocol, "closed stream"),
         (window(0, 0), Reason::Protocol, "of nothing"),
         (window(0, (1 << 31) - 1), Reason::FlowControl, "2^31-1"),
         (window(1, 5), Reason::Protocol, "never opened"),
@@ -157,7 +159,6 @@ fn what_ends_a_stream_only() {
         ([call(1, 0), headers(1, END)].concat(), closed),
         // Frames on streams that are over.
         ([begun.clone(), reset(1), data(1, 0, b"x")].concat(), closed),
-        ([headers(3, 0), reset(3), headers(1, END)].concat(), closed),
         // Frames that a client may have sent before it heard of the end.
         (
             [frame(kind::HEADERS, flag::END_HEADERS, 1, b"\x82"), data(1, END, b"x")].concat(),
