@@ -144,7 +144,11 @@ fn the_store_blob_is_the_pages_example() {
     };
     let blob: Vec<_> = cluster.encode().iter().map(|byte| format!("{byte:02x}")).collect();
     let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-    assert!(PAGE.lines().any(|line| words(line) == blob), "the page has no line {}", blob.join(" "));
+    assert!(
+        PAGE.lines().any(|line| words(line) == blob),
+        "the page has no line {}",
+        blob.join(" ")
+    );
 }
 
 /// A directory of its own below the build's, gone when dropped. O_DIRECT wants a disk there.
