@@ -14,6 +14,7 @@ pub mod drive;
 mod event;
 mod propose;
 mod read;
+pub mod recover;
 
 pub use event::{Action, Event};
 
