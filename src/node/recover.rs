@@ -112,6 +112,16 @@ impl fmt::Display for RecoverError {
 
 impl std::error::Error for RecoverError {}
 
+/// What the disks held: all that a member is made of.
+pub struct Found<D: Disk> {
+    /// The log, ready to go on.
+    pub wal: Wal<D>,
+    /// What it held.
+    pub recovered: wal::Recovered,
+    store: Store,
+    facts: RootFacts,
+}
+
 /// Opens what is there, or makes the new member that `newborn` describes.
 ///
 /// # Errors
@@ -121,6 +131,18 @@ pub async fn member<D: Disk>(
     opening: &Opening,
     newborn: impl FnOnce() -> Result<Newborn, String>,
 ) -> Result<Member<D>, RecoverError> {
+    find(disks, opening, newborn).await?.member(opening.election_ticks)
+}
+
+/// The first half of [`member`]: everything that waits for a disk.
+///
+/// # Errors
+/// As [`member`].
+pub async fn find<D: Disk>(
+    disks: &Disks<D>,
+    opening: &Opening,
+    newborn: impl FnOnce() -> Result<Newborn, String>,
+) -> Result<Found<D>, RecoverError> {
     let opened = tree::open(&disks.data, opening.tree).await.map_err(RecoverError::Tree)?;
     let (store, facts) = match opened {
         Some((tree, root)) => existing(tree, root, opening.quota).map_err(RecoverError::Blob)?,
@@ -134,17 +156,29 @@ pub async fn member<D: Disk>(
     };
     let opened = Wal::open(disks.wal.clone(), disks.wal_background.clone(), options).await;
     let (wal, recovered) = opened.map_err(RecoverError::Log)?;
-    if recovered.trimmed == 0 && recovered.entries.is_empty() && facts.applied.0 > 0 {
-        return Err(RecoverError::LogMissing { applied: facts.applied });
+    Ok(Found { wal, recovered, store, facts })
+}
+
+impl<D: Disk> Found<D> {
+    /// The second half of [`member`]: does it all fit together?
+    ///
+    /// # Errors
+    /// [`RecoverError::LogMissing`], [`RecoverError::Gap`].
+    pub fn member(self, election_ticks: usize) -> Result<Member<D>, RecoverError> {
+        let Self { wal, recovered, store, facts } = self;
+        if recovered.trimmed == 0 && recovered.entries.is_empty() && facts.applied.0 > 0 {
+            return Err(RecoverError::LogMissing { applied: facts.applied });
+        }
+        if let Some(torn) = &recovered.torn {
+            log::warn!("the log ended in an unfinished write, which was cut off", "where" => torn.to_string());
+        }
+        let timing = Timing { election_ticks, seed: facts.member.0 };
+        let durable = durable(&facts, recovered);
+        let replica =
+            Replica::recover(facts.member, &durable, timing).map_err(RecoverError::Gap)?;
+        let node = Node::new(facts.member, replica, store);
+        Ok(Member { node, wal, cluster: facts.cluster })
     }
-    if let Some(torn) = &recovered.torn {
-        log::warn!("the log ended in an unfinished write, which was cut off", "where" => torn.to_string());
-    }
-    let timing = Timing { election_ticks: opening.election_ticks, seed: facts.member.0 };
-    let durable = durable(&facts, recovered);
-    let replica = Replica::recover(facts.member, &durable, timing).map_err(RecoverError::Gap)?;
-    let node = Node::new(facts.member, replica, store);
-    Ok(Member { node, wal, cluster: facts.cluster })
 }
 
 fn existing(tree: Tree, root: Root, quota: Quota) -> Result<(Store, RootFacts), BlobError> {
