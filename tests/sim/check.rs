@@ -36,6 +36,10 @@ pub(crate) struct Ledger {
     entries: BTreeMap<u64, LogEntry>,
     /// The highest index that anybody was shown as applied.
     shown: u64,
+    trimmed: u64,
+    trims: usize,
+    /// The term of what this boot writes, once it has written something.
+    term: Option<u64>,
 }
 
 impl Ledger {
@@ -52,7 +56,11 @@ impl Ledger {
         let Some(salt) = self.salts.get(name) else { return };
         match frame::decode(frame, *salt, 0) {
             Seen::Nothing => {}
-            Seen::Intact(_, entries) => self.take(entries),
+            Seen::Intact(head, entries) => {
+                self.trims += usize::from(head.trimmed > self.trimmed);
+                self.trimmed = head.trimmed;
+                self.take(entries);
+            }
             Seen::Broken(_) => panic!("a frame is written broken into {name}"),
         }
     }
@@ -60,6 +68,11 @@ impl Ledger {
     fn take(&mut self, entries: Vec<LogEntry>) {
         let Some(first) = entries.first().map(|entry| entry.index) else { return };
         assert!(first > self.shown, "{first} is written again after {} was applied", self.shown);
+        if self.term.is_none() {
+            let (term, before) = (entries[0].term, self.term_at(self.shown));
+            assert!(term > before, "two boots lead in term {term}, the earlier one of {before}");
+            self.term = Some(term);
+        }
         drop(self.entries.split_off(&first));
         self.entries.extend(entries.into_iter().map(|entry| (entry.index, entry)));
     }
@@ -69,6 +82,21 @@ impl Ledger {
         let last = self.last();
         assert!(applied <= last, "{applied} is applied, and the log ends at {last}");
         self.shown = self.shown.max(applied);
+    }
+
+    /// The member starts again. A lone voter then begins a term of its own.
+    pub(crate) fn boot(&mut self) {
+        self.term = None;
+    }
+
+    /// The term of the entry at `index`; 0 before the first.
+    fn term_at(&self, index: u64) -> u64 {
+        self.entries.get(&index).map_or(0, |entry| entry.term)
+    }
+
+    /// How often the log was trimmed.
+    pub(crate) fn trims(&self) -> usize {
+        self.trims
     }
 
     pub(crate) fn last(&self) -> u64 {
@@ -188,6 +216,14 @@ impl Chronicle {
         (self.ops.len(), self.ops.iter().filter(applied).count())
     }
 
+    /// Requests that were turned away, and those that were never answered.
+    pub(crate) fn ends(&self) -> (usize, usize) {
+        let turned_away =
+            |op: &&Op| matches!(&op.answered, Some(Answered { answer: Answer::TurnedAway, .. }));
+        let untold = self.ops.iter().filter(|op| op.answered.is_none());
+        (self.ops.iter().filter(turned_away).count(), untold.count())
+    }
+
     /// Holds everything against the log.
     ///
     /// # Panics
@@ -200,7 +236,7 @@ impl Chronicle {
 
     /// Executes the ledger with the model and compares every answer.
     fn replay(&self, ledger: &Ledger) -> Vec<Option<Position>> {
-        let mut replay = Replay::new(self);
+        let mut replay = Replay::new(self, ledger);
         replay.reads_at(0);
         for index in 1..=ledger.last() {
             let entry = &ledger.entries.get(&index).unwrap_or_else(|| panic!("a hole at {index}"));
@@ -273,6 +309,7 @@ impl Chronicle {
 /// The model on its way through the log.
 struct Replay<'a> {
     chronicle: &'a Chronicle,
+    ledger: &'a Ledger,
     by_ticket: BTreeMap<u64, usize>,
     /// Reads that were answered, by the index their view had applied.
     reads: BTreeMap<u64, Vec<usize>>,
@@ -281,7 +318,7 @@ struct Replay<'a> {
 }
 
 impl<'a> Replay<'a> {
-    fn new(chronicle: &'a Chronicle) -> Self {
+    fn new(chronicle: &'a Chronicle, ledger: &'a Ledger) -> Self {
         let ops = chronicle.ops.iter().enumerate();
         let mut by_ticket = BTreeMap::new();
         let mut reads: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
@@ -297,7 +334,7 @@ impl<'a> Replay<'a> {
             }
         }
         let positions = vec![None; chronicle.ops.len()];
-        Self { chronicle, by_ticket, reads, model: Model::default(), positions }
+        Self { chronicle, ledger, by_ticket, reads, model: Model::default(), positions }
     }
 
     fn execute(&mut self, logged: pb::InternalRaftRequest, position: Position) {
@@ -326,8 +363,9 @@ impl<'a> Replay<'a> {
     fn compare(&self, id: usize, expected: Said, position: Position) {
         let op = &self.chronicle.ops[id];
         let Some(Answered { answer: Answer::Applied(answer), .. }) = &op.answered else { return };
+        let least_term = self.ledger.term_at(position.0);
         let said = match answer {
-            Ok(framed) => op.request.read_answer(framed),
+            Ok(framed) => op.request.read_answer(framed, least_term),
             Err(status) => Said::No(status.clone()),
         };
         assert!(
@@ -378,8 +416,9 @@ impl Request {
         }
     }
 
-    /// Reads a framed answer and reduces its header to what the model knows.
-    fn read_answer(&self, framed: &Bytes) -> Said {
+    /// Reads a framed answer and reduces its header to what the model knows. It shows the state of
+    /// an entry of `least_term`, so it cannot be of an earlier term.
+    fn read_answer(&self, framed: &Bytes, least_term: u64) -> Said {
         /// A compressed-flag and a length stand before each message.
         const PREFIX_BYTES: usize = 5;
         let (prefix, message) = framed.split_at(PREFIX_BYTES);
@@ -393,7 +432,8 @@ impl Request {
                 let mut response: $message = parse(message);
                 let header = response.header.as_mut().expect("every answer has a header");
                 assert_eq!((header.cluster_id, header.member_id), crate::member::WHO);
-                assert!(header.raft_term > 0, "an answer of no term");
+                let term = header.raft_term;
+                assert!(term >= least_term, "an answer of term {term} shows term {least_term}");
                 (header.cluster_id, header.member_id, header.raft_term) = (0, 0, 0);
                 Said::$said(response)
             }};

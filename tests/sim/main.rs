@@ -11,8 +11,8 @@ mod clients;
 mod disk;
 mod executor;
 mod member;
-#[expect(dead_code, reason = "the api's own tests use the rest")]
 mod model;
+mod mutants;
 mod wal_crash;
 mod weather;
 mod world;

@@ -78,7 +78,10 @@ pub(crate) struct Boot {
 
 impl Boot {
     pub(crate) async fn run(mut self, executor: Executor) -> End {
-        self.arm();
+        if !self.day.while_serving {
+            self.arm();
+        }
+        self.change_weather(&executor);
         let found = match self.recover().await {
             Ok(found) => found,
             Err(error) => return End::Unrecovered(error),
@@ -161,7 +164,6 @@ impl Boot {
         for end in shard_ends {
             executor.spawn(Desk::new(floor.clone(), end).serve());
         }
-        self.change_weather(executor);
         let meters = Arc::new(NodeMeters::default());
         let parts = Parts {
             node,
@@ -177,6 +179,14 @@ impl Boot {
                 checkpoint_entries: self.weather.checkpoint_entries,
             },
         };
+        self.air.served.set(true);
+        if self.day.while_serving {
+            self.arm();
+        }
+        // Clients may come before the node has its first turn.
+        for _ in 0..self.lot.below(3) {
+            futures_lite::future::yield_now().await;
+        }
         let outcome = drive(parts).await;
         if outcome.is_ok() {
             assert_eq!(meters.proposals_pending.get(), 0, "a proposal waits for ever");
@@ -191,7 +201,8 @@ impl Boot {
         if self.day.drought {
             let (clock, mut lot) = (clock.clone(), lot.clone());
             executor.spawn(async move {
-                clock.sleep_until(clock.now() + Duration::from_micros(lot.below(20_000))).await;
+                let wait = [0, 1_000, 20_000][lot.below(3) as usize];
+                clock.sleep_until(clock.now() + Duration::from_micros(lot.below(wait + 1))).await;
                 disk.set_space(Some(lot.below(600_000)));
                 clock.sleep_until(clock.now() + Duration::from_millis(lot.below(20_000))).await;
                 disk.set_space(None);

@@ -52,6 +52,8 @@ pub(crate) struct Day {
     /// The process stands still now and then while time goes on.
     pub(crate) pauses: bool,
     pub(crate) fate: Fate,
+    /// The fate's count begins when the member begins to serve, not when it begins to recover.
+    pub(crate) while_serving: bool,
     /// Whether the machine loses power after the day, whatever ended it.
     pub(crate) dark: bool,
     /// Only reads are asked.
@@ -82,7 +84,7 @@ impl Weather {
     pub(crate) fn draw(seed: u64) -> Self {
         let mut lot = Lot::new(seed ^ 0x77ea_7e12);
         let lot = &mut lot;
-        let mut days: Vec<Day> = (0..1 + lot.below(7)).map(|_| Day::draw(lot)).collect();
+        let mut days: Vec<Day> = (0..1 + lot.below(9)).map(|_| Day::draw(lot)).collect();
         days.extend([Day::calm(20 + lot.below(40), false), Day::calm(8, true)]);
         Self {
             wal_blocks: [8, 9, 12, 16, 40][lot.below(5) as usize],
@@ -114,11 +116,13 @@ impl Weather {
 
 impl Day {
     fn draw(lot: &mut Lot) -> Self {
-        let soon = 1 + lot.draw() % (1 << (2 + lot.below(8)));
+        let while_serving = lot.below(3) > 0;
+        let soon = 1 + lot.draw() % (1 << (2 + lot.below(5 + 4 * u64::from(while_serving))));
+        let requests = 4 + lot.draw() % (1 << (3 + lot.below(6)));
         Self {
-            requests: 4 + lot.below(60),
+            requests,
             tempo: Tempo::draw(lot),
-            drought: lot.one_in(4),
+            drought: lot.one_in(3),
             pauses: lot.one_in(4),
             fate: match lot.below(8) {
                 0..4 => Fate::Crash(soon),
@@ -126,6 +130,7 @@ impl Day {
                 5 => Fate::FailedWrite(1 + soon / 3),
                 _ => Fate::Nothing,
             },
+            while_serving,
             dark: lot.below(3) > 0,
             reads_only: false,
         }
@@ -134,7 +139,8 @@ impl Day {
     fn calm(requests: u64, reads_only: bool) -> Self {
         let tempo = Tempo { micros_max: 50, stall_odds: None };
         let (drought, pauses, fate, dark) = (false, false, Fate::Nothing, true);
-        Self { requests, tempo, drought, pauses, fate, dark, reads_only }
+        let while_serving = false;
+        Self { requests, tempo, drought, pauses, fate, while_serving, dark, reads_only }
     }
 }
 
@@ -176,6 +182,10 @@ pub(crate) struct Air {
     pub(crate) failed: Cell<bool>,
     /// An operation was refused for lack of room.
     pub(crate) was_full: Cell<bool>,
+    /// The member was recovered and began to serve.
+    pub(crate) served: Cell<bool>,
+    /// A new superblock is on its way.
+    pub(crate) checkpointing: Cell<bool>,
 }
 
 impl Air {
@@ -288,6 +298,7 @@ impl File for RoughFile {
         buf: AlignedBuf,
         offset: u64,
     ) -> impl Future<Output = io::Result<()>> + 'static {
+        self.air.checkpointing.set(self.air.served.get());
         self.later(async move |inner| inner.write_at(buf, offset).await)
     }
 
@@ -304,7 +315,12 @@ impl File for RoughFile {
                     });
                     Ok(())
                 }
-                _ => this.later(async |inner| inner.sync().await).await,
+                _ => {
+                    let outcome = this.later(async |inner| inner.sync().await).await;
+                    let superblock = &*this.name == "superblock";
+                    this.air.checkpointing.set(this.air.checkpointing.get() && !superblock);
+                    outcome
+                }
             }
         }
     }

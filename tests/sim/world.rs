@@ -13,6 +13,7 @@ use crate::{
 use ringleader::io::Clock;
 use std::{
     cell::{Cell, RefCell},
+    collections::BTreeMap,
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
@@ -31,27 +32,45 @@ const STEPS_MAX: u64 = 2_000_000;
 const DAY_MAX: Duration = Duration::from_secs(3_600);
 
 /// A member's whole life.
-struct World {
+pub(crate) struct World {
     weather: Rc<Weather>,
     lot: Lot,
     disk: SimDisk,
     clock: SimClock,
     mutant: Mutant,
-    chronicle: Rc<RefCell<Chronicle>>,
+    pub(crate) chronicle: Rc<RefCell<Chronicle>>,
     ledger: Rc<RefCell<Ledger>>,
+    sights: Sights,
 }
 
 /// What a life left behind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Trace {
     /// Over every effect on the disk and every answer.
     pub(crate) audit: u64,
-    pub(crate) asked: usize,
-    pub(crate) applied: usize,
+    sights: Sights,
 }
 
+/// What a life came past, and how often: so that nobody believes in weather that never comes.
+type Sights = BTreeMap<&'static str, usize>;
+
+const SIGHTS: [&str; 12] = [
+    "a crash while it recovered",
+    "a crash while it served",
+    "a crash during a checkpoint",
+    "a death by failed I/O",
+    "a full disk",
+    "a full disk that it did not start on",
+    "a full disk that it stopped on",
+    "a log of several segments",
+    "a log that was trimmed",
+    "a rewritten record segment",
+    "a request that was turned away",
+    "a request whose fate nobody was told",
+];
+
 impl World {
-    fn new(seed: u64, weather: Weather, mutant: Mutant) -> Self {
+    pub(crate) fn new(seed: u64, weather: Weather, mutant: Mutant) -> Self {
         let mut lot = Lot::new(seed);
         Self {
             weather: Rc::new(weather),
@@ -61,13 +80,16 @@ impl World {
             mutant,
             chronicle: Rc::default(),
             ledger: Rc::default(),
+            sights: Sights::new(),
         }
     }
 
-    fn live(&mut self) {
+    pub(crate) fn live(&mut self) {
         for (number, day) in self.weather.clone().days.iter().enumerate() {
             self.tell(format!("day {number}: {day:?}"));
+            self.ledger.borrow_mut().boot();
             self.day(day);
+            self.look_around();
             let crash = if day.dark { Crash::PowerCut } else { Crash::Kill };
             self.disk = self.disk.reboot(crash);
             self.disk.set_space(None);
@@ -77,6 +99,18 @@ impl World {
             self.clock.skip(Duration::from_secs(1));
         }
         self.chronicle.borrow().judge(&self.ledger.borrow());
+    }
+
+    fn see(&mut self, sight: &'static str, seen: bool) {
+        *self.sights.entry(sight).or_default() += usize::from(seen);
+    }
+
+    fn look_around(&mut self) {
+        let names = self.disk.names();
+        let logs = names.iter().filter(|name| name.starts_with("wal/")).count();
+        self.see("a log of several segments", logs > 2);
+        let rewritten = names.iter().any(|name| name.starts_with("rec/") && !name.ends_with(".g0"));
+        self.see("a rewritten record segment", rewritten);
     }
 
     fn tell(&self, line: String) {
@@ -93,6 +127,8 @@ impl World {
             ledger: self.ledger.clone(),
             failed: Cell::new(false),
             was_full: Cell::new(false),
+            served: Cell::new(false),
+            checkpointing: Cell::new(false),
         });
         let boot = Boot {
             weather: self.weather.clone(),
@@ -113,13 +149,23 @@ impl World {
         let handle = executor.clone();
         match executor.run(async move { boot.run(handle).await }, halt) {
             Ended::Done(end) => self.judge_end(&end, day, &air),
-            Ended::Halted if self.disk.crashed() => self.tell("  crashed".into()),
+            Ended::Halted if self.disk.crashed() => {
+                self.tell("  crashed".into());
+                self.see("a crash while it served", air.served.get());
+                self.see("a crash while it recovered", !air.served.get());
+                self.see("a crash during a checkpoint", air.checkpointing.get());
+            }
             Ended::Halted => panic!("the day did not end in {} steps", steps.get()),
             Ended::Stalled => panic!("everybody waits, for nothing"),
         }
     }
 
-    fn judge_end(&self, end: &End, day: &Day, air: &Air) {
+    fn judge_end(&mut self, end: &End, day: &Day, air: &Air) {
+        let full = air.was_full.get();
+        self.see("a full disk", full);
+        self.see("a full disk that it did not start on", full && !air.served.get());
+        self.see("a full disk that it stopped on", full && matches!(end, End::Stopped));
+        self.see("a death by failed I/O", matches!(end, End::Fatal(_)));
         self.tell(match end {
             End::Stopped => "  stopped".into(),
             End::Fatal(why) => format!("  fatal: {why}"),
@@ -138,8 +184,12 @@ impl World {
 
     fn trace(&self) -> Trace {
         let chronicle = self.chronicle.borrow();
-        let (asked, applied) = chronicle.counts();
-        Trace { audit: chronicle.audit() ^ self.disk.audit().rotate_left(1), asked, applied }
+        let mut sights = self.sights.clone();
+        let (turned_away, untold) = chronicle.ends();
+        sights.insert("a request that was turned away", turned_away);
+        sights.insert("a request whose fate nobody was told", untold);
+        sights.insert("a log that was trimmed", self.ledger.borrow().trims());
+        Trace { audit: chronicle.audit() ^ self.disk.audit().rotate_left(1), sights }
     }
 }
 
@@ -165,9 +215,10 @@ fn twice(seed: u64) -> Result<Trace, String> {
     let weather = Weather::draw(seed);
     let outcome = live(seed, weather.clone(), Mutant::default()).and_then(|first| {
         let second = live(seed, weather.clone(), Mutant::default())?;
-        (first == second).then_some(first).ok_or_else(|| {
-            format!("the same seed came out differently: {first:x?}, then {second:x?}")
-        })
+        match first == second {
+            true => Ok(first),
+            false => Err(format!("twice the same seed: {first:x?}, then {second:x?}")),
+        }
     });
     outcome.map_err(|why| tell_short(seed, &weather, why))
 }
@@ -182,9 +233,10 @@ fn tell_short(seed: u64, weather: &Weather, why: String) -> String {
     format!("seed {seed} failed: {}\n{weather:?}", shorter.unwrap_or(why))
 }
 
-/// Runs seeds on all cores and returns what went wrong, by seed.
-fn run(seeds: Range<u64>) -> Vec<String> {
-    let (next, failures) = (AtomicU64::new(seeds.start), Mutex::new(Vec::new()));
+/// Runs seeds on all cores and returns what went wrong, and what was seen.
+fn run(seeds: Range<u64>) -> (Vec<String>, Sights) {
+    let next = AtomicU64::new(seeds.start);
+    let outcome = Mutex::new((Vec::new(), Sights::new()));
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
@@ -193,14 +245,19 @@ fn run(seeds: Range<u64>) -> Vec<String> {
                     if seed >= seeds.end {
                         return;
                     }
-                    if let Err(failure) = twice(seed) {
-                        failures.lock().expect("nobody panics here").push(failure);
+                    let lived = twice(seed);
+                    let mut outcome = outcome.lock().expect("nobody panics here");
+                    match lived {
+                        Err(failure) => outcome.0.push(failure),
+                        Ok(trace) => trace.sights.into_iter().for_each(|(sight, times)| {
+                            *outcome.1.entry(sight).or_default() += times;
+                        }),
                     }
                 }
             });
         }
     });
-    failures.into_inner().expect("nobody panics here")
+    outcome.into_inner().expect("nobody panics here")
 }
 
 fn seeds() -> Range<u64> {
@@ -213,8 +270,13 @@ fn seeds() -> Range<u64> {
 
 #[test]
 fn members_keep_their_word_in_any_weather() {
-    let failures = run(seeds());
+    let (failures, sights) = run(seeds());
     assert!(failures.is_empty(), "{} seeds failed\n\n{}", failures.len(), failures.join("\n\n"));
+    println!("{sights:#?}");
+    if seeds() == SEEDS {
+        let unseen = SIGHTS.iter().find(|sight| sights.get(*sight).is_none_or(|times| *times == 0));
+        assert_eq!(unseen, None, "no seed came past this; seen: {sights:#?}");
+    }
 }
 
 /// How a test asks another process for a seed's audit.
