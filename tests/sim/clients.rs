@@ -79,16 +79,18 @@ impl Desk {
         Self { floor, end, next_ticket, waiting: BTreeMap::new(), stale }
     }
 
-    /// Asks and listens until the day's requests are used up and answered, then says goodbye.
+    /// Asks and listens until the day's requests are used up and answered, or its
+    /// patience is; then says goodbye.
     pub(crate) async fn serve(mut self) {
         self.ask(Request::Range(everything()), true);
         if self.end.shard == 0 {
             self.introduce();
         }
+        let leaving = self.floor.day.patience.map(|patience| self.floor.clock.now() + patience);
         loop {
             self.listen();
-            let idle = self.floor.left.get() == 0;
-            if idle && self.waiting.is_empty() {
+            let done = self.floor.left.get() == 0 && self.waiting.is_empty();
+            if done || leaving.is_some_and(|leaving| self.floor.clock.now() >= leaving) {
                 break;
             }
             while self.floor.left.get() > 0 && self.waiting.len() < self.floor.weather.outstanding {

@@ -10,6 +10,7 @@ mod check;
 mod clients;
 mod disk;
 mod executor;
+mod found;
 mod member;
 mod model;
 mod mutants;

@@ -6,7 +6,7 @@ use crate::{
     clients::{Desk, Floor, Slip},
     disk::{Faults, SimDisk},
     executor::{Executor, Lot},
-    weather::{Air, Day, Fate, Lie, RoughDisk, Weather},
+    weather::{Air, Day, Drought, Fate, Lie, RoughDisk, Weather},
 };
 use ringleader::{
     api::Edge,
@@ -79,9 +79,8 @@ pub(crate) struct Boot {
 impl Boot {
     pub(crate) async fn run(mut self, executor: Executor) -> End {
         if !self.day.while_serving {
-            self.arm();
+            self.begin_fate(&executor);
         }
-        self.change_weather(&executor);
         let found = match self.recover().await {
             Ok(found) => found,
             Err(error) => return End::Unrecovered(error),
@@ -92,7 +91,8 @@ impl Boot {
         }
     }
 
-    fn arm(&self) {
+    fn begin_fate(&mut self, executor: &Executor) {
+        self.change_weather(executor);
         match self.day.fate {
             Fate::Nothing => {}
             Fate::Crash(at) => self.disk.crash_at(at),
@@ -181,33 +181,31 @@ impl Boot {
         };
         self.air.served.set(true);
         if self.day.while_serving {
-            self.arm();
+            self.begin_fate(executor);
         }
         // Clients may come before the node has its first turn.
         for _ in 0..self.lot.below(3) {
             futures_lite::future::yield_now().await;
         }
         let outcome = drive(parts).await;
-        if outcome.is_ok() {
+        if outcome.is_ok() && self.day.patience.is_none() {
             assert_eq!(meters.proposals_pending.get(), 0, "a proposal waits for ever");
         }
         Ok(outcome)
     }
 
-    /// Droughts and pauses come and go beside the member.
+    /// Droughts come and go beside the member, and sometimes it stands still.
     fn change_weather(&mut self, executor: &Executor) {
-        let (disk, clock, mut lot) =
-            (self.disk.clone(), executor.clock(), Lot::new(self.lot.draw()));
-        if self.day.drought {
-            let (clock, mut lot) = (clock.clone(), lot.clone());
+        let (disk, clock) = (self.disk.clone(), executor.clock());
+        if let Some(Drought { after, lasts, space_bytes }) = self.day.drought {
             executor.spawn(async move {
-                let wait = [0, 1_000, 20_000][lot.below(3) as usize];
-                clock.sleep_until(clock.now() + Duration::from_micros(lot.below(wait + 1))).await;
-                disk.set_space(Some(lot.below(600_000)));
-                clock.sleep_until(clock.now() + Duration::from_millis(lot.below(20_000))).await;
+                clock.sleep_until(clock.now() + after).await;
+                disk.set_space(Some(space_bytes));
+                clock.sleep_until(clock.now() + lasts).await;
                 disk.set_space(None);
             });
         }
+        let (clock, mut lot) = (executor.clock(), Lot::new(self.lot.draw()));
         if self.day.pauses {
             executor.spawn(async move {
                 for _ in 0..lot.below(4) {

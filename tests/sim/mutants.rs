@@ -16,7 +16,7 @@ use crate::{
 fn gentle(seed: u64) -> Weather {
     let mut weather = Weather::draw(seed);
     for day in &mut weather.days {
-        day.drought = false;
+        day.drought = None;
         if matches!(day.fate, Fate::FailedSync(_) | Fate::FailedWrite(_)) {
             day.fate = Fate::Nothing;
         }

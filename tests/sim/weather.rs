@@ -47,17 +47,27 @@ pub(crate) struct Day {
     /// Requests that clients make; then they say goodbye.
     pub(crate) requests: u64,
     pub(crate) tempo: Tempo,
-    /// The disk is full for a while.
-    pub(crate) drought: bool,
+    pub(crate) drought: Option<Drought>,
     /// The process stands still now and then while time goes on.
     pub(crate) pauses: bool,
     pub(crate) fate: Fate,
-    /// The fate's count begins when the member begins to serve, not when it begins to recover.
+    /// Fate and drought begin when the member begins to serve, not when it begins to recover.
     pub(crate) while_serving: bool,
     /// Whether the machine loses power after the day, whatever ended it.
     pub(crate) dark: bool,
+    /// Clients leave after this time, whether or not everything was asked and answered.
+    pub(crate) patience: Option<Duration>,
     /// Only reads are asked.
     pub(crate) reads_only: bool,
+}
+
+/// The disk is full for a while.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Drought {
+    pub(crate) after: Duration,
+    pub(crate) lasts: Duration,
+    /// What files may take in all meanwhile.
+    pub(crate) space_bytes: u64,
 }
 
 /// How long operations take.
@@ -122,7 +132,7 @@ impl Day {
         Self {
             requests,
             tempo: Tempo::draw(lot),
-            drought: lot.one_in(3),
+            drought: lot.one_in(3).then(|| Drought::draw(lot)),
             pauses: lot.one_in(4),
             fate: match lot.below(8) {
                 0..4 => Fate::Crash(soon),
@@ -132,15 +142,35 @@ impl Day {
             },
             while_serving,
             dark: lot.below(3) > 0,
+            patience: lot.one_in(4).then(|| Duration::from_micros(lot.below(200_000))),
             reads_only: false,
         }
     }
 
-    fn calm(requests: u64, reads_only: bool) -> Self {
+    pub(crate) fn calm(requests: u64, reads_only: bool) -> Self {
         let tempo = Tempo { micros_max: 50, stall_odds: None };
-        let (drought, pauses, fate, dark) = (false, false, Fate::Nothing, true);
-        let while_serving = false;
-        Self { requests, tempo, drought, pauses, fate, while_serving, dark, reads_only }
+        Self {
+            requests,
+            tempo,
+            drought: None,
+            pauses: false,
+            fate: Fate::Nothing,
+            while_serving: false,
+            dark: true,
+            patience: None,
+            reads_only,
+        }
+    }
+}
+
+impl Drought {
+    fn draw(lot: &mut Lot) -> Self {
+        let after_max = [0, 1_000, 20_000][lot.below(3) as usize];
+        Self {
+            after: Duration::from_micros(lot.below(after_max + 1)),
+            lasts: Duration::from_millis(lot.below(20_000)),
+            space_bytes: lot.below(600_000),
+        }
     }
 }
 
