@@ -22,10 +22,8 @@ use proto::{
     etcdserverpb::{
         AlarmResponse, CompactionResponse, DeleteRangeResponse, HashKvResponse, MemberListResponse,
         PutResponse, RangeRequest, RangeResponse, RangeStreamResponse, RequestOp, ResponseHeader,
-        ResponseOp, StatusResponse, TxnRequest, TxnResponse, kv,
-        range_request::SortTarget,
-        request_op::Request,
-        response_op::Response,
+        ResponseOp, StatusResponse, TxnRequest, TxnResponse, kv, range_request::SortTarget,
+        request_op::Request, response_op::Response,
     },
     health::HealthCheckResponse,
     mvccpb::KeyValue,
@@ -76,9 +74,7 @@ impl Answer {
             return Err(format!("{} messages to a unary call", messages.len()));
         };
         Ok(match call {
-            Call::Range(request) => {
-                Self::Range(range(Some(request), decode(message)?))
-            }
+            Call::Range(request) => Self::Range(range(Some(request), decode(message)?)),
             Call::Put(_) => Self::Put(put(decode(message)?)),
             Call::DeleteRange(_) => Self::DeleteRange(delete_range(decode(message)?)),
             Call::Txn(request) => Self::Txn(txn(Some(request), decode(message)?)),

@@ -19,6 +19,8 @@ pub const CURRENT: i64 = 1 << 50;
 pub const COMPACTED: i64 = 1 << 51;
 /// How far from the two a relative revision may be.
 pub const RELATIVE_MAX: i64 = 1 << 20;
+/// So many of one character are shown as their number.
+const RUN_CHARS_MAX: usize = 40;
 /// A call shown to a person is cut to this.
 const SHOWN_CHARS_MAX: usize = 4_000;
 
@@ -38,7 +40,10 @@ pub enum Call {
     Alarm(AlarmRequest),
     Health(HealthCheckRequest),
     /// A message as it stands, which may be no message, for a method that may not be there.
-    Raw { path: Cow<'static, str>, message: Bytes },
+    Raw {
+        path: Cow<'static, str>,
+        message: Bytes,
+    },
 }
 
 impl Call {
@@ -150,8 +155,10 @@ impl fmt::Display for Call {
     }
 }
 
-/// The text, its middle left out where it is very long.
+/// The text for a person: relative revisions by name, long runs of one character counted, and the
+/// middle left out where it is still very long.
 pub fn shortened(text: &str) -> String {
+    let text = &runs_counted(&revisions_named(text));
     let chars = text.chars().count();
     if chars <= SHOWN_CHARS_MAX {
         return text.into();
@@ -161,9 +168,50 @@ pub fn shortened(text: &str) -> String {
     format!("{head} … {} characters … {tail}", chars - SHOWN_CHARS_MAX)
 }
 
+fn revisions_named(text: &str) -> String {
+    let mut named = String::new();
+    for word in text.split_inclusive(|at: char| !at.is_ascii_digit()) {
+        let digits = word.trim_end_matches(|at: char| !at.is_ascii_digit());
+        let base = digits.parse::<i64>().ok().and_then(|number| {
+            let bases = [(CURRENT, "current"), (COMPACTED, "compacted")];
+            let near = |base: i64| (base - RELATIVE_MAX..=base + RELATIVE_MAX).contains(&number);
+            bases.into_iter().find(|(base, _)| near(*base)).map(|(base, name)| (number - base, name))
+        });
+        match base {
+            Some((0, name)) => named.push_str(name),
+            Some((offset, name)) => named.push_str(&format!("{name}{offset:+}")),
+            None => named.push_str(digits),
+        }
+        named.push_str(&word[digits.len()..]);
+    }
+    named
+}
+
+fn runs_counted(text: &str) -> String {
+    let mut counted = String::new();
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let after = rest.trim_start_matches(first);
+        let run = (rest.len() - after.len()) / first.len_utf8();
+        match run {
+            RUN_CHARS_MAX.. => counted.push_str(&format!("<{run} times {first}>")),
+            _ => counted.push_str(&rest[..rest.len() - after.len()]),
+        }
+        rest = after;
+    }
+    counted
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_person_sees_names_and_numbers() {
+        let text = format!("[{}, {CURRENT}, {} {}] 17", CURRENT - 3, COMPACTED + 1, "0".repeat(50));
+        assert_eq!(shortened(&text), "[current-3, current, compacted+1 <50 times 0>] 17");
+        assert_eq!(shortened("äää 5"), "äää 5");
+    }
 
     #[test]
     fn relative_revisions_follow_the_server_wherever_they_stand() {

@@ -31,19 +31,30 @@ const DEPTH_MAX: usize = 3;
 /// Where large values are cut from, so that they take no memory of their own.
 static ZEROES: [u8; RECEIVE_BYTES_MAX] = [b'0'; RECEIVE_BYTES_MAX];
 
+/// What is asked only where the server is known to answer it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Extras {
+    /// `HashKV`.
+    pub hash_kv: bool,
+    /// Messages in which a field has another wire type than it should. Go's protobuf skips such a
+    /// field as unknown; prost refuses the message.
+    pub mistyped: bool,
+}
+
 /// An endless list of calls; the same for the same seed.
 #[derive(Debug)]
 pub struct Calls {
     dice: Dice,
     count: usize,
+    extras: Extras,
     /// What must come next.
     next: VecDeque<Call>,
 }
 
 impl Calls {
     /// All that happens follows from the seed.
-    pub fn new(seed: u64) -> Self {
-        Self { dice: Dice::new(seed), count: 0, next: VecDeque::new() }
+    pub fn new(seed: u64, extras: Extras) -> Self {
+        Self { dice: Dice::new(seed), count: 0, extras, next: VecDeque::new() }
     }
 }
 
@@ -59,7 +70,9 @@ impl Iterator for Calls {
             let scan = |revision| RangeRequest { revision, ..everything() };
             self.next.push_back(Call::Range(scan(COMPACTED)));
             self.next.push_back(Call::RangeStream(everything()));
-            self.next.push_back(Call::HashKv(HashKvRequest { revision: 0 }));
+            if self.extras.hash_kv {
+                self.next.push_back(Call::HashKv(HashKvRequest { revision: 0 }));
+            }
             return Some(Call::Range(everything()));
         }
         Some(self.draw())
@@ -80,15 +93,22 @@ impl Calls {
             640..720 => Call::DeleteRange(self.delete_range()),
             720..940 => Call::Txn(self.txn(DEPTH_MAX)),
             940..955 => Call::Compact(self.compact()),
-            955..960 => Call::HashKv(HashKvRequest { revision: self.revision() }),
-            960..963 => Call::MemberList(MemberListRequest { linearizable: self.dice.percent(50) }),
+            955..960 if self.extras.hash_kv => {
+                Call::HashKv(HashKvRequest { revision: self.revision() })
+            }
+            955..963 => Call::MemberList(MemberListRequest { linearizable: self.dice.percent(50) }),
             963..966 => Call::Status(StatusRequest {}),
             966..969 => self.alarm(),
             969..971 => self.health(),
             971..973 => self.large(),
             973..978 => self.elsewhere(),
             978..980 => Call::Txn(self.long_txn()),
-            _ => self.mangled(),
+            _ => loop {
+                let call = self.mangled();
+                if self.extras.mistyped || !is_mistyped(&call) {
+                    return call;
+                }
+            },
         }
     }
 
@@ -405,6 +425,18 @@ impl Calls {
     }
 }
 
+fn is_mistyped(call: &Call) -> bool {
+    let message = call.message();
+    let error = match call.path() {
+        kv::RANGE => RangeRequest::decode(message).err(),
+        kv::PUT => PutRequest::decode(message).err(),
+        kv::DELETE_RANGE => DeleteRangeRequest::decode(message).err(),
+        kv::COMPACT => CompactionRequest::decode(message).err(),
+        _ => None,
+    };
+    error.is_some_and(|error| error.to_string().contains("invalid wire type: "))
+}
+
 /// The end of the range of all keys that begin with this one.
 fn after_prefix(prefix: &[u8]) -> Bytes {
     let kept = prefix.iter().rposition(|byte| *byte != 0xff);
@@ -418,9 +450,11 @@ fn after_prefix(prefix: &[u8]) -> Bytes {
 mod tests {
     use super::*;
 
+    const ALL: Extras = Extras { hash_kv: true, mistyped: true };
+
     #[test]
     fn the_seed_decides_everything() {
-        let calls = |seed| Calls::new(seed).take(3_000).collect::<Vec<_>>();
+        let calls = |seed| Calls::new(seed, ALL).take(3_000).collect::<Vec<_>>();
         assert_eq!(calls(1), calls(1));
         assert_ne!(calls(1), calls(2));
     }
@@ -436,7 +470,7 @@ mod tests {
     /// What the run claims to cover is there within its first thousands of calls.
     #[test]
     fn all_kinds_of_calls_come() {
-        let calls: Vec<_> = Calls::new(7).take(20_000).collect();
+        let calls: Vec<_> = Calls::new(7, ALL).take(20_000).collect();
         let mut paths: Vec<_> = calls.iter().map(|call| call.path().to_owned()).collect();
         paths.sort();
         paths.dedup();

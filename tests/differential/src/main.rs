@@ -12,7 +12,7 @@ use std::{
 
 use differential::{
     call::Call,
-    generate::Calls,
+    generate::{Calls, Extras},
     run::{Difference, run},
     shrink::shrink,
 };
@@ -22,6 +22,8 @@ const USAGE: &str = "\
 usage: differential --a-bin PROGRAM --b-bin PROGRAM [--a-flag FLAG]... [--b-flag FLAG]...
        differential --a HOST:PORT --b HOST:PORT
   [--seed 1] [--ops 100000]     what is asked
+  [--also hash-kv]              and the hash of all keys
+  [--also mistyped]             and messages whose fields have other wire types than they should
   [--shrink-seconds 300]        how long the fewest calls are looked for, where programs were named
 Endpoints must be fresh servers, told the same advertised URLs.";
 
@@ -31,6 +33,7 @@ struct Arguments {
     programs: [Option<PathBuf>; 2],
     flags: [Vec<OsString>; 2],
     seed: u64,
+    extras: Extras,
     ops: usize,
     shrink: Duration,
 }
@@ -41,6 +44,7 @@ fn arguments(mut words: impl Iterator<Item = String>) -> Result<Arguments, Strin
         programs: [None, None],
         flags: [vec![], vec![]],
         seed: 1,
+        extras: Extras::default(),
         ops: 100_000,
         shrink: Duration::from_secs(300),
     };
@@ -54,10 +58,12 @@ fn arguments(mut words: impl Iterator<Item = String>) -> Result<Arguments, Strin
             "--b-bin" => found.programs[1] = Some(value.into()),
             "--a-flag" => found.flags[0].push(value.into()),
             "--b-flag" => found.flags[1].push(value.into()),
+            "--also" if value == "hash-kv" => found.extras.hash_kv = true,
+            "--also" if value == "mistyped" => found.extras.mistyped = true,
             "--seed" => found.seed = number()?,
             "--ops" => found.ops = number()? as usize,
             "--shrink-seconds" => found.shrink = Duration::from_secs(number()?),
-            other => return Err(format!("{other}: no such flag")),
+            other => return Err(format!("{other} {value}: no such flag")),
         }
     }
     Ok(found)
@@ -71,7 +77,8 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let calls: Vec<Call> = Calls::new(arguments.seed).take(arguments.ops).collect();
+    let calls: Vec<Call> =
+        Calls::new(arguments.seed, arguments.extras).take(arguments.ops).collect();
     let same = match (&arguments.programs, &arguments.endpoints) {
         ([Some(a), Some(b)], [None, None]) => programs(&arguments, [a, b], calls),
         ([None, None], [Some(a), Some(b)]) => endpoints([a, b], &calls),
@@ -121,14 +128,16 @@ fn fresh(
         let own = folder.path().join(["a", "b"][side]);
         fs::create_dir(&own).expect("the folder is ours");
         let setup = Setup::new(programs[side], &own).flags(arguments.flags[side].clone());
-        start(&setup)
-    });
+        setup.spawn()
+    })
+    .map(ready);
     run([&a.endpoint(), &b.endpoint()], calls, talk).map(|_| ())
 }
 
-fn start(setup: &Setup) -> Server {
-    setup.start().unwrap_or_else(|ended| {
+fn ready(mut server: Server) -> Server {
+    if let Err(ended) = server.wait_ready() {
         eprintln!("a server ended with {:?}:\n{}", ended.status, ended.log);
         std::process::exit(1);
-    })
+    }
+    server
 }

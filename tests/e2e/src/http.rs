@@ -73,7 +73,8 @@ mod tests {
         let plain = parse("HTTP/1.1 200 OK\r\nContent-Type: a/b\r\n\r\nbody").unwrap();
         assert_eq!((plain.status, plain.header("content-type")), (200, Some("a/b")));
         assert_eq!((plain.header("date"), plain.body.as_str()), (None, "body"));
-        let text = "HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n1\r\nd\r\n0\r\n\r\n";
+        let text =
+            "HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n1\r\nd\r\n0\r\n\r\n";
         let chunked = parse(text).unwrap();
         assert_eq!((chunked.status, chunked.body.as_str()), (503, "abcd"));
         assert!(parse("HTTP/2 200\r\n\r\n").is_none());

@@ -163,7 +163,8 @@ impl Setup {
 
     /// Starts it, and does not wait.
     pub fn spawn(&self) -> Server {
-        let mut log = File::options().create(true).append(true).open(&self.log).expect("our folder");
+        let mut log =
+            File::options().create(true).append(true).open(&self.log).expect("our folder");
         let log_from = log.seek(SeekFrom::End(0)).expect("a file has an end");
         let process = self
             .command()
@@ -200,7 +201,11 @@ pub struct Server {
 }
 
 impl Server {
-    fn wait_ready(&mut self) -> Result<(), Ended> {
+    /// Waits until it serves.
+    ///
+    /// # Errors
+    /// How it ended instead.
+    pub fn wait_ready(&mut self) -> Result<(), Ended> {
         let deadline = Instant::now() + START_MAX;
         while !self.log().contains(READY) {
             if let Some(status) = self.ended() {
