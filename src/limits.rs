@@ -175,7 +175,7 @@ const _: () =
 /// Listening addresses of a member; each has a ring to each shard.
 pub const LISTENERS_MAX: usize = 64;
 /// How long a core polls before it sleeps: a wake-up of a sleeping core costs about as much.
-pub const SPIN: std::time::Duration = std::time::Duration::from_micros(50);
+pub const SPIN: std::time::Duration = std::time::Duration::from_micros(20);
 /// How often a busy executor looks for news from other cores. glommio's own default makes a busy
 /// core answer after 93 ms; this makes it 0.3 ms.
 pub const PREEMPT_TIMER: std::time::Duration = std::time::Duration::from_micros(200);

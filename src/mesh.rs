@@ -6,6 +6,9 @@
 //!   shard n ──ToNode──▶┘            └──ToShard──▶ shard n
 //! ```
 //!
+//! Beside the rings stands one pointer, [`Newest`]: the view that the node published last. Shards
+//! load it when they read, so a shard that nobody asks anything is never woken by writes elsewhere.
+//!
 //! Each arrow is one single-producer single-consumer ring. A full ring is an immediate refusal to
 //! whoever sends, never a wait, so back-pressure has one place. Whoever receives sleeps on one
 //! waker, which the first push after falling asleep takes and wakes: a busy receiver costs its
@@ -16,6 +19,7 @@ use crate::{
     store::{Outcome, Unavailable, View},
     types::Ticket,
 };
+use arc_swap::ArcSwap;
 use atomic_waker::AtomicWaker;
 use bytes::Bytes;
 use std::{
@@ -43,12 +47,32 @@ pub enum ToNode {
 }
 
 /// What the node tells a shard: at most one message a turn.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct ToShard {
-    /// The state to read from, from now on; it holds everything that `replies` speak of.
-    pub view: Option<Arc<View>>,
-    /// Answers, in the order they came about.
+    /// Answers, in the order they came about. [`Newest`] holds everything that they speak of.
     pub replies: Vec<(Ticket, Reply)>,
+}
+
+/// The newest published view. One writer; loading it takes no lock.
+#[derive(Clone)]
+pub struct Newest(Arc<ArcSwap<View>>);
+
+impl Newest {
+    /// Starts with `view`.
+    pub fn new(view: View) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(view)))
+    }
+
+    /// Replaces the view. Done before any reply that speaks of it is sent, so whoever has the reply
+    /// also has the view.
+    pub fn publish(&self, view: View) {
+        self.0.store(Arc::new(view));
+    }
+
+    /// The view published last.
+    pub fn load(&self) -> Arc<View> {
+        self.0.load_full()
+    }
 }
 
 /// The answer to one ticket.
@@ -56,7 +80,7 @@ pub struct ToShard {
 pub enum Reply {
     /// The proposal was applied; this is what it said.
     Applied(Outcome),
-    /// The view that came with this, or any later one, may serve the read.
+    /// The newest view, or any later one, may serve the read.
     Readable,
     /// Decided before the log: whether it took effect is what the variant says.
     Unavailable(Unavailable),

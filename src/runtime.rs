@@ -22,16 +22,22 @@ use crate::{
         host,
         thread::{Lane, LaneDisk, Priority},
     },
-    limits::{ACCEPTED_RING_SOCKETS_MAX, FAREWELL_WAIT, INTRODUCE_INTERVAL, LISTENERS_MAX, LOG_FLUSH_WAIT, PREEMPT_TIMER, SPIN},
+    limits::{
+        ACCEPTED_RING_SOCKETS_MAX, FAREWELL_WAIT, INTRODUCE_INTERVAL, LISTENERS_MAX,
+        LOG_FLUSH_WAIT, PREEMPT_TIMER, SPIN,
+    },
     log,
-    mesh::{Inbox, NodeEnd, Sender, ShardEnd, mesh, rings},
+    mesh::{Inbox, Newest, NodeEnd, Sender, ShardEnd, mesh, rings},
     metrics::NodeMeters,
     node::{
         Node,
         drive::{Pace, Parts, drive},
     },
-    shard::{Accepted, Meters, Port, Setup, Shard, ShardMeters, deal, listen, run as run_shard, serve_all},
-    store::{Quota, View, command::MemberAttributes, encode_cluster_version},
+    shard::{
+        Accepted, Meters, Port, Setup, Shard, ShardMeters, deal, listen, run as run_shard,
+        serve_all,
+    },
+    store::{Quota, command::MemberAttributes, encode_cluster_version},
     types::{ClusterId, MemberId, SHARDS_MAX},
 };
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
@@ -110,7 +116,8 @@ fn lane(name: &str, priority: Priority) -> Result<Lane, String> {
 
 /// The cores to use, in order.
 fn cores(config: &Config) -> Result<Vec<usize>, String> {
-    let allowed = host::allowed_cores().map_err(|error| format!("reading allowed cores: {error}"))?;
+    let allowed =
+        host::allowed_cores().map_err(|error| format!("reading allowed cores: {error}"))?;
     let Some(wanted) = &config.cores else { return Ok(allowed) };
     if let Some(missing) = wanted.iter().find(|core| !allowed.contains(core)) {
         return Err(format!(
@@ -183,7 +190,8 @@ fn start(config: &Config, member: Member, disk: LaneDisk, plan: &Plan) -> Result
         shards: plan.shards.iter().map(|_| ShardMeters::default()).collect(),
     };
     let Member { mut node, wal, cluster } = member;
-    let view = Arc::new(node.publish().expect("nothing is published yet, so all of it is new"));
+    let view = node.publish().expect("nothing is published yet, so all of it is new");
+    let newest = Newest::new(view);
     let who = Who { cluster, member: node.id(), name: config.name.clone() };
     let boot_micros = GlommioClock::new().wall_nanos() / 1_000;
     let own = OwnFacts { who: who.clone(), client_urls: config.advertise_client.clone() };
@@ -198,7 +206,7 @@ fn start(config: &Config, member: Member, disk: LaneDisk, plan: &Plan) -> Result
             announce: (end.shard == 0).then(|| (own.clone(), ready.clone())),
             end,
             inbox,
-            view: view.clone(),
+            newest: newest.clone(),
             setup: setup(config, &who, boot_micros, &meters),
         });
     }
@@ -208,6 +216,7 @@ fn start(config: &Config, member: Member, disk: LaneDisk, plan: &Plan) -> Result
         disk,
         cluster,
         mesh: node_end,
+        newest,
         meters: meters.node.clone(),
         pace: Pace { tick: config.heartbeat, checkpoint_entries: config.snapshot_count },
     };
@@ -252,7 +261,7 @@ struct OwnFacts {
 struct Seat {
     end: ShardEnd,
     inbox: Inbox<Accepted>,
-    view: Arc<View>,
+    newest: Newest,
     setup: Setup,
     /// The first shard announces the member and says when that is done.
     announce: Option<(OwnFacts, std::sync::mpsc::SyncSender<()>)>,
@@ -265,15 +274,16 @@ struct NodeSeat {
     disk: LaneDisk,
     cluster: ClusterId,
     mesh: NodeEnd,
+    newest: Newest,
     meters: Arc<NodeMeters>,
     pace: Pace,
 }
 
 impl NodeSeat {
     async fn sit(self) {
-        let Self { node, wal, disk, cluster, mesh, meters, pace } = self;
+        let Self { node, wal, disk, cluster, mesh, newest, meters, pace } = self;
         let clock = GlommioClock::new();
-        let parts = Parts { node, cluster, wal, disk, clock, mesh, meters, pace };
+        let parts = Parts { node, cluster, wal, disk, clock, mesh, newest, meters, pace };
         if let Err(why) = drive(parts).await {
             log::error!("fatal", "error" => why.to_string());
             let _all_written = log::flush(LOG_FLUSH_WAIT);
@@ -284,8 +294,8 @@ impl NodeSeat {
 
 impl Seat {
     async fn sit(self) {
-        let Self { end, inbox, view, setup, announce } = self;
-        let (shard, from_node) = Shard::new(end, view, setup);
+        let Self { end, inbox, newest, setup, announce } = self;
+        let (shard, from_node) = Shard::new(end, newest, setup);
         let pump = glommio::spawn_local(run_shard(shard.clone(), from_node)).detach();
         if let Some((facts, ready)) = announce {
             introduce(&shard, &facts).await;
@@ -386,12 +396,15 @@ impl House {
         let mut dealers = Vec::new();
         for (listener, port) in clients.chain(peers) {
             let to: Vec<_> = self.accepted.iter_mut().filter_map(Vec::pop).collect();
-            let kept = listener.try_clone().map_err(|error| format!("listening socket: {error}"))?;
+            let kept =
+                listener.try_clone().map_err(|error| format!("listening socket: {error}"))?;
             let address = listener.local_addr().map_err(|error| error.to_string())?;
             let thread = std::thread::Builder::new()
                 .name("accept".into())
                 .spawn(move || deal(&listener, port, to))
-                .map_err(|error| format!("cannot start a thread to accept on {address}: {error}"))?;
+                .map_err(|error| {
+                    format!("cannot start a thread to accept on {address}: {error}")
+                })?;
             match port {
                 Port::Client => log::info!(
                     "serving client traffic insecurely; this is strongly discouraged!",

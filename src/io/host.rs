@@ -183,7 +183,9 @@ pub fn lock(dir: &Path) -> Result<Lock, String> {
             dir.display()
         ));
     }
-    let noted = file.set_len(0).and_then(|()| file.write_all_at(std::process::id().to_string().as_bytes(), 0));
+    let noted = file
+        .set_len(0)
+        .and_then(|()| file.write_all_at(std::process::id().to_string().as_bytes(), 0));
     noted.map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     Ok(Lock(file))
 }

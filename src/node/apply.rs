@@ -2,11 +2,7 @@
 
 use super::{Action, Node, Stuck};
 use crate::{
-    consensus::Entry,
-    limits::SWEEP_RECORDS_PER_TURN,
-    mesh::Reply,
-    store::Outcome,
-    types::Ticket,
+    consensus::Entry, limits::SWEEP_RECORDS_PER_TURN, mesh::Reply, store::Outcome, types::Ticket,
 };
 
 /// Physical compaction in progress, and who waits for it.
@@ -56,7 +52,8 @@ impl Node {
         self.changed = true;
         if !self.sweeping.unfinished {
             let done = self.sweeping.waiting.drain(..);
-            let reply = |(ticket, outcome)| Action::Reply { ticket, reply: Reply::Applied(outcome) };
+            let reply =
+                |(ticket, outcome)| Action::Reply { ticket, reply: Reply::Applied(outcome) };
             out.extend(done.map(reply));
         }
     }

@@ -23,7 +23,7 @@ use crate::{
         APPENDS_IN_FLIGHT_MAX, CHECKPOINT_INTERVAL, CHECKPOINT_LOG_BYTES_MAX, EVENTS_PER_TURN_MAX,
         UNSEALED_BYTES_MAX,
     },
-    mesh::{NodeEnd, Reply, ToNode, ToShard},
+    mesh::{Newest, NodeEnd, Reply, ToNode, ToShard},
     metrics::NodeMeters,
     tree::CheckpointDone,
     types::{ClusterId, Index, Ticket},
@@ -55,6 +55,8 @@ pub struct Parts<D: Disk, C: Clock> {
     pub clock: C,
     /// To and from the shards.
     pub mesh: NodeEnd,
+    /// Where views are published.
+    pub newest: Newest,
     /// What is counted here and read by whoever serves `/metrics`.
     pub meters: Arc<NodeMeters>,
     /// How often raft's clock ticks, and how often a checkpoint is due.
@@ -211,7 +213,8 @@ impl<D: Disk, C: Clock> Driver<D, C> {
             };
             let (number, since) = (front.number, self.parts.clock.now());
             self.appends.push_back(Appending { number, since, done: Box::pin(done) });
-            self.log_bytes += front.entries.iter().map(|entry| entry.data.len() as u64).sum::<u64>();
+            self.log_bytes +=
+                front.entries.iter().map(|entry| entry.data.len() as u64).sum::<u64>();
             self.held.pop_front();
         }
         Ok(())
@@ -225,18 +228,15 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         }
     }
 
-    /// Hands each shard the new view and its answers, in one message. A shard whose ring is full
-    /// gets both with the next turn.
+    /// Publishes the new view, then hands each shard its answers in one message. A shard whose ring
+    /// is full gets them with the next turn.
     fn publish(&mut self) {
         if let Some(view) = self.parts.node.publish() {
-            let view = Arc::new(view);
-            for outbox in &mut self.outbox {
-                outbox.view = Some(view.clone());
-            }
+            self.parts.newest.publish(view);
         }
         let shards = self.outbox.iter_mut().zip(&mut self.parts.mesh.to_shards);
         for (outbox, sender) in shards {
-            if outbox.view.is_none() && outbox.replies.is_empty() {
+            if outbox.replies.is_empty() {
                 continue;
             }
             if let Err(back) = sender.try_send(std::mem::take(outbox)) {
@@ -279,8 +279,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
     fn begin_checkpoint(&mut self, now: Duration) {
         let applied = self.parts.node.applied();
         let Some(checkpoint) = self.parts.node.begin_checkpoint(self.parts.cluster) else { return };
-        self.last_checkpoint =
-            LastCheckpoint { applied, at: now, log_bytes: self.log_bytes };
+        self.last_checkpoint = LastCheckpoint { applied, at: now, log_bytes: self.log_bytes };
         let done = Box::pin(checkpoint.run(self.parts.disk.clone()));
         self.checkpoint = Some(Checkpointing { applied, since: now, done });
     }
@@ -362,7 +361,8 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         self.events.push(Event::Tick);
         // A machine that slept ticks once, not once for each interval it missed.
         let now = self.parts.clock.now();
-        self.next_tick = (self.next_tick + self.parts.pace.tick).max(now + self.parts.pace.tick / 2);
+        self.next_tick =
+            (self.next_tick + self.parts.pace.tick).max(now + self.parts.pace.tick / 2);
         self.timer = Box::pin(self.parts.clock.sleep_until(self.next_tick));
     }
 
@@ -370,7 +370,9 @@ impl<D: Disk, C: Clock> Driver<D, C> {
     async fn finish(&mut self) -> Result<(), Fatal> {
         while !self.held.is_empty()
             || !self.appends.is_empty()
-            || self.checkpoint.is_some() || self.prepare.is_some() {
+            || self.checkpoint.is_some()
+            || self.prepare.is_some()
+        {
             self.wait_and_turn().await?;
         }
         if self.parts.node.applied() > self.last_checkpoint.applied {
@@ -385,7 +387,8 @@ impl<D: Disk, C: Clock> Driver<D, C> {
 
     async fn wait_and_turn(&mut self) -> Result<(), Fatal> {
         poll_fn(|cx| {
-            let woken = self.poll_appends(cx)? | self.poll_checkpoint(cx)? | self.poll_prepare(cx)?;
+            let woken =
+                self.poll_appends(cx)? | self.poll_checkpoint(cx)? | self.poll_prepare(cx)?;
             if woken { Poll::Ready(Ok::<(), Fatal>(())) } else { Poll::Pending }
         })
         .await?;
@@ -432,7 +435,8 @@ fn disk_failed(whose: &str, error: &io::Error) -> Fatal {
     Fatal {
         what: format!("writing {whose} failed, so nothing since is known to be durable"),
         place: error.to_string(),
-        advice: "look at the disk and the kernel's log; a restart recovers all that was acknowledged"
-            .into(),
+        advice:
+            "look at the disk and the kernel's log; a restart recovers all that was acknowledged"
+                .into(),
     }
 }

@@ -89,9 +89,7 @@ impl Node {
         loop {
             let effects = self.replica.drain();
             self.notice_leadership();
-            if effects.append.is_empty()
-                && effects.committed.is_empty()
-                && effects.reads.is_empty()
+            if effects.append.is_empty() && effects.committed.is_empty() && effects.reads.is_empty()
             {
                 break;
             }

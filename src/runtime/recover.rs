@@ -121,7 +121,8 @@ pub fn member(config: &Config, disks: &Disks) -> Result<Member, String> {
 
 fn existing(tree: Tree, root: Root, quota: Quota) -> Result<(Store, RootFacts), String> {
     let facts = root.facts;
-    let store = Store::recover(tree, quota, &facts).map_err(|error| format!("the superblock: {error}"))?;
+    let store =
+        Store::recover(tree, quota, &facts).map_err(|error| format!("the superblock: {error}"))?;
     log::info!(
         "recovered from superblock",
         "member-id" => facts.member.to_string(),

@@ -3,8 +3,8 @@
 //! One request at a time, small heads, no bodies to speak of. Parsed by `httparse`; everything that
 //! can be asked stands in [`super::http`].
 
-use super::http::{self, Answer};
 use super::Shard;
+use super::http::{self, Answer};
 use crate::limits::{HTTP1_BODY_BYTES_MAX, HTTP1_HEAD_BYTES_MAX, HTTP1_HEADERS_MAX};
 use bytes::{Buf, BytesMut};
 use futures_lite::{AsyncReadExt, AsyncWriteExt};
@@ -176,7 +176,9 @@ mod tests {
         assert!(matches!(parse(b"GET / HTTP/1.1\r\nHo"), Parsed::Partial));
         assert!(matches!(parse(b"\x16\x03\x01\x02\x00"), Parsed::Bad(_)), "a TLS hello");
         assert!(matches!(parse(b"GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n"), Parsed::Bad(_)));
-        let Parsed::Whole(old, _) = parse(b"GET / HTTP/1.0\r\n\r\n") else { panic!("a whole head") };
+        let Parsed::Whole(old, _) = parse(b"GET / HTTP/1.0\r\n\r\n") else {
+            panic!("a whole head")
+        };
         assert!(!old.keep_alive);
     }
 }

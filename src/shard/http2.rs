@@ -55,6 +55,7 @@ fn poll_requests(
     shard: &Rc<Shard>,
     cx: &mut Context<'_>,
 ) -> Poll<Result<(), h2::Error>> {
+    shard.refresh();
     for _ in 0..REQUESTS_PER_POLL_MAX {
         match connection.poll_accept(cx) {
             Poll::Ready(Some(Ok((request, respond)))) => begin(shard, request, respond, cx),

@@ -123,7 +123,11 @@ fn disk(page: &mut Page, meters: &Meters, view: &View) {
     page.gauge("etcd_debugging_mvcc_current_revision", "Newest revision.", current);
     let compacted = view.tree.reader().compacted().0;
     page.gauge("etcd_debugging_mvcc_compact_revision", "Compacted through.", compacted);
-    page.gauge("etcd_debugging_mvcc_keys_total", "Live keys.", view.tree.reader().count(&KeyRange::ALL, view.revision));
+    page.gauge(
+        "etcd_debugging_mvcc_keys_total",
+        "Live keys.",
+        view.tree.reader().count(&KeyRange::ALL, view.revision),
+    );
     page.histogram(
         "etcd_disk_wal_fsync_duration_seconds",
         "From handing an append to the disk until it is durable.",

@@ -28,7 +28,7 @@ pub use metrics::ShardMeters;
 use crate::{
     api::Edge,
     io::{Clock, glommio::GlommioClock},
-    mesh::{Inbox, Reply, Sender, ShardEnd, ToNode, ToShard},
+    mesh::{Inbox, Newest, Reply, Sender, ShardEnd, ToNode, ToShard},
     metrics::NodeMeters,
     store::View,
     types::Ticket,
@@ -72,6 +72,8 @@ pub struct Shard {
     number: usize,
     setup: Setup,
     clock: GlommioClock,
+    newest: Newest,
+    /// The view that this turn reads from.
     view: RefCell<Arc<View>>,
     to_node: RefCell<Sender<ToNode>>,
     waiting: RefCell<Tickets<Waiting>>,
@@ -103,14 +105,15 @@ impl Drop for Place {
 }
 
 impl Shard {
-    /// A shard that serves from `view` on. Its ring from the node is driven by [`run`].
-    pub fn new(end: ShardEnd, view: Arc<View>, setup: Setup) -> (Rc<Self>, Inbox<ToShard>) {
+    /// A shard that serves from the newest view. Its ring from the node is driven by [`run`].
+    pub fn new(end: ShardEnd, newest: Newest, setup: Setup) -> (Rc<Self>, Inbox<ToShard>) {
         let ShardEnd { shard: number, to_node, inbox } = end;
         let tickets = Tickets::new(setup.edge.member, number, setup.boot_micros);
         let shard = Self {
             number,
             clock: GlommioClock::new(),
-            view: RefCell::new(view),
+            view: RefCell::new(newest.load()),
+            newest,
             to_node: RefCell::new(to_node),
             waiting: RefCell::new(tickets),
             next_round: RefCell::default(),
@@ -123,9 +126,14 @@ impl Shard {
         (Rc::new(shard), inbox)
     }
 
-    /// The newest state this shard has heard of.
+    /// The newest published state.
     pub fn view(&self) -> Arc<View> {
-        self.view.borrow().clone()
+        self.newest.load()
+    }
+
+    /// Reads from the newest published state from now on: at the start of a turn.
+    fn refresh(&self) {
+        *self.view.borrow_mut() = self.newest.load();
     }
 
     fn meters(&self) -> &ShardMeters {
@@ -138,9 +146,7 @@ impl Shard {
     }
 
     fn on_message(&self, message: ToShard) {
-        if let Some(view) = message.view {
-            *self.view.borrow_mut() = view;
-        }
+        self.refresh();
         for (ticket, reply) in message.replies {
             self.on_reply(ticket, reply);
         }
