@@ -15,6 +15,8 @@
 //! - A message that cannot be decoded: the code, and the text up to the reason. protobuf-go's reasons
 //!   name Go types, and spell their spaces differently from build to build.
 
+use std::mem::discriminant;
+
 use bytes::Bytes;
 use loadgen::grpc::Status;
 use prost::Message;
@@ -98,6 +100,14 @@ impl Answer {
             },
             Call::RangeStream(_) => unreachable!("taken above"),
         })
+    }
+
+    /// Whether both are errors of one code, or answers of one kind.
+    pub fn is_like(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Error(a, _), Self::Error(b, _)) => a == b,
+            _ => discriminant(self) == discriminant(other),
+        }
     }
 
     /// The revision in the header, if there is one.
@@ -387,7 +397,7 @@ mod tests {
         };
         let header = Some(ResponseHeader { revision: 4, ..Default::default() });
         let [a, b] = [kv("a", 1), kv("b", 1)];
-        let cut = vec![part(std::slice::from_ref(&a), 0, None), part(&[b.clone()], 2, header)];
+        let cut = vec![part(std::slice::from_ref(&a), 0, None), part(std::slice::from_ref(&b), 2, header)];
         let whole = vec![part(&[a.clone(), b.clone()], 2, header)];
         assert_eq!(Answer::new(&call, Ok(cut)), Answer::new(&call, Ok(whole.clone())));
         let early = vec![part(&[a], 0, header), part(&[b], 2, header)];

@@ -141,11 +141,9 @@ fn txn(request: &mut TxnRequest, known: Known) {
 }
 
 fn compare(one: &mut Compare, known: Known) {
-    match &mut one.target_union {
-        Some(TargetUnion::CreateRevision(revision) | TargetUnion::ModRevision(revision)) => {
-            known.resolve(revision);
-        }
-        _ => {}
+    use TargetUnion::{CreateRevision, ModRevision};
+    if let Some(CreateRevision(revision) | ModRevision(revision)) = &mut one.target_union {
+        known.resolve(revision);
     }
 }
 

@@ -28,7 +28,7 @@ pub fn shrink(
     let mut best = Shrunk { calls, difference, replays: 0 };
     let mut attempt = |best: &mut Shrunk, calls: &[Call]| {
         best.replays += 1;
-        let difference = differs(calls);
+        let difference = differs(calls).filter(|found| found.is_like(&best.difference));
         let Some(difference) = difference else { return false };
         best.calls = calls[..=difference.at].to_vec();
         best.difference = difference;

@@ -45,3 +45,13 @@ pub fn etcd(name: &str, test: &str) -> Option<PathBuf> {
     eprintln!("{test}: skipped, {missing}");
     None
 }
+
+/// `$E2E_SEED`, else one from the clock; said, so that a failure can be tried again.
+#[allow(clippy::disallowed_methods, reason = "a new seed each time is the point")]
+pub fn seed() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let fresh = now.expect("it is after 1970").as_nanos() as u64 % 1_000_000;
+    let seed = std::env::var("E2E_SEED").map_or(fresh, |seed| seed.parse().expect("a number"));
+    println!("E2E_SEED={seed}");
+    seed
+}
