@@ -267,11 +267,6 @@ impl Answers {
         Ok(())
     }
 
-    /// Returns once the client has ended the stream.
-    pub async fn closed(&mut self) {
-        let _reason = poll_fn(|cx| self.body.poll_reset(cx)).await.is_err();
-    }
-
     /// Ends the stream.
     pub fn finish(mut self, status: Option<&Status>) {
         let trailers = status.map_or_else(trailers_ok, |status| {

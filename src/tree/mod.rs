@@ -1,9 +1,9 @@
 //! The engine: etcd's multi-version key space.
 //!
-//! Every change is written once, as a [record](record), in revision order, in append-only
-//! [segments](segment). One copy-on-write B+tree, the [map](map), holds a [cell](cell) for each
+//! Every change is written once, as a record (`record`), in revision order, in append-only
+//! segments (`segment`). One copy-on-write B+tree, the map (`map`), holds a cell (`cell`) for each
 //! key: the facts of its newest version and where its older versions begin. Older versions are
-//! found through links inside the records ([chain]).
+//! found through links inside the records (`chain`).
 //!
 //! ```text
 //!        writer (one core)                          readers (every core)
@@ -13,7 +13,7 @@
 //!       on disk: rec/0000000042.g0 ...   superblock (see `root`)
 //! ```
 //!
-//! The tree decides without waiting; [`Checkpoint`], [`open`] and [`format`] move bytes and wait.
+//! The tree decides without waiting; [`Checkpoint`], [`open`] and [`format()`] move bytes and wait.
 //! It stores what it is told in the order it is told: which revision comes next, what a client may
 //! do and which reads are legal is the store's business.
 
@@ -127,7 +127,7 @@ struct Scratch {
 }
 
 impl Tree {
-    /// An empty tree, in memory. [`format`] makes one that has a directory.
+    /// An empty tree, in memory. [`format()`] makes one that has a directory.
     pub fn new(options: Options) -> Self {
         let tail = Tail::new(0, Seq(0), options.segment_bytes);
         let shelf = Shelf::new(options.segment_bytes, Vec::new(), tail);

@@ -223,7 +223,7 @@ async fn read_tail<D: Disk>(disk: &D, root: &Root) -> Result<Tail, OpenError> {
     }
     bytes.truncate(entry.bytes);
     let offsets = segment::check_records(&bytes, &identity, false)
-        .map_err(|flaw| damaged(flaw.from_base(RECORDS_AT)))?;
+        .map_err(|flaw| damaged(flaw.based_at(RECORDS_AT)))?;
     for offset in offsets {
         tail.push(Record::at_front(&bytes[offset as usize..]).bytes());
     }

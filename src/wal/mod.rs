@@ -14,8 +14,8 @@
 //! travels in the same write as its first frame, so a roll costs no more.
 //!
 //! Several appends may be in flight. A frame counts when it and all before it are durable
-//! ([`landing`]); each frame carries the highest frame that counted when it was built, which is how
-//! [`recover`] tells a torn tail from rot. A trim counts when a frame that carries it is durable;
+//! (`landing`); each frame carries the highest frame that counted when it was built, which is how
+//! `recover` tells a torn tail from rot. A trim counts when a frame that carries it is durable;
 //! only then is a segment used again.
 //!
 //! The log does not understand what it stores: terms, votes and kinds are numbers to it.

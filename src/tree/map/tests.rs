@@ -1,3 +1,5 @@
+//! The map against a `BTreeMap`, its pages checked whole, and its views read from other threads.
+
 use std::{collections::BTreeMap, ops::Bound, sync::mpsc, thread};
 
 use super::*;
@@ -150,7 +152,7 @@ fn the_map_and_all_its_views_behave_like_a_sorted_map() {
 #[test]
 fn readers_on_other_cores_see_the_state_that_was_published() {
     let turns = fewer_under_miri(4000, 30);
-    let readers: Vec<_> = (0..3).map(|seed| spawn_reader(seed)).collect();
+    let readers: Vec<_> = (0..3).map(spawn_reader).collect();
     let mut dice = Dice::new(99);
     let mut map = Map::new(256);
     let mut model = Model::new();
