@@ -10,7 +10,7 @@
 //!   Tree ── put/delete/compact/sweep ── publish ──► View ── Reader ── get/count/scan/changes
 //!    │
 //!    └─ begin_checkpoint ──► Checkpoint::run (all I/O) ──► finish_checkpoint
-//!       on disk: rec/0000000042.g0 ...   superblock (see `root`)
+//!       on disk: rec/0000000042.g0 ...   rec/dead.0000000007   superblock (see `root`)
 //! ```
 //!
 //! The tree decides without waiting; [`Checkpoint`], [`open`] and [`format()`] move bytes and wait.
@@ -22,6 +22,7 @@ mod cell;
 mod chain;
 mod checkpoint;
 mod cursor;
+mod dead;
 mod heap;
 mod kv;
 mod map;
@@ -37,6 +38,8 @@ mod varint;
 mod view;
 
 pub use checkpoint::{Checkpoint, CheckpointDone, format};
+pub use cursor::{Cursor, MapReader};
+pub use map::{Map, MapView};
 pub use recover::{OpenError, open};
 pub use root::{Root, RootFacts};
 pub use segment::Flaw;
@@ -49,7 +52,6 @@ use crate::{
 use cell::Cell;
 use chain::Link;
 use kv::KeyValue;
-use map::Map;
 use shelf::{Shelf, Tail};
 use std::sync::Arc;
 
@@ -143,7 +145,7 @@ impl Tree {
             compacted: standing.compacted,
             newest: Stamp { main: standing.revision, sub: u32::MAX },
             sweep: sweep::Sweep::done(standing.compacted, at),
-            ledger: checkpoint::Ledger::new(standing.number, records.next()),
+            ledger: checkpoint::Ledger::new(&standing, records.next()),
             shelf,
             scratch: Scratch::default(),
         }

@@ -6,4 +6,6 @@
 
 mod disk;
 mod executor;
+mod tree_crash;
+mod tree_model;
 mod wal_crash;

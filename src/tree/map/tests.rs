@@ -274,7 +274,7 @@ fn changes_between_two_publishes_copy_a_page_once() {
 #[test]
 fn ascending_keys_fill_their_pages() {
     let mut map = Map::new(2048);
-    let keys = fewer_under_miri(20_000, 1500) as u64;
+    let keys = fewer_under_miri(20_000, 4000) as u64;
     let entry = Entry { key: &[0; 8], body: &[7; 32], live: true };
     for key in 0..keys {
         map.insert(&key.to_be_bytes(), entry.body, true);
