@@ -103,7 +103,7 @@ impl Map {
 
     /// Number of cells.
     #[cfg(test)]
-    pub fn len(&self) -> u64 {
+    pub fn cells(&self) -> u64 {
         self.count.cells
     }
 
