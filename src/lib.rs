@@ -38,3 +38,8 @@ pub mod log;
 pub mod metrics;
 // Numbers that do not mix.
 pub mod types;
+
+// Chance from a seed, for the fuzz targets of private decoders.
+#[cfg(test)]
+#[path = "../tests/fuzz/mutate.rs"]
+mod fuzz;

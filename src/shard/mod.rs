@@ -22,6 +22,9 @@ mod session;
 mod stream;
 mod tickets;
 
+#[cfg(test)]
+mod fuzz;
+
 pub use accept::{Accepted, deal, listen, serve_all};
 pub use http1::Port;
 pub use metrics::ShardMeters;
