@@ -18,7 +18,7 @@ mod read;
 pub use event::{Action, Event};
 
 use crate::{
-    consensus::{Leadership, Replica},
+    consensus::{HardState, Leadership, Replica},
     store::{BadEntry, RaftSeen, Store, View},
     tree::{Checkpoint, CheckpointDone},
     types::{ClusterId, Index, MemberId},
@@ -172,6 +172,11 @@ impl Node {
     /// The last entry applied.
     pub fn applied(&self) -> Index {
         self.store.applied()
+    }
+
+    /// What raft must never forget, as it is now.
+    pub fn hard_state(&self) -> HardState {
+        self.replica.hard_state()
     }
 
     /// Who leads, as far as this member knows.

@@ -16,7 +16,7 @@ mod adopt;
 mod grpc;
 mod http;
 mod http1;
-mod http2;
+pub mod http2;
 mod metrics;
 mod session;
 mod stream;

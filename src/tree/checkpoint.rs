@@ -183,16 +183,14 @@ impl Tree {
         self.shelf.tail.next().0 - self.ledger.durable.0
     }
 
-    /// Bytes of all files that the newest state needs: segments and superblock.
+    /// Bytes of the segments: those in files, and what is in memory on its way there. The
+    /// superblock's fixed room does not count: no client can fill or free it.
     pub fn disk_bytes(&self) -> u64 {
-        let partly = |book: &Book| book.durable.map_or(0, |bytes| RECORDS_AT + bytes);
-        let closed = self.shelf.closed().map(|(segment, book)| match &segment.source {
+        let closed = self.shelf.closed().map(|(segment, _)| match &segment.source {
             Source::File { extent, .. } => extent.file_bytes(),
-            Source::Heap { .. } => partly(book).next_multiple_of(BLOCK_BYTES),
+            Source::Heap { bytes, .. } => RECORDS_AT + bytes.len(),
         });
-        let tail = partly(&self.shelf.tail.book).next_multiple_of(BLOCK_BYTES);
-        let superblock = root::slot_bytes(self.shelf.segment_bytes()) * root::SLOTS as usize;
-        (closed.sum::<usize>() + tail + superblock) as u64
+        (closed.sum::<usize>() + RECORDS_AT + self.shelf.tail.bytes.len()) as u64
     }
 }
 

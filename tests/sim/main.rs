@@ -9,3 +9,6 @@ mod executor;
 mod tree_crash;
 mod tree_model;
 mod wal_crash;
+mod wal_model;
+mod wal_refusal;
+mod wal_rot;
