@@ -129,7 +129,7 @@ fn conversation(dice: &mut Dice) -> (Vec<u8>, usize) {
     let calls = dice.below(5);
     for nth in 0..calls as u32 {
         let (stream, len) = (2 * nth + 1, dice.below(80));
-        frame::put_headers(&mut said, stream, &fields(dice), false, 1 + dice.below(60));
+        frame::put_headers(&mut said, stream, &fields(dice), false, 40 + dice.below(60));
         let mut body = vec![0];
         body.extend_from_slice(&(len as u32).to_be_bytes());
         body.resize(PREFIX_BYTES + len, b'm');
