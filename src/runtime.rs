@@ -32,6 +32,7 @@ use crate::{
     node::{
         Node,
         drive::{Pace, Parts, drive},
+        recover::Member,
     },
     shard::{
         Accepted, Meters, Port, Setup, Shard, ShardMeters, deal, listen, run as run_shard,
@@ -41,7 +42,6 @@ use crate::{
     types::{ClusterId, MemberId, SHARDS_MAX},
 };
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
-use recover::Member;
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
     iterator::Signals,
@@ -179,7 +179,12 @@ struct House {
     accepted: Vec<Vec<Sender<Accepted>>>,
 }
 
-fn start(config: &Config, member: Member, disk: LaneDisk, plan: &Plan) -> Result<House, String> {
+fn start(
+    config: &Config,
+    member: Member<LaneDisk>,
+    disk: LaneDisk,
+    plan: &Plan,
+) -> Result<House, String> {
     let listening = config.listen_client.len() + config.listen_peer.len();
     if listening > LISTENERS_MAX {
         return Err(format!("{listening} listening URLs; at most {LISTENERS_MAX} are taken"));

@@ -388,12 +388,10 @@ impl<D: Disk, C: Clock> Driver<D, C> {
     }
 
     /// The shards are gone: finish what is in flight and checkpoint, so that the next start is short.
+    /// What is held for want of a spare segment goes along if one is on its way; on a full disk none
+    /// is, and nobody waits for the answer any more.
     async fn finish(&mut self) -> Result<(), Fatal> {
-        while !self.held.is_empty()
-            || !self.appends.is_empty()
-            || self.checkpoint.is_some()
-            || self.prepare.is_some()
-        {
+        while !self.appends.is_empty() || self.checkpoint.is_some() || self.prepare.is_some() {
             self.wait_and_turn().await?;
         }
         if self.parts.node.applied() > self.last_checkpoint.applied {

@@ -14,6 +14,7 @@ pub mod drive;
 mod event;
 mod propose;
 mod read;
+pub mod recover;
 
 pub use event::{Action, Event};
 
@@ -55,12 +56,13 @@ impl Node {
     pub fn new(id: MemberId, replica: Replica, store: Store) -> Self {
         Self {
             id,
+            // Before the first election a member answers with the term that it remembers.
+            leadership: replica.leadership(),
             replica,
             store,
             proposals: Proposals::default(),
             reads: Reads::default(),
             sweeping: apply::Sweeping::default(),
-            leadership: Leadership::default(),
             leaders_seen: 0,
             changed: true,
         }

@@ -78,6 +78,14 @@ impl Stream {
             self.query.key = successor(key);
             self.query.limit = self.next_limit(outcome.encoded_len()).min(self.total - self.sent);
         }
+<<<<<<< Updated upstream
+=======
+        let last = self.done.then(|| Last {
+            revision: self.revision,
+            more: outcome.more,
+            count: if counted { before + outcome.count } else { self.sent + self.rest(reader) },
+        });
+>>>>>>> Stashed changes
         Ok(Some(Part { outcome, last }))
     }
 

@@ -95,7 +95,11 @@ pub(crate) struct Executor(Rc<State>);
 
 impl Executor {
     pub(crate) fn new(seed: u64) -> Self {
-        let clock = SimClock::default();
+        Self::at(seed, SimClock::default())
+    }
+
+    /// Begins at the time that `clock` shows.
+    pub(crate) fn at(seed: u64, clock: SimClock) -> Self {
         Self(Rc::new(State { lot: Lot::new(seed).into(), newborn: RefCell::default(), clock }))
     }
 
@@ -163,6 +167,11 @@ struct Timers {
 }
 
 impl SimClock {
+    /// Time passes although something else could happen: whatever reads this clock stood still.
+    pub(crate) fn skip(&self, by: Duration) {
+        self.0.borrow_mut().now += by;
+    }
+
     /// Goes to the next timer and wakes it; false if there is none.
     fn jump(&self) -> bool {
         let mut timers = self.0.borrow_mut();
@@ -186,14 +195,17 @@ impl Clock for SimClock {
 
     fn sleep_until(&self, until: Duration) -> impl Future<Output = ()> + 'static {
         let clock = self.clone();
+        let made = {
+            let mut timers = self.0.borrow_mut();
+            timers.made += 1;
+            timers.made
+        };
         std::future::poll_fn(move |context| {
             let mut timers = clock.0.borrow_mut();
             if timers.now >= until {
                 return Poll::Ready(());
             }
-            timers.made += 1;
-            let key = (until, timers.made);
-            timers.set.insert(key, context.waker().clone());
+            timers.set.insert((until, made), context.waker().clone());
             Poll::Pending
         })
     }

@@ -1,14 +1,24 @@
-//! The simulator: the member's movers on a machine that exists only in memory, decided by a seed.
+//! The simulator: the member on a machine that exists only in memory, decided by a seed.
 //!
 //! [`executor`] runs futures and time, [`disk`] is a disk that cuts power, tears writes and rots.
-//! One file for each idea that is checked. A failing check prints its seed and the boundary at which
-//! it crashed; the same numbers fail the same way on every machine.
+//! [`world`] lives a whole member's life on them: [`weather`] says what befalls it, [`member`]
+//! starts it, [`clients`] ask it, [`check`] holds the answers against [`model`]. The other files
+//! check one idea each. A failing check prints its seed; the same seed fails the same way on every
+//! machine. See `docs/simulator.md`.
 
+mod check;
+mod clients;
 mod disk;
 mod executor;
+mod found;
+mod member;
+mod model;
+mod mutants;
 mod tree_crash;
 mod tree_model;
 mod wal_crash;
 mod wal_model;
 mod wal_refusal;
 mod wal_rot;
+mod weather;
+mod world;

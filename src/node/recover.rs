@@ -1,0 +1,236 @@
+//! From what the disks hold to a member that can run: the superblock, what the log adds to it, and
+//! raft. The second place beside [`drive`](super::drive) where log, engine and consensus meet.
+//!
+//! ```text
+//!  superblock ─ Store at `applied` ─┐
+//!      └ none: a new member         ├─ Node
+//!  log ─ entries, hard state ─ Replica ─┘      entries up to `applied` are in the store already
+//! ```
+//!
+//! Nothing is repaired here: what does not fit together is refused, with what to do about it. The
+//! same code runs in the simulator, over its disk.
+
+use super::Node;
+use crate::{
+    consensus::{Durable, Entry, HardState, LogGap, Replica, Timing},
+    io::Disk,
+    log,
+    store::{BlobError, Member as MemberFacts, Quota, Store},
+    tree::{self, Root, RootFacts, Tree},
+    types::{ClusterId, Index, MemberId, Term},
+    wal::{self, Wal, WalError},
+};
+use std::{fmt, io};
+
+/// A member's files.
+pub struct Disks<D> {
+    /// Records and superblock.
+    pub data: D,
+    /// The log's frames.
+    pub wal: D,
+    /// The log's directory, for what may take its time.
+    pub wal_background: D,
+}
+
+/// How a member is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct Opening {
+    /// `--quota-backend-bytes`.
+    pub quota: Quota,
+    /// Sizes of the engine's parts.
+    pub tree: tree::Options,
+    /// Bytes of a new segment of the log.
+    pub wal_segment_bytes: u64,
+    /// A fresh random number for each opening, not known to clients.
+    pub salt: u64,
+    /// Ticks without a leader before this member stands for election.
+    pub election_ticks: usize,
+}
+
+/// Who a new member of a new cluster is.
+#[derive(Clone, Debug)]
+pub struct Newborn {
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// Itself.
+    pub member: MemberFacts,
+}
+
+/// A member, recovered.
+pub struct Member<D: Disk> {
+    /// Its decisions.
+    pub node: Node,
+    /// Its log.
+    pub wal: Wal<D>,
+    /// Its cluster.
+    pub cluster: ClusterId,
+}
+
+/// Why a member cannot be opened.
+#[derive(Debug)]
+pub enum RecoverError {
+    /// The engine's files.
+    Tree(tree::OpenError),
+    /// The superblock carries what the store did not write.
+    Blob(BlobError),
+    /// Who the new member is cannot be told.
+    Newborn(String),
+    /// The first superblock cannot be written.
+    Format(io::Error),
+    /// The log's files.
+    Log(WalError),
+    /// There is no log, but the superblock has applied this much of it.
+    LogMissing {
+        /// Entries applied.
+        applied: Index,
+    },
+    /// Log and superblock are not of one member.
+    Gap(LogGap),
+}
+
+impl fmt::Display for RecoverError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tree(error) => write!(f, "{error}"),
+            Self::Blob(error) => write!(f, "the superblock: {error}"),
+            Self::Newborn(why) => f.write_str(why),
+            Self::Format(error) => write!(f, "cannot make a new database: {error}"),
+            Self::Log(error) => write!(f, "the log: {error}"),
+            Self::LogMissing { applied } => write!(
+                f,
+                "the log is empty, but the superblock has applied {} of its entries; put the log's \
+                 directory back (--wal-dir), or restore a backup",
+                applied.0
+            ),
+            Self::Gap(gap) => write!(
+                f,
+                "{gap}; the log and the superblock are not of one member: restore a backup"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for RecoverError {}
+
+/// What the disks held: all that a member is made of.
+pub struct Found<D: Disk> {
+    /// The log, ready to go on.
+    pub wal: Wal<D>,
+    /// What it held.
+    pub recovered: wal::Recovered,
+    store: Store,
+    facts: RootFacts,
+}
+
+/// Opens what is there, or makes the new member that `newborn` describes.
+///
+/// # Errors
+/// [`RecoverError`]: what is damaged, missing or in the way, and what to do. Nothing is lost by it.
+pub async fn member<D: Disk>(
+    disks: &Disks<D>,
+    opening: &Opening,
+    newborn: impl FnOnce() -> Result<Newborn, String>,
+) -> Result<Member<D>, RecoverError> {
+    find(disks, opening, newborn).await?.member(opening.election_ticks)
+}
+
+/// The first half of [`member`]: everything that waits for a disk.
+///
+/// # Errors
+/// As [`member`].
+pub async fn find<D: Disk>(
+    disks: &Disks<D>,
+    opening: &Opening,
+    newborn: impl FnOnce() -> Result<Newborn, String>,
+) -> Result<Found<D>, RecoverError> {
+    let opened = tree::open(&disks.data, opening.tree).await.map_err(RecoverError::Tree)?;
+    let (store, facts) = match opened {
+        Some((tree, root)) => existing(tree, root, opening.quota).map_err(RecoverError::Blob)?,
+        None => fresh(disks, opening, newborn().map_err(RecoverError::Newborn)?).await?,
+    };
+    let options = wal::Options {
+        segment_bytes: opening.wal_segment_bytes,
+        cluster: facts.cluster.0,
+        member: facts.member.0,
+        salt: opening.salt,
+    };
+    let opened = Wal::open(disks.wal.clone(), disks.wal_background.clone(), options).await;
+    let (wal, recovered) = opened.map_err(RecoverError::Log)?;
+    Ok(Found { wal, recovered, store, facts })
+}
+
+impl<D: Disk> Found<D> {
+    /// The second half of [`member`]: does it all fit together?
+    ///
+    /// # Errors
+    /// [`RecoverError::LogMissing`], [`RecoverError::Gap`].
+    pub fn member(self, election_ticks: usize) -> Result<Member<D>, RecoverError> {
+        let Self { wal, recovered, store, facts } = self;
+        if recovered.trimmed == 0 && recovered.entries.is_empty() && facts.applied.0 > 0 {
+            return Err(RecoverError::LogMissing { applied: facts.applied });
+        }
+        if let Some(torn) = &recovered.torn {
+            log::warn!("the log ended in an unfinished write, which was cut off", "where" => torn.to_string());
+        }
+        let timing = Timing { election_ticks, seed: facts.member.0 };
+        let durable = durable(&facts, recovered);
+        let replica =
+            Replica::recover(facts.member, &durable, timing).map_err(RecoverError::Gap)?;
+        let node = Node::new(facts.member, replica, store);
+        Ok(Member { node, wal, cluster: facts.cluster })
+    }
+}
+
+fn existing(tree: Tree, root: Root, quota: Quota) -> Result<(Store, RootFacts), BlobError> {
+    let facts = root.facts;
+    let store = Store::recover(tree, quota, &facts)?;
+    log::info!(
+        "recovered from superblock",
+        "member-id" => facts.member.to_string(),
+        "applied-index" => facts.applied.0,
+        "revision" => facts.revision.0,
+    );
+    Ok((store, facts))
+}
+
+/// A new member of a new cluster: its first superblock says who it is.
+async fn fresh<D: Disk>(
+    disks: &Disks<D>,
+    opening: &Opening,
+    newborn: Newborn,
+) -> Result<(Store, RootFacts), RecoverError> {
+    let Newborn { cluster, member } = newborn;
+    let id = member.id;
+    let mut store = Store::new(Tree::new(opening.tree), opening.quota);
+    store.set_member(member);
+    let facts = store.facts(cluster, id);
+    let tree = tree::format(&disks.data, opening.tree, facts.clone()).await;
+    let tree = tree.map_err(RecoverError::Format)?;
+    log::info!(
+        "starting a new cluster",
+        "member-id" => facts.member.to_string(),
+        "cluster-id" => facts.cluster.to_string(),
+    );
+    let store = Store::recover(tree, opening.quota, &facts);
+    Ok((store.expect("the blob was made just now"), facts))
+}
+
+fn durable(facts: &RootFacts, recovered: wal::Recovered) -> Durable {
+    let entry = |entry: wal::LogEntry| Entry {
+        index: Index(entry.index),
+        term: Term(entry.term),
+        kind: entry.kind,
+        data: entry.data,
+    };
+    Durable {
+        applied: facts.applied,
+        applied_term: facts.applied_term,
+        entries: recovered.entries.into_iter().map(entry).collect(),
+        hard_state: HardState {
+            term: Term(recovered.hard_state.term),
+            vote: MemberId(recovered.hard_state.vote),
+            commit: Index(recovered.hard_state.commit),
+        },
+        voters: vec![facts.member],
+    }
+}

@@ -1,0 +1,102 @@
+//! Bugs planted on purpose, through the seams: the product knows nothing of them. A check that
+//! catches none of them checks nothing.
+//!
+//! Each mutant lives through seeds until one life goes wrong; it must be caught within the stated
+//! number. Faults of the disk are left out of a mutant's weather, so that nothing but the bug can
+//! be what was caught.
+
+use crate::{
+    clients::Slip,
+    member::{Mutant, Tamper},
+    weather::{Fate, Lie, Weather},
+    world::live,
+};
+
+/// The same seed without failing I/O and full disks.
+fn gentle(seed: u64) -> Weather {
+    let mut weather = Weather::draw(seed);
+    for day in &mut weather.days {
+        day.drought = None;
+        if matches!(day.fate, Fate::FailedSync(_) | Fate::FailedWrite(_)) {
+            day.fate = Fate::Nothing;
+        }
+    }
+    weather
+}
+
+/// Asserts that a mutant is caught within `seeds_max` seeds, and that the same seeds are sound
+/// without it.
+fn caught(mutant: Mutant, seeds_max: u64) {
+    for seed in 0..seeds_max {
+        if let Err(why) = live(seed, gentle(seed), mutant) {
+            let first_line = why.lines().next().unwrap_or_default();
+            println!("{mutant:?}: caught by seed {seed}: {first_line}");
+            let sound = live(seed, gentle(seed), Mutant::default());
+            assert!(sound.is_ok(), "seed {seed} fails without {mutant:?}: {sound:?}");
+            return;
+        }
+    }
+    panic!("{mutant:?} survived {seeds_max} seeds");
+}
+
+fn lie(lie: Lie) -> Mutant {
+    Mutant { lie: Some(lie), ..Mutant::default() }
+}
+
+fn slip(slip: Slip) -> Mutant {
+    Mutant { slip: Some(slip), ..Mutant::default() }
+}
+
+fn tamper(tamper: Tamper) -> Mutant {
+    Mutant { tamper: Some(tamper), ..Mutant::default() }
+}
+
+#[test]
+fn a_disk_that_never_syncs_data_is_caught() {
+    caught(lie(Lie::DataNeverSynced), 20);
+}
+
+#[test]
+fn a_log_that_is_never_synced_is_caught() {
+    caught(lie(Lie::LogNeverSynced), 20);
+}
+
+#[test]
+fn a_reply_before_the_log_is_durable_is_caught() {
+    caught(lie(Lie::LogAcknowledgedEarly), 20);
+}
+
+#[test]
+fn a_superblock_before_its_records_is_caught() {
+    caught(lie(Lie::RecordsAfterSuperblock), 60);
+}
+
+#[test]
+fn a_forgotten_hard_state_is_caught() {
+    caught(tamper(Tamper::HardStateForgotten), 20);
+}
+
+#[test]
+fn a_dropped_last_entry_is_caught() {
+    caught(tamper(Tamper::LastEntryDropped), 20);
+}
+
+#[test]
+fn a_log_trimmed_before_its_checkpoint_is_caught() {
+    caught(tamper(Tamper::TrimmedTooEarly), 20);
+}
+
+#[test]
+fn a_stale_read_is_caught() {
+    caught(slip(Slip::StaleRead), 20);
+}
+
+#[test]
+fn a_proposal_sent_twice_is_caught() {
+    caught(slip(Slip::ProposedTwice), 20);
+}
+
+#[test]
+fn a_refusal_told_as_done_is_caught() {
+    caught(slip(Slip::RefusalForgotten), 20);
+}
