@@ -69,8 +69,6 @@ pub const LISTEN_BACKLOG: i32 = 4_096;
 pub const ACCEPT_RETRY: std::time::Duration = std::time::Duration::from_millis(50);
 /// Sockets dealt to a shard that it has not taken yet.
 pub const ACCEPTED_RING_SOCKETS_MAX: usize = 4_096;
-/// Replies gathered on a connection before they are sent, bytes: one large send.
-pub const SEND_BUFFER_BYTES: usize = 32 << 10;
 /// HTTP/2 window of one stream, bytes: a request of the default size fits without a round trip.
 pub const HTTP2_STREAM_WINDOW_BYTES: u32 = 2 << 20;
 /// HTTP/2 window of a connection, bytes: what its clients may send ahead.
@@ -169,6 +167,60 @@ pub const STREAM_FIRST_KEYS: i64 = 10;
 
 const _: () =
     assert!(REQUEST_HEADER_BYTES_MAX < GRPC_OVERHEAD_BYTES, "a legal request must arrive");
+// ── http2: what one client may cost ─────────────────────────────────────────────────────────────
+
+/// The client's header table that we keep, bytes: the protocol's default (RFC 9113 §6.5.2).
+pub const HTTP2_HEADER_TABLE_BYTES: usize = 4_096;
+/// CONTINUATION frames of one header block; four full ones carry all that is allowed, so this
+/// leaves room for small ones and none for a flood of empty ones.
+pub const HTTP2_CONTINUATIONS_MAX: usize = 32;
+/// Header blocks remembered with their meaning: one for each method that a client calls often.
+pub const HTTP2_BLOCKS_SEEN_MAX: usize = 16;
+/// Largest header block remembered, bytes; larger ones hold a token, or are of no client we know.
+pub const HTTP2_BLOCK_SEEN_BYTES_MAX: usize = 1_024;
+/// Bytes on their way out past which nothing more is read from the client and bodies wait where
+/// they are: several full sends, so that a fast reader never notices.
+pub const HTTP2_OUT_BYTES_MAX: usize = 256 << 10;
+/// Sent on one connection before others get a turn, bytes: about a millisecond of copying.
+pub const HTTP2_SENT_PER_POLL_BYTES_MAX: usize = 1 << 20;
+/// Streams that a client took back, or that we had to reset, before they had an answer, beyond
+/// those that were answered. A client whose calls all time out at once stays far below; rapid reset
+/// (CVE-2023-44487) does not.
+pub const HTTP2_RESETS_AHEAD_MAX: usize = 8_192;
+/// Frames in a row that say nothing (DATA with no bytes and no end).
+pub const HTTP2_EMPTY_FRAMES_MAX: usize = 1_024;
+/// Streams ended early by us whose late frames are still let pass: what is on its way from a client
+/// when it hears of it.
+pub const HTTP2_STREAMS_ENDED_EARLY_MAX: usize = 256;
+/// A client may ping this often while it has streams open (etcd `--grpc-keepalive-min-time`: 5 s).
+pub const HTTP2_PING_INTERVAL_MIN: std::time::Duration = std::time::Duration::from_secs(5);
+/// A client may ping this often while it has none (grpc-go without PermitWithoutStream: 2 h).
+pub const HTTP2_PING_INTERVAL_IDLE_MIN: std::time::Duration =
+    std::time::Duration::from_secs(2 * 3600);
+/// Pings that may come too early before the connection is ended (grpc-go: 2).
+pub const HTTP2_PING_STRIKES_MAX: u32 = 2;
+/// Read from a socket at once, bytes: one buffer for each core.
+pub const HTTP2_READ_BYTES: usize = 64 << 10;
+/// Bodies are copied out of the read buffer into chunks of this size, bytes. One body that somebody
+/// still holds keeps its chunk, so it is not large.
+pub const HTTP2_BODY_CHUNK_BYTES: usize = 16 << 10;
+/// Most that a body which arrives in parts is given room for ahead of its bytes.
+pub const HTTP2_BODY_AHEAD_BYTES_MAX: usize = 256 << 10;
+/// Buffer that a connection with nothing to do may keep, bytes: twenty thousand idle ones must not
+/// hold gigabytes.
+pub const HTTP2_IDLE_BUFFER_BYTES_MAX: usize = 4 << 10;
+/// Read and thrown away after a GOAWAY, bytes, so that closing the socket does not destroy what
+/// the client has not read yet.
+pub const HTTP2_LINGER_BYTES_MAX: usize = 1 << 20;
+/// Time a client has to close its side after a GOAWAY.
+pub const HTTP2_LINGER_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
+
+const _: () = assert!(
+    HTTP2_OUT_BYTES_MAX <= HTTP2_SENT_PER_POLL_BYTES_MAX,
+    "a turn can send what was gathered"
+);
+const _: () = assert!(HTTP2_RESETS_AHEAD_MAX > UNFINISHED_REQUESTS_PER_SHARD_MAX);
+const _: () = assert!(HTTP2_BODY_CHUNK_BYTES <= HTTP2_BODY_AHEAD_BYTES_MAX);
 
 // ── process: the runtime ────────────────────────────────────────────────────────────────────────
 

@@ -2,7 +2,14 @@
 
 use super::{Action, Node, Stuck};
 use crate::{
-    consensus::Entry, limits::SWEEP_RECORDS_PER_TURN, mesh::Reply, store::Outcome, types::Ticket,
+    consensus::Entry,
+    limits::SWEEP_RECORDS_PER_TURN,
+    mesh::Reply,
+    store::{
+        ALARM_NOSPACE, Outcome, Refusal,
+        command::{AlarmAction, AlarmOrder},
+    },
+    types::Ticket,
 };
 
 /// Physical compaction in progress, and who waits for it.
@@ -30,17 +37,33 @@ impl Node {
     fn apply(&mut self, entry: Entry, out: &mut Vec<Action>) -> Result<(), Stuck> {
         let Entry { index, term, data, .. } = entry;
         let sweeping = &mut self.sweeping;
+        let mut no_space = false;
         let reply = |ticket, outcome| match outcome {
             Outcome::Compacted { physical: true, .. } => {
                 sweeping.unfinished = true;
                 sweeping.waiting.push((ticket, outcome));
             }
             outcome => {
+                no_space |= matches!(outcome, Outcome::Refused(Refusal::NoSpace));
                 sweeping.unfinished |= matches!(outcome, Outcome::Compacted { .. });
                 out.push(Action::Reply { ticket, reply: Reply::Applied(outcome) });
             }
         };
-        self.store.apply(index, term, data, reply).map_err(|entry| Stuck { index, entry })
+        self.store.apply(index, term, data, reply).map_err(|entry| Stuck { index, entry })?;
+        if no_space {
+            self.raise_no_space();
+        }
+        Ok(())
+    }
+
+    /// Room ran out while entries were on their way: the leader raises the alarm for this member
+    /// (etcd `server.go`, after apply). It stands until somebody clears it.
+    fn raise_no_space(&mut self) {
+        if self.leadership.own && !self.store.cluster().alarmed(ALARM_NOSPACE) {
+            let member = self.id;
+            let order = AlarmOrder { action: AlarmAction::Activate, member, kind: ALARM_NOSPACE };
+            self.propose_own(&order.encode());
+        }
     }
 
     /// One bounded piece of physical compaction; clients that wait for it hear when it is done.

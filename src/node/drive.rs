@@ -16,7 +16,7 @@
 
 use super::{Action, Event, Node, Stuck};
 use crate::{
-    consensus::Append,
+    consensus::{self, Append},
     fatal::Fatal,
     io::{Clock, Disk},
     limits::{
@@ -95,6 +95,8 @@ struct Driver<D: Disk, C: Clock> {
     last_checkpoint: LastCheckpoint,
     /// Shards that have gone.
     farewells: usize,
+    /// The log's last frame says that all before it are durable.
+    sealed: bool,
     /// Bytes of entries handed to the log since the start.
     log_bytes: u64,
     /// Appends that the log has no room for yet, in order; nothing is proposed meanwhile.
@@ -104,7 +106,8 @@ struct Driver<D: Disk, C: Clock> {
 }
 
 struct Appending {
-    number: u64,
+    /// raft's number; `None` for a seal.
+    number: Option<u64>,
     since: Duration,
     done: Pending<io::Result<u64>>,
 }
@@ -142,6 +145,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
                 log_bytes: 0,
             },
             farewells: 0,
+            sealed: false,
             log_bytes: 0,
             held: VecDeque::new(),
             full_until: None,
@@ -212,7 +216,8 @@ impl<D: Disk, C: Clock> Driver<D, C> {
                 }
             };
             let (number, since) = (front.number, self.parts.clock.now());
-            self.appends.push_back(Appending { number, since, done: Box::pin(done) });
+            self.appends.push_back(Appending { number: Some(number), since, done: Box::pin(done) });
+            self.sealed = false;
             self.log_bytes +=
                 front.entries.iter().map(|entry| entry.data.len() as u64).sum::<u64>();
             self.held.pop_front();
@@ -310,7 +315,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         while let Some(front) = self.appends.front_mut() {
             let Poll::Ready(durable) = front.done.as_mut().poll(cx) else { break };
             durable.map_err(|error| disk_failed("the log", &error))?;
-            self.events.push(Event::Appended { number: front.number });
+            self.events.extend(front.number.map(|number| Event::Appended { number }));
             self.parts.meters.log_sync.record(self.parts.clock.now() - front.since);
             self.appends.pop_front();
             any = true;
@@ -357,8 +362,24 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         self.full_until = Some(self.parts.clock.now() + CHECKPOINT_INTERVAL / 10);
     }
 
+    /// Once the log falls idle, one more frame proves the last one durable: a start after a power
+    /// cut can then tell a torn end from rot.
+    fn seal(&mut self) {
+        if self.sealed || !self.held.is_empty() || !self.appends.is_empty() {
+            return;
+        }
+        let batch =
+            Batch { entries: Vec::new(), hard_state: hard_state(self.parts.node.hard_state()) };
+        // Without room there is no hurry: the next tick tries again.
+        let Ok(done) = self.parts.wal.append(&batch) else { return };
+        let since = self.parts.clock.now();
+        self.appends.push_back(Appending { number: None, since, done: Box::pin(done) });
+        self.sealed = true;
+    }
+
     fn on_timer(&mut self) {
         self.events.push(Event::Tick);
+        self.seal();
         // A machine that slept ticks once, not once for each interval it missed.
         let now = self.parts.clock.now();
         self.next_tick =
@@ -413,12 +434,12 @@ fn batch(append: &Append) -> Batch {
     };
     Batch {
         entries: append.entries.iter().map(entry).collect(),
-        hard_state: wal::HardState {
-            term: append.hard_state.term.0,
-            vote: append.hard_state.vote.0,
-            commit: append.hard_state.commit.0,
-        },
+        hard_state: hard_state(append.hard_state),
     }
+}
+
+fn hard_state(state: consensus::HardState) -> wal::HardState {
+    wal::HardState { term: state.term.0, vote: state.vote.0, commit: state.commit.0 }
 }
 
 fn stuck(stuck: Stuck) -> Fatal {

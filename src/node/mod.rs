@@ -19,7 +19,7 @@ pub mod recover;
 pub use event::{Action, Event};
 
 use crate::{
-    consensus::{Leadership, Replica},
+    consensus::{HardState, Leadership, Replica},
     store::{BadEntry, RaftSeen, Store, View},
     tree::{Checkpoint, CheckpointDone},
     types::{ClusterId, Index, MemberId},
@@ -174,6 +174,11 @@ impl Node {
     /// The last entry applied.
     pub fn applied(&self) -> Index {
         self.store.applied()
+    }
+
+    /// What raft must never forget, as it is now.
+    pub fn hard_state(&self) -> HardState {
+        self.replica.hard_state()
     }
 
     /// Who leads, as far as this member knows.

@@ -18,6 +18,9 @@ pub(super) struct Proposals {
     failed: u64,
 }
 
+/// The ticket of requests that nobody waits for (etcd: ID 0 is no request's).
+const NOBODY: Ticket = Ticket(0);
+
 #[derive(Default)]
 struct Packed {
     data: Vec<u8>,
@@ -57,6 +60,11 @@ impl Node {
         }
     }
 
+    /// A request of the node's own: nobody waits for it, and without room it is left out.
+    pub(super) fn propose_own(&mut self, request: &Bytes) {
+        let _full = self.proposals.add(NOBODY, request).is_err();
+    }
+
     pub(super) fn propose_packed(&mut self, out: &mut Vec<Action>) {
         for packed in self.proposals.take() {
             if self.replica.propose(packed.data).is_ok() {
@@ -82,5 +90,33 @@ impl Node {
     /// Requests that raft would not take, since the start.
     pub fn proposals_failed(&self) -> u64 {
         self.proposals.failed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_shares_an_entry_up_to_its_bound() {
+        let mut proposals = Proposals::default();
+        let request = Bytes::from(vec![0; ENTRY_BYTES_MAX / 2 - 64]);
+        for n in 0..5 {
+            proposals.add(Ticket(n), &request).unwrap();
+        }
+        let packed: Vec<_> = proposals.take().map(|packed| packed.tickets).collect();
+        assert_eq!(
+            packed,
+            [vec![Ticket(0), Ticket(1)], vec![Ticket(2), Ticket(3)], vec![Ticket(4)]]
+        );
+        assert_eq!(proposals.bytes, 0);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_not_queued() {
+        let mut proposals = Proposals::default();
+        let request = Bytes::from(vec![0; 8 << 20]);
+        let taken = (0..).take_while(|n| proposals.add(Ticket(*n), &request).is_ok()).count();
+        assert_eq!(taken, PACKED_BYTES_MAX / request.len() - 1, "headers take room too");
     }
 }

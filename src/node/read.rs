@@ -85,3 +85,51 @@ impl Node {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replies(out: &[Action]) -> Vec<u64> {
+        let ticket = |action: &Action| match action {
+            Action::Reply { ticket, reply: Reply::Readable } => ticket.0,
+            other => panic!("only reads are answered here: {other:?}"),
+        };
+        out.iter().map(ticket).collect()
+    }
+
+    #[test]
+    fn all_that_wait_share_a_round_and_wait_for_its_index() {
+        let (mut reads, mut out) = (Reads::default(), Vec::new());
+        reads.wait(Ticket(1));
+        reads.wait(Ticket(2));
+        let context = reads.ask().unwrap();
+        reads.wait(Ticket(3));
+        assert_eq!(reads.ask(), None, "one round at a time");
+        reads.answered(&[ReadState { context, index: Index(7) }]);
+        reads.ripen(Index(6), &mut out);
+        assert!(out.is_empty(), "served before everything it must see was applied");
+        reads.ripen(Index(7), &mut out);
+        assert_eq!(replies(&out), [1, 2]);
+        assert!(reads.ask().is_some_and(|next| next != context));
+    }
+
+    #[test]
+    fn a_dropped_question_is_asked_again_and_its_late_answer_is_ignored() {
+        let (mut reads, mut out) = (Reads::default(), Vec::new());
+        reads.wait(Ticket(1));
+        let first = reads.ask().unwrap();
+        for _ in 0..READ_INDEX_RETRY_TICKS {
+            assert_eq!(reads.ask(), None);
+            reads.tick();
+        }
+        let second = reads.ask().unwrap();
+        assert_ne!(first, second);
+        reads.answered(&[ReadState { context: first, index: Index(1) }]);
+        reads.ripen(Index(9), &mut out);
+        assert!(out.is_empty(), "an answer to an earlier question (etcd issue 20418)");
+        reads.answered(&[ReadState { context: second, index: Index(9) }]);
+        reads.ripen(Index(9), &mut out);
+        assert_eq!(replies(&out), [1]);
+    }
+}

@@ -15,7 +15,7 @@ mod accept;
 mod grpc;
 mod http;
 mod http1;
-mod http2;
+pub mod http2;
 mod metrics;
 mod session;
 mod stream;

@@ -1,102 +1,50 @@
-//! A client's socket as the HTTP library wants it: bytes already read are served first, and small
-//! writes are gathered so that a connection's replies of one turn leave in one send.
+//! A client's socket: bytes that were read before anybody knew which protocol it speaks are served
+//! first.
 
-use crate::limits::SEND_BUFFER_BYTES;
 use bytes::{Buf, Bytes};
-use futures_lite::{AsyncRead as _, AsyncWrite as _, ready};
+use futures_lite::{AsyncRead as _, AsyncWrite as _};
 use glommio::net::TcpStream;
 use std::{
     io,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A connected socket with a buffer on the way out.
+/// A connected socket.
 pub struct Stream {
     socket: TcpStream,
-    /// Read before anybody knew what protocol it is.
     early: Bytes,
-    out: Vec<u8>,
-    /// Bytes of `out` that have left already.
-    sent: usize,
 }
 
 impl Stream {
     /// Serves `early` first, then the socket.
     pub fn new(socket: TcpStream, early: Bytes) -> Self {
-        Self { socket, early, out: Vec::with_capacity(SEND_BUFFER_BYTES), sent: 0 }
+        Self { socket, early }
     }
 
-    /// Sends what is gathered until nothing is left.
-    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.sent < self.out.len() {
-            let rest = &self.out[self.sent..];
-            let sent = ready!(Pin::new(&mut self.socket).poll_write(cx, rest))?;
-            if sent == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.sent += sent;
+    /// Reads what is there. 0 is the end.
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        if self.early.is_empty() {
+            return Pin::new(&mut self.socket).poll_read(cx, into);
         }
-        self.out.clear();
-        self.sent = 0;
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.early.has_remaining() {
-            let step = self.early.len().min(buf.remaining());
-            buf.put_slice(&self.early.split_to(step));
-            return Poll::Ready(Ok(()));
-        }
-        let free = buf.initialize_unfilled();
-        let read = ready!(Pin::new(&mut self.socket).poll_read(cx, free))?;
-        buf.advance(read);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        if self.out.len() >= SEND_BUFFER_BYTES {
-            ready!(self.poll_drain(cx))?;
-        }
-        self.out.extend_from_slice(bytes);
-        Poll::Ready(Ok(bytes.len()))
+        let step = self.early.len().min(into.len());
+        self.early.copy_to_slice(&mut into[..step]);
+        Poll::Ready(Ok(step))
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        if self.out.len() >= SEND_BUFFER_BYTES {
-            ready!(self.poll_drain(cx))?;
-        }
-        slices.iter().for_each(|slice| self.out.extend_from_slice(slice));
-        Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()))
+    /// Sends as much as the socket takes now.
+    pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(cx, bytes)
     }
 
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_drain(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_drain(cx))?;
+    /// Tells the client that nothing more comes.
+    pub fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.socket).poll_close(cx)
+    }
+
+    /// Lets reads fail after `wait` without a byte.
+    pub fn set_read_timeout(&self, wait: Duration) -> io::Result<()> {
+        self.socket.set_read_timeout(Some(wait)).map_err(io::Error::from)
     }
 }

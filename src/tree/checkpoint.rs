@@ -5,7 +5,8 @@
 //! I/O, in this order, and [`Tree::finish_checkpoint`] takes the result over:
 //!
 //! 1. the tail's new records are written, full segments are written to their end and sealed;
-//! 2. segments that are mostly dead are rewritten, small neighbours into one;
+//! 2. segments that are mostly dead are rewritten, small neighbours into one, and the dead records
+//!    of all others are listed;
 //! 3. everything is synced, directories too; sealed files are mapped and compared with memory;
 //! 4. the next superblock is written over the older slot and synced: from here on it counts;
 //! 5. only now are files removed that it no longer names.
@@ -16,6 +17,7 @@
 use super::{
     Options, Tree,
     append_vec::Frozen,
+    dead::{self, Dead},
     map::Map,
     record::Record,
     root::{self, Entry, Root, RootFacts, Standing, TailEntry},
@@ -36,6 +38,8 @@ pub(crate) struct Ledger {
     number: u64,
     /// Records below this are in files that it names.
     durable: Seq,
+    /// The list of dead records that it names.
+    dead_file: Option<String>,
     /// The checkpoint that is running.
     job: Option<Job>,
 }
@@ -50,8 +54,9 @@ struct Job {
 }
 
 impl Ledger {
-    pub(crate) fn new(number: u64, durable: Seq) -> Self {
-        Self { number, durable, job: None }
+    pub(crate) fn new(standing: &Standing, durable: Seq) -> Self {
+        let Standing { number, dead_file, .. } = standing.clone();
+        Self { number, durable, dead_file, job: None }
     }
 
     /// Remembers a record that died while a job may be copying it.
@@ -74,6 +79,7 @@ pub struct Checkpoint {
     fills: Vec<Fill>,
     rewrites: Vec<Rewrite>,
     tail: TailEntry,
+    dead: Dead,
     removes: Vec<String>,
 }
 
@@ -100,6 +106,7 @@ pub struct CheckpointDone {
     sealed: Vec<(Identity, Source)>,
     rewritten: Vec<(Vec<Identity>, Segment, Book)>,
     tail: TailEntry,
+    dead_file: Option<String>,
 }
 
 impl Tree {
@@ -121,6 +128,7 @@ impl Tree {
             fills: Vec::new(),
             rewrites,
             tail: TailEntry { id: tail.id, first: tail.first, bytes: tail.bytes.len() },
+            dead: Dead::new(),
             removes: Vec::new(),
         };
         checkpoint.collect_segments(&self.shelf);
@@ -128,6 +136,7 @@ impl Tree {
         let creates: Vec<_> = checkpoint.creates().collect();
         let named: Vec<_> = checkpoint.names().collect();
         checkpoint.removes = std::mem::take(&mut self.shelf.garbage);
+        checkpoint.removes.extend(self.ledger.dead_file.clone());
         checkpoint.removes.retain(|name| !named.contains(name));
         let removes = checkpoint.removes.clone();
         self.ledger.job = Some(Job { creates, removes, dead: Vec::new() });
@@ -140,6 +149,7 @@ impl Tree {
         assert!(done.number == self.ledger.number + 1, "checkpoints end in the order they began");
         self.ledger.number = done.number;
         self.ledger.durable = done.seq_next;
+        self.ledger.dead_file = done.dead_file;
         for (identity, source) in done.sealed {
             match self.shelf.position(&identity) {
                 Some(at) => self.shelf.seal(at, source),
@@ -163,6 +173,7 @@ impl Tree {
         let job = self.ledger.job.take().expect("a checkpoint was begun");
         self.shelf.garbage.extend(job.creates);
         self.shelf.garbage.extend(job.removes);
+        self.shelf.garbage.retain(|name| Some(name) != self.ledger.dead_file.as_ref());
     }
 
     /// Records written since the newest checkpoint.
@@ -170,16 +181,14 @@ impl Tree {
         self.shelf.tail.next().0 - self.ledger.durable.0
     }
 
-    /// Bytes of all files that the newest state needs: segments and superblock.
+    /// Bytes of the segments: those in files, and what is in memory on its way there. The
+    /// superblock's fixed room does not count: no client can fill or free it.
     pub fn disk_bytes(&self) -> u64 {
-        let partly = |book: &Book| book.durable.map_or(0, |bytes| RECORDS_AT + bytes);
-        let closed = self.shelf.closed().map(|(segment, book)| match &segment.source {
+        let closed = self.shelf.closed().map(|(segment, _)| match &segment.source {
             Source::File { extent, .. } => extent.file_bytes(),
-            Source::Heap { .. } => partly(book).next_multiple_of(BLOCK_BYTES),
+            Source::Heap { bytes, .. } => RECORDS_AT + bytes.len(),
         });
-        let tail = partly(&self.shelf.tail.book).next_multiple_of(BLOCK_BYTES);
-        let superblock = root::slot_bytes(self.shelf.segment_bytes()) * root::SLOTS as usize;
-        (closed.sum::<usize>() + tail + superblock) as u64
+        (closed.sum::<usize>() + RECORDS_AT + self.shelf.tail.bytes.len()) as u64
     }
 }
 
@@ -242,6 +251,12 @@ impl Checkpoint {
     fn collect_segments(&mut self, shelf: &Shelf) {
         for (segment, book) in shelf.closed() {
             let identity = segment.identity;
+            if self.rewrites.iter().any(|rewrite| rewrite.reads(&identity)) {
+                continue;
+            }
+            if !book.marks().is_empty() {
+                self.dead.insert((identity.id, identity.generation), book.marks().to_vec());
+            }
             match &segment.source {
                 Source::Heap { bytes, offsets } => self.fills.push(Fill {
                     identity,
@@ -251,9 +266,7 @@ impl Checkpoint {
                     seal: true,
                 }),
                 Source::File { extent, .. } => {
-                    if !self.rewrites.iter().any(|rewrite| rewrite.reads(&identity)) {
-                        self.kept.push(Entry { identity, extent: *extent });
-                    }
+                    self.kept.push(Entry { identity, extent: *extent });
                 }
             }
         }
@@ -276,7 +289,11 @@ impl Checkpoint {
     fn creates(&self) -> impl Iterator<Item = String> {
         let new = self.fills.iter().filter(|fill| fill.durable.is_none());
         let rewritten = self.rewrites.iter().map(|rewrite| rewrite.identity.file());
-        new.map(|fill| fill.identity.file()).chain(rewritten)
+        new.map(|fill| fill.identity.file()).chain(rewritten).chain(self.dead_file())
+    }
+
+    fn dead_file(&self) -> Option<String> {
+        (!self.dead.is_empty()).then(|| dead::file(self.number))
     }
 
     /// Files that its superblock will name.
@@ -285,7 +302,7 @@ impl Checkpoint {
         let tail = segment::file(self.tail.id, 0);
         let filled = self.fills.iter().map(|fill| fill.identity.file());
         let rewritten = self.rewrites.iter().map(|rewrite| rewrite.identity.file());
-        kept.chain(filled).chain(rewritten).chain([tail])
+        kept.chain(filled).chain(rewritten).chain([tail]).chain(self.dead_file())
     }
 
     /// Does all the I/O of the checkpoint; when it is `Ok`, the log up to the applied index that
@@ -314,6 +331,7 @@ impl Checkpoint {
             sealed: Vec::new(),
             rewritten: Vec::new(),
             tail: self.tail,
+            dead_file: self.dead_file(),
         };
         for fill in &self.fills {
             if let Some(source) = fill.write(disk, self.facts.cluster).await? {
@@ -323,18 +341,19 @@ impl Checkpoint {
         for rewrite in &self.rewrites {
             done.rewritten.push(rewrite.write(disk, self.facts.cluster).await?);
         }
+        let dead_bytes = self.write_dead(disk).await?;
         if self.creates().next().is_some() {
             disk.sync_dir(segment::DIR).await?;
             disk.sync_dir("").await?;
         }
-        let root = self.root(&done);
+        let root = self.root(&done, dead_bytes);
         let file = disk.open(root::FILE).await?;
         write_root(&file, &root).await?;
         self.remove(disk).await?;
         Ok(done)
     }
 
-    fn root(&self, done: &CheckpointDone) -> Root {
+    fn root(&self, done: &CheckpointDone, dead_bytes: usize) -> Root {
         let entry = |identity: &Identity, source: &Source| match source {
             Source::File { extent, .. } => Entry { identity: *identity, extent: *extent },
             Source::Heap { .. } => unreachable!("a superblock names sealed segments"),
@@ -353,7 +372,18 @@ impl Checkpoint {
             segment_bytes: self.segment_bytes,
             sealed,
             tail: self.tail,
+            dead_bytes,
         }
+    }
+
+    /// Writes the list of dead records, if there are any, and says how long it is.
+    async fn write_dead<D: Disk>(&self, disk: &D) -> io::Result<usize> {
+        let Some(name) = self.dead_file() else { return Ok(0) };
+        let bytes = dead::encode(self.facts.cluster, self.number, &self.dead);
+        let file = create(disk, &name).await?;
+        write_at(&file, &bytes, 0).await?;
+        file.sync().await?;
+        Ok(bytes.len())
     }
 
     async fn remove<D: Disk>(&self, disk: &D) -> io::Result<()> {
@@ -539,6 +569,7 @@ pub async fn format<D: Disk>(disk: &D, options: Options, facts: RootFacts) -> io
             segment_bytes: options.segment_bytes,
             sealed: Vec::new(),
             tail: TailEntry { id: 0, first: Seq(0), bytes: 0 },
+            dead_bytes: 0,
         };
         write_root(&file, &root).await?;
     }

@@ -92,9 +92,19 @@ impl<'a> Cursor<'a> {
                 page = node::child(page, 0);
             }
             (self.leaf, self.len, self.at) = (page, page.len(), 0);
+            self.prefetch_next_leaf();
             return true;
         }
         false
+    }
+
+    /// A cursor that has crossed one leaf is likely to cross the next.
+    fn prefetch_next_leaf(&self) {
+        if let Some(&(branch, next)) = self.above.last()
+            && next < branch.len()
+        {
+            node::prefetch(branch, next);
+        }
     }
 }
 

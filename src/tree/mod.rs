@@ -1,19 +1,19 @@
 //! The engine: etcd's multi-version key space.
 //!
-//! Every change is written once, as a [record](record), in revision order, in append-only
-//! [segments](segment). One copy-on-write B+tree, the [map](map), holds a [cell](cell) for each
+//! Every change is written once, as a record (`record`), in revision order, in append-only
+//! segments (`segment`). One copy-on-write B+tree, the map (`map`), holds a cell (`cell`) for each
 //! key: the facts of its newest version and where its older versions begin. Older versions are
-//! found through links inside the records ([chain]).
+//! found through links inside the records (`chain`).
 //!
 //! ```text
 //!        writer (one core)                          readers (every core)
 //!   Tree ── put/delete/compact/sweep ── publish ──► View ── Reader ── get/count/scan/changes
 //!    │
 //!    └─ begin_checkpoint ──► Checkpoint::run (all I/O) ──► finish_checkpoint
-//!       on disk: rec/0000000042.g0 ...   superblock (see `root`)
+//!       on disk: rec/0000000042.g0 ...   rec/dead.0000000007   superblock (see `root`)
 //! ```
 //!
-//! The tree decides without waiting; [`Checkpoint`], [`open`] and [`format`] move bytes and wait.
+//! The tree decides without waiting; [`Checkpoint`], [`open`] and [`format()`] move bytes and wait.
 //! It stores what it is told in the order it is told: which revision comes next, what a client may
 //! do and which reads are legal is the store's business.
 
@@ -22,6 +22,7 @@ mod cell;
 mod chain;
 mod checkpoint;
 mod cursor;
+mod dead;
 mod heap;
 mod kv;
 mod map;
@@ -37,6 +38,8 @@ mod varint;
 mod view;
 
 pub use checkpoint::{Checkpoint, CheckpointDone, format};
+pub use cursor::{Cursor, MapReader};
+pub use map::{Map, MapView};
 pub use recover::{OpenError, open};
 pub use root::{Root, RootFacts};
 pub use segment::Flaw;
@@ -49,7 +52,6 @@ use crate::{
 use cell::Cell;
 use chain::Link;
 use kv::KeyValue;
-use map::Map;
 use shelf::{Shelf, Tail};
 use std::sync::Arc;
 
@@ -127,7 +129,7 @@ struct Scratch {
 }
 
 impl Tree {
-    /// An empty tree, in memory. [`format`] makes one that has a directory.
+    /// An empty tree, in memory. [`format()`] makes one that has a directory.
     pub fn new(options: Options) -> Self {
         let tail = Tail::new(0, Seq(0), options.segment_bytes);
         let shelf = Shelf::new(options.segment_bytes, Vec::new(), tail);
@@ -143,7 +145,7 @@ impl Tree {
             compacted: standing.compacted,
             newest: Stamp { main: standing.revision, sub: u32::MAX },
             sweep: sweep::Sweep::done(standing.compacted, at),
-            ledger: checkpoint::Ledger::new(standing.number, records.next()),
+            ledger: checkpoint::Ledger::new(&standing, records.next()),
             shelf,
             scratch: Scratch::default(),
         }

@@ -7,16 +7,18 @@
 //! that the superblock does not name are removed by the next checkpoint.
 //!
 //! The rebuild reads records in order and applies the compaction rule at the superblock's
-//! compacted revision, so it does not matter how far physical compaction had come.
+//! compacted revision, so it does not matter how far physical compaction had come. Records listed as
+//! dead are passed over: what killed them may be gone.
 
 use super::{
     KeyMeta, Options, Tree,
     cell::{self, Cell},
     chain,
+    dead::{self, Dead},
     map::Map,
     record::Record,
     root::{self, Entry, FILE, Root, SLOTS, Slot, Standing},
-    segment::{self, DIR, Flaw, Identity, RECORDS_AT, Segment, Source},
+    segment::{self, DIR, Flaw, Identity, RECORDS_AT, Run, Segment, Source},
     shelf::{Book, Shelf, Tail},
 };
 use crate::{
@@ -117,7 +119,8 @@ pub async fn open<D: Disk>(disk: &D, options: Options) -> Result<Option<(Tree, R
         segments.push(read_sealed(disk, &root, entry).await?);
     }
     let tail = read_tail(disk, &root).await?;
-    let mut tree = rebuild(options, &root, segments, tail);
+    let dead = read_dead(disk, &root).await?;
+    let mut tree = rebuild(options, &root, segments, &dead, tail);
     let named: Vec<_> = root.files().collect();
     let orphans = files.into_iter().map(|name| format!("{DIR}/{name}"));
     tree.shelf.garbage.extend(orphans.filter(|name| !named.contains(name)));
@@ -135,6 +138,10 @@ async fn read_root<D: Disk>(
         Err(error) if error.kind() == io::ErrorKind::NotFound && fresh => return Ok(None),
         result => result?,
     };
+    // A process that was killed may have left a slot, or the file's name, that is not durable. The
+    // member goes on from what it reads here, so it has to be.
+    file.sync().await?;
+    disk.sync_dir("").await?;
     let slot_bytes = root::slot_bytes(options.segment_bytes);
     let first = read_slot(&file, slot_bytes, 0).await?;
     let second = read_slot(&file, slot_bytes, 1).await?;
@@ -223,7 +230,7 @@ async fn read_tail<D: Disk>(disk: &D, root: &Root) -> Result<Tail, OpenError> {
     }
     bytes.truncate(entry.bytes);
     let offsets = segment::check_records(&bytes, &identity, false)
-        .map_err(|flaw| damaged(flaw.from_base(RECORDS_AT)))?;
+        .map_err(|flaw| damaged(flaw.behind(RECORDS_AT)))?;
     for offset in offsets {
         tail.push(Record::at_front(&bytes[offset as usize..]).bytes());
     }
@@ -231,21 +238,38 @@ async fn read_tail<D: Disk>(disk: &D, root: &Root) -> Result<Tail, OpenError> {
     Ok(tail)
 }
 
+async fn read_dead<D: Disk>(disk: &D, root: &Root) -> Result<Dead, OpenError> {
+    let Some(name) = root.dead_file() else { return Ok(Dead::new()) };
+    let end = root.dead_bytes.next_multiple_of(BLOCK_BYTES);
+    let file = open_needed(disk, &name, end).await?;
+    let bytes = file.read_at(0, end).await?;
+    dead::decode(&bytes[..root.dead_bytes], root.facts.cluster, root.number)
+        .map_err(|flaw| OpenError::Damaged { file: name, flaw })
+}
+
 // ── the map ─────────────────────────────────────────────────────────────────────────────────────
 
 /// Makes the tree as it was at the root: all but what its compaction takes.
-fn rebuild(options: Options, root: &Root, segments: Vec<Segment>, tail: Tail) -> Tree {
+fn rebuild(options: Options, root: &Root, segments: Vec<Segment>, dead: &Dead, tail: Tail) -> Tree {
     let mut rebuild =
         Rebuild { map: Map::new(options.page_bytes), compacted: root.compacted, dead: Vec::new() };
-    for run in segments.iter().map(Segment::run).chain([tail.run()]) {
-        (0..run.len()).for_each(|position| rebuild.take(&run.at(position)));
+    let mut closed = Vec::with_capacity(segments.len());
+    for segment in segments {
+        let Identity { id, generation, .. } = segment.identity;
+        let marks = dead.get(&(id, generation)).map_or(&[][..], Vec::as_slice);
+        let book = Book::of(&segment.run(), marks);
+        rebuild.take_run(&segment.run(), &book);
+        closed.push((segment, book));
     }
-    let closed = segments.into_iter().map(|segment| (Book::of(&segment.run()), segment));
-    let closed = closed.map(|(book, segment)| (segment, book)).collect();
+    rebuild.take_run(&tail.run(), &Book::default());
     let mut shelf = Shelf::new(root.segment_bytes, closed, tail);
     rebuild.dead.into_iter().for_each(|seq| shelf.mark(seq));
-    let standing =
-        Standing { number: root.number, revision: root.facts.revision, compacted: root.compacted };
+    let standing = Standing {
+        number: root.number,
+        revision: root.facts.revision,
+        compacted: root.compacted,
+        dead_file: root.dead_file(),
+    };
     Tree::from_parts(rebuild.map, shelf, standing)
 }
 
@@ -257,6 +281,11 @@ struct Rebuild {
 }
 
 impl Rebuild {
+    fn take_run(&mut self, run: &Run<'_>, book: &Book) {
+        let live = (0..run.len()).filter(|position| !book.dead(*position));
+        live.for_each(|position| self.take(&run.at(position)));
+    }
+
     /// Takes the next record in: it becomes its key's newest version.
     fn take(&mut self, record: &Record<'_>) {
         let kv = record.fields();

@@ -10,8 +10,9 @@
 //!  48   u64 applied index  u64 applied term  i64 revision  i64 compacted
 //!  80   u64 next seq  u64 bytes of a segment
 //!  96   u64 tail id  u64 tail's first seq  u64 tail's bytes
-//! 120   u32 sealed segments  u32 bytes of state
-//! 128   for each sealed segment, in order, 48 bytes:
+//! 120   u64 bytes of the list of dead records (see `dead`), 0 for none
+//! 128   u32 sealed segments  u32 bytes of state
+//! 136   for each sealed segment, in order, 48 bytes:
 //!         u64 id  u64 generation  u64 first seq  u64 next seq  u64 records  u64 their bytes
 //!       state
 //! ```
@@ -19,7 +20,10 @@
 //! Magic, version, checksum and length keep their places in every later format, so that an old
 //! program can tell a newer directory from a damaged one.
 
-use super::segment::{Extent, Flaw, Identity, file};
+use super::{
+    dead,
+    segment::{Extent, Flaw, Identity, file},
+};
 use crate::{
     io::BLOCK_BYTES,
     limits::{ROOT_BYTES_MIN, ROOT_SEGMENT_SHARE},
@@ -38,9 +42,9 @@ const VERSION_AT: usize = 8;
 const CRC_AT: usize = VERSION_AT + 4;
 const BYTES_AT: usize = CRC_AT + 4;
 const FIXED_AT: usize = BYTES_AT + 8;
-const ENTRIES_AT: usize = FIXED_AT + 12 * 8 + 2 * 4;
+const ENTRIES_AT: usize = FIXED_AT + 13 * 8 + 2 * 4;
 const ENTRY_BYTES: usize = 6 * 8;
-const _: () = assert!(ENTRIES_AT == 128);
+const _: () = assert!(ENTRIES_AT == 136);
 
 /// Bytes of one slot: a share of a segment, so that tiny test directories have tiny superblocks.
 pub(crate) fn slot_bytes(segment_bytes: usize) -> usize {
@@ -81,6 +85,8 @@ pub struct Root {
     pub(crate) segment_bytes: usize,
     pub(crate) sealed: Vec<Entry>,
     pub(crate) tail: TailEntry,
+    /// Bytes of the list of dead records that was written with this root; 0 for none.
+    pub(crate) dead_bytes: usize,
 }
 
 /// A sealed segment, as the superblock names it.
@@ -100,16 +106,19 @@ pub(crate) struct TailEntry {
 }
 
 /// Where a tree stands when it comes from a superblock, or from nothing.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct Standing {
     pub(crate) number: u64,
     pub(crate) revision: Revision,
     pub(crate) compacted: Revision,
+    /// The list of dead records.
+    pub(crate) dead_file: Option<String>,
 }
 
 impl Standing {
     /// Nothing was ever written.
-    pub(crate) const NEW: Self = Self { number: 1, revision: Revision(0), compacted: Revision(-1) };
+    pub(crate) const NEW: Self =
+        Self { number: 1, revision: Revision(0), compacted: Revision(-1), dead_file: None };
 }
 
 impl Root {
@@ -121,7 +130,12 @@ impl Root {
     /// Names of all files that this root needs.
     pub(crate) fn files(&self) -> impl Iterator<Item = String> {
         let tail = (self.tail.bytes > 0).then(|| file(self.tail.id, 0));
-        self.sealed.iter().map(|entry| entry.identity.file()).chain(tail)
+        self.sealed.iter().map(|entry| entry.identity.file()).chain(tail).chain(self.dead_file())
+    }
+
+    /// The list of dead records that belongs to this root.
+    pub(crate) fn dead_file(&self) -> Option<String> {
+        (self.dead_bytes > 0).then(|| dead::file(self.number))
     }
 
     /// The slot's bytes. They fit if they are no more than [`slot_bytes`].
@@ -146,6 +160,7 @@ impl Root {
             self.tail.id,
             self.tail.first.0,
             self.tail.bytes as u64,
+            self.dead_bytes as u64,
         ];
         fixed.iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
         for count in [self.sealed.len(), facts.state.len()] {
@@ -234,6 +249,7 @@ fn parse(bytes: &[u8]) -> Option<Root> {
     let (revision, compacted) = (Revision(number()? as i64), Revision(number()? as i64));
     let (seq_next, segment_bytes) = (Seq(number()?), number()? as usize);
     let tail = TailEntry { id: number()?, first: Seq(number()?), bytes: number()? as usize };
+    let dead_bytes = number()? as usize;
     let counts = number()?;
     let mut sealed = Vec::new();
     for _ in 0..counts as u32 {
@@ -256,6 +272,7 @@ fn parse(bytes: &[u8]) -> Option<Root> {
         segment_bytes,
         sealed,
         tail,
+        dead_bytes,
     })
 }
 
@@ -295,6 +312,7 @@ mod tests {
                 extent: Extent { records: 5, bytes: 640, sparse: true },
             }],
             tail: TailEntry { id: 4, first: Seq(90), bytes: 4000 },
+            dead_bytes: 48,
         }
     }
 

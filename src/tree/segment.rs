@@ -72,7 +72,7 @@ impl Flaw {
     }
 
     /// The same flaw, where `base` was the start of what was looked at.
-    pub(crate) fn from_base(self, base: usize) -> Self {
+    pub(crate) fn behind(self, base: usize) -> Self {
         Self { offset: self.offset + base as u64, ..self }
     }
 }
@@ -400,8 +400,8 @@ pub(crate) fn check_sealed(
         }
     }
     let records = &file[RECORDS_AT..RECORDS_AT + extent.bytes];
-    let offsets = check_records(records, identity, extent.sparse)
-        .map_err(|flaw| flaw.from_base(RECORDS_AT))?;
+    let offsets =
+        check_records(records, identity, extent.sparse).map_err(|flaw| flaw.behind(RECORDS_AT))?;
     let listed = footer.chunks_exact(4).take(extent.records);
     let same = offsets.iter().map(|offset| offset.to_le_bytes()).eq(listed);
     if same { Ok(()) } else { Err(Flaw::new(footer_at, "the offsets of the records", 1, 0)) }

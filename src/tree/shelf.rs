@@ -26,15 +26,25 @@ pub(crate) struct Book {
 }
 
 impl Book {
-    /// The book of a run in which nothing is dead.
-    pub(crate) fn of(run: &Run<'_>) -> Self {
+    /// The book of a run in which these records are dead.
+    pub(crate) fn of(run: &Run<'_>, marks: &[u64]) -> Self {
         let (live_records, live_bytes) = (run.len(), run.bytes().len());
-        Self { live_records, live_bytes, ..Self::default() }
+        let mut book = Self { live_records, live_bytes, ..Self::default() };
+        let marked = |position: &usize| {
+            marks.get(position / 64).is_some_and(|word| word >> (position % 64) & 1 == 1)
+        };
+        (0..run.len()).filter(marked).for_each(|position| book.mark(position, run.size(position)));
+        book
     }
 
     pub(crate) fn add(&mut self, bytes: usize) {
         self.live_records += 1;
         self.live_bytes += bytes;
+    }
+
+    /// One bit for each record by position, set where it is dead; short where none behind is.
+    pub(crate) fn marks(&self) -> &[u64] {
+        &self.dead
     }
 
     pub(crate) fn dead(&self, position: usize) -> bool {

@@ -13,7 +13,8 @@ use std::{future::Future, io, pin::Pin};
 impl<D: Disk> Wal<D> {
     /// Encodes `batch` into one frame, hands it to the disk and returns what awaits it: the frame's
     /// number, once it and all before it are durable. Several may be in flight, at most
-    /// [`WAL_FRAMES_IN_FLIGHT_MAX`]; each is run to its end, in any order.
+    /// [`WAL_FRAMES_IN_FLIGHT_MAX`]. All are run to their ends, side by side or in order: a later one
+    /// waits for the earlier ones, so it never finishes while one of those is not polled.
     ///
     /// # Errors
     /// [`WalError::Gap`] and [`WalError::TooLarge`] for the batch, [`WalError::NoSpare`] and

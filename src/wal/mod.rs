@@ -8,14 +8,14 @@
 //!  ↑ trimmed: becomes a spare             ↑ the current one
 //! ```
 //!
-//! One append writes one [`Batch`] as one frame: entries and hard state stand or fall together.
+//! One append writes one `Batch` as one frame: entries and hard state stand or fall together.
 //! Segments are zero-filled before use and used again after a trim, never renamed, so an append
 //! changes file contents only and costs one write and one sync (decision 7). The header of a segment
 //! travels in the same write as its first frame, so a roll costs no more.
 //!
 //! Several appends may be in flight. A frame counts when it and all before it are durable
-//! ([`landing`]); each frame carries the highest frame that counted when it was built, which is how
-//! [`recover`] tells a torn tail from rot. A trim counts when a frame that carries it is durable;
+//! (`landing`); each frame carries the highest frame that counted when it was built, which is how
+//! `recover` tells a torn tail from rot. A trim counts when a frame that carries it is durable;
 //! only then is a segment used again.
 //!
 //! The log does not understand what it stores: terms, votes and kinds are numbers to it.
@@ -30,6 +30,8 @@ pub mod record;
 mod recover;
 pub mod segment;
 mod spare;
+#[cfg(test)]
+mod tests;
 
 pub use error::WalError;
 pub use recover::Torn;

@@ -150,7 +150,7 @@ fn the_map_and_all_its_views_behave_like_a_sorted_map() {
 #[test]
 fn readers_on_other_cores_see_the_state_that_was_published() {
     let turns = fewer_under_miri(4000, 30);
-    let readers: Vec<_> = (0..3).map(|seed| spawn_reader(seed)).collect();
+    let readers: Vec<_> = (0..3).map(spawn_reader).collect();
     let mut dice = Dice::new(99);
     let mut map = Map::new(256);
     let mut model = Model::new();
@@ -272,7 +272,7 @@ fn changes_between_two_publishes_copy_a_page_once() {
 #[test]
 fn ascending_keys_fill_their_pages() {
     let mut map = Map::new(2048);
-    let keys = fewer_under_miri(20_000, 1500) as u64;
+    let keys = fewer_under_miri(20_000, 4000) as u64;
     let entry = Entry { key: &[0; 8], body: &[7; 32], live: true };
     for key in 0..keys {
         map.insert(&key.to_be_bytes(), entry.body, true);
