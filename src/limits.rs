@@ -42,8 +42,9 @@ pub const RAFT_WINDOW_BYTES_MAX: usize = 64 << 20;
 
 /// Requests packed into one raft entry, bytes: one entry is one frame's worth.
 pub const ENTRY_BYTES_MAX: usize = 1 << 20;
-/// Requests that wait to be proposed, bytes; past it a shard is told "too many requests".
-pub const PACKED_BYTES_MAX: usize = 64 << 20;
+/// Requests that wait to be proposed, bytes; past it a shard is told "too many requests". A turn
+/// proposes all of them at once, and the log takes that as one frame: half a segment of it.
+pub const PACKED_BYTES_MAX: usize = 32 << 20;
 /// Events a turn takes in before it flushes, so that replies are never far behind requests.
 pub const EVENTS_PER_TURN_MAX: usize = 4_096;
 /// Records that physical compaction looks at in one turn: about a tenth of a millisecond.
@@ -249,9 +250,9 @@ pub const FATAL_WRITE_WAIT: std::time::Duration = std::time::Duration::from_secs
 pub const FAREWELL_INTERVAL: std::time::Duration = std::time::Duration::from_millis(5);
 // ── configuration and log: what a start line and a slow reader may cost ─────────────────────────
 
-/// Largest `--max-request-bytes` that is taken: a request is one log entry and is held whole in
-/// memory, several times over.
-pub const REQUEST_BYTES_CEILING: usize = 64 << 20;
+/// Largest `--max-request-bytes` that is taken: a request is one log entry, waits to be proposed as
+/// one piece, and is held whole in memory several times over.
+pub const REQUEST_BYTES_CEILING: usize = 32 << 20;
 /// Above this `--max-request-bytes` is warned about, as etcd does (`recommendedMaxRequestBytes`).
 pub const REQUEST_BYTES_RECOMMENDED: usize = 10 << 20;
 /// Bytes of data before the NOSPACE alarm, default. etcd's `--quota-backend-bytes`.
@@ -279,6 +280,12 @@ pub const LOG_RETRY_PAUSE: std::time::Duration = std::time::Duration::from_milli
 
 const _: () = assert!(REQUEST_BYTES_MAX <= REQUEST_BYTES_RECOMMENDED);
 const _: () = assert!(REQUEST_BYTES_RECOMMENDED <= REQUEST_BYTES_CEILING);
+const _: () = assert!(REQUEST_BYTES_CEILING <= PACKED_BYTES_MAX, "the largest request is taken");
+const _: () = assert!(
+    2 * PACKED_BYTES_MAX as u64 <= WAL_SEGMENT_BYTES,
+    "what a turn proposes fits one frame, with room for headers"
+);
+const _: () = assert!(PACKED_BYTES_MAX as u64 <= UNCOMMITTED_BYTES_MAX, "raft takes a whole turn");
 const _: () = assert!(
     LOG_LIST_LEN_MAX * LOG_VALUE_BYTES_MAX < LOG_QUEUE_BYTES_MAX,
     "a line with one full list must fit into an empty queue"

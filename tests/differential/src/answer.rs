@@ -397,7 +397,10 @@ mod tests {
         };
         let header = Some(ResponseHeader { revision: 4, ..Default::default() });
         let [a, b] = [kv("a", 1), kv("b", 1)];
-        let cut = vec![part(std::slice::from_ref(&a), 0, None), part(std::slice::from_ref(&b), 2, header)];
+        let cut = vec![
+            part(std::slice::from_ref(&a), 0, None),
+            part(std::slice::from_ref(&b), 2, header),
+        ];
         let whole = vec![part(&[a.clone(), b.clone()], 2, header)];
         assert_eq!(Answer::new(&call, Ok(cut)), Answer::new(&call, Ok(whole.clone())));
         let early = vec![part(&[a], 0, header), part(&[b], 2, header)];
