@@ -20,6 +20,13 @@ pub const TO_NODE_RING_MESSAGES_MAX: usize = 16_384;
 /// While a ring is full the node keeps the shard's answers, which its tickets bound.
 pub const TO_SHARD_RING_MESSAGES_MAX: usize = 1_024;
 
+// ── process: the machine ────────────────────────────────────────────────────────────────────────
+
+/// Locked memory that io_uring's queues need, bytes (glommio refuses to start with less).
+pub const MEMLOCK_BYTES_MIN: u64 = 512 << 10;
+/// Written at once when a new file is filled with zeros, bytes.
+pub const ZERO_FILL_BYTES: usize = 1 << 20;
+
 // ── process: raft ───────────────────────────────────────────────────────────────────────────────
 
 /// Entries of one raft message, bytes (etcd `raft.Config.MaxSizePerMsg`: 1 MiB).
@@ -35,8 +42,9 @@ pub const RAFT_WINDOW_BYTES_MAX: usize = 64 << 20;
 
 /// Requests packed into one raft entry, bytes: one entry is one frame's worth.
 pub const ENTRY_BYTES_MAX: usize = 1 << 20;
-/// Requests that wait to be proposed, bytes; past it a shard is told "too many requests".
-pub const PACKED_BYTES_MAX: usize = 64 << 20;
+/// Requests that wait to be proposed, bytes; past it a shard is told "too many requests". A turn
+/// proposes all of them at once, and the log takes that as one frame: half a segment of it.
+pub const PACKED_BYTES_MAX: usize = 32 << 20;
 /// Events a turn takes in before it flushes, so that replies are never far behind requests.
 pub const EVENTS_PER_TURN_MAX: usize = 4_096;
 /// Records that physical compaction looks at in one turn: about a tenth of a millisecond.
@@ -116,7 +124,6 @@ pub const REWRITE_BYTES_MAX: usize = 2 * SEGMENT_BYTES;
 const _: () = assert!(REQUEST_BYTES_MAX * 2 < SEGMENT_BYTES, "a record fits many times");
 const _: () =
     assert!(SEGMENTS_MAX * 64 + ROOT_STATE_BYTES_MAX < SEGMENT_BYTES / ROOT_SEGMENT_SHARE);
-const _: () = assert!(CHECKPOINT_CHUNK_BYTES.is_multiple_of(crate::io::BLOCK_BYTES));
 const _: () = assert!(SEGMENT_BYTES < u32::MAX as usize, "offsets of records are u32");
 // ── tree: pages of the index ────────────────────────────────────────────────────────────────────
 
@@ -237,13 +244,15 @@ pub const INTRODUCE_INTERVAL: std::time::Duration = std::time::Duration::from_mi
 pub const FAREWELL_WAIT: std::time::Duration = std::time::Duration::from_millis(500);
 /// How long the end of the process waits for the log to be written.
 pub const LOG_FLUSH_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
+/// How long a dying process waits for its last word to be taken; in it nothing else happens.
+pub const FATAL_WRITE_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
 /// How often a stopping shard looks whether somebody still waits.
 pub const FAREWELL_INTERVAL: std::time::Duration = std::time::Duration::from_millis(5);
 // ── configuration and log: what a start line and a slow reader may cost ─────────────────────────
 
-/// Largest `--max-request-bytes` that is taken: a request is one log entry and is held whole in
-/// memory, several times over.
-pub const REQUEST_BYTES_CEILING: usize = 64 << 20;
+/// Largest `--max-request-bytes` that is taken: a request is one log entry, waits to be proposed as
+/// one piece, and is held whole in memory several times over.
+pub const REQUEST_BYTES_CEILING: usize = 32 << 20;
 /// Above this `--max-request-bytes` is warned about, as etcd does (`recommendedMaxRequestBytes`).
 pub const REQUEST_BYTES_RECOMMENDED: usize = 10 << 20;
 /// Bytes of data before the NOSPACE alarm, default. etcd's `--quota-backend-bytes`.
@@ -271,6 +280,12 @@ pub const LOG_RETRY_PAUSE: std::time::Duration = std::time::Duration::from_milli
 
 const _: () = assert!(REQUEST_BYTES_MAX <= REQUEST_BYTES_RECOMMENDED);
 const _: () = assert!(REQUEST_BYTES_RECOMMENDED <= REQUEST_BYTES_CEILING);
+const _: () = assert!(REQUEST_BYTES_CEILING <= PACKED_BYTES_MAX, "the largest request is taken");
+const _: () = assert!(
+    2 * PACKED_BYTES_MAX as u64 <= WAL_SEGMENT_BYTES,
+    "what a turn proposes fits one frame, with room for headers"
+);
+const _: () = assert!(PACKED_BYTES_MAX as u64 <= UNCOMMITTED_BYTES_MAX, "raft takes a whole turn");
 const _: () = assert!(
     LOG_LIST_LEN_MAX * LOG_VALUE_BYTES_MAX < LOG_QUEUE_BYTES_MAX,
     "a line with one full list must fit into an empty queue"

@@ -79,10 +79,12 @@ pub enum RecoverError {
     Format(io::Error),
     /// The log's files.
     Log(WalError),
-    /// There is no log, but the superblock has applied this much of it.
+    /// The log ends before what the superblock has applied: it is gone, or an older copy.
     LogMissing {
         /// Entries applied.
         applied: Index,
+        /// The log's last entry, 0 without any.
+        last: Index,
     },
     /// Log and superblock are not of one member.
     Gap(LogGap),
@@ -96,11 +98,11 @@ impl fmt::Display for RecoverError {
             Self::Newborn(why) => f.write_str(why),
             Self::Format(error) => write!(f, "cannot make a new database: {error}"),
             Self::Log(error) => write!(f, "the log: {error}"),
-            Self::LogMissing { applied } => write!(
+            Self::LogMissing { applied, last } => write!(
                 f,
-                "the log is empty, but the superblock has applied {} of its entries; put the log's \
-                 directory back (--wal-dir), or restore a backup",
-                applied.0
+                "the log ends at index {}, but the superblock has applied its entries up to {}; \
+                 put the log's own directory back (--wal-dir), or restore a backup",
+                last.0, applied.0
             ),
             Self::Gap(gap) => write!(
                 f,
@@ -166,8 +168,14 @@ impl<D: Disk> Found<D> {
     /// [`RecoverError::LogMissing`], [`RecoverError::Gap`].
     pub fn member(self, election_ticks: usize) -> Result<Member<D>, RecoverError> {
         let Self { wal, recovered, store, facts } = self;
-        if recovered.trimmed == 0 && recovered.entries.is_empty() && facts.applied.0 > 0 {
-            return Err(RecoverError::LogMissing { applied: facts.applied });
+        let (applied, last) = (facts.applied, Index(wal.last_index()));
+        if last < applied {
+            return Err(RecoverError::LogMissing { applied, last });
+        }
+        // Trimmed is only what a superblock holds: this one is not the newest that there was.
+        let [wanted, found] = [applied.0 + 1, recovered.trimmed + 1].map(Index);
+        if found > wanted {
+            return Err(RecoverError::Gap(LogGap { wanted, found }));
         }
         if let Some(torn) = &recovered.torn {
             log::warn!("the log ended in an unfinished write, which was cut off", "where" => torn.to_string());

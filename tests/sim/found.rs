@@ -1,11 +1,28 @@
 //! Bugs that the simulator found, each as the smallest life that showed it.
 
 use crate::{
-    member::Mutant,
+    disk::SimDisk,
+    executor::Executor,
+    member::{Mutant, WHO_TYPED},
     weather::{Day, Drought, Tempo, Weather},
     world::live,
 };
-use ringleader::tree;
+use bytes::Bytes;
+use ringleader::{
+    consensus::{Append, Durable, Entry, HardState, Replica, Timing},
+    io::BLOCK_BYTES,
+    limits::{
+        REQUEST_BYTES_CEILING, REQUEST_BYTES_MAX, REQUEST_HEADER_BYTES_MAX, WAL_SEGMENT_BYTES,
+    },
+    node::{
+        Action, Event, Node,
+        recover::{self, Disks, Opening, RecoverError},
+    },
+    store::{Member, Quota, Store},
+    tree::{self, RootFacts, Tree},
+    types::{Index, Term, Ticket},
+    wal::{self, Batch, LogEntry, Wal, frame},
+};
 use std::time::Duration;
 
 /// A plain life of `days`, and a calm day after them.
@@ -49,4 +66,126 @@ fn a_member_that_is_told_to_stop_while_its_disk_is_full_stops() {
         ..Day::calm(200, false)
     };
     sound(plain(vec![day]));
+}
+
+/// A node that leads, alone.
+fn leader() -> Node {
+    let (id, mut actions) = (WHO_TYPED.1, Vec::new());
+    let durable = Durable {
+        applied: Index(0),
+        applied_term: Term(0),
+        entries: Vec::new(),
+        hard_state: HardState::default(),
+        voters: vec![id],
+    };
+    let timing = Timing { election_ticks: 10, seed: 1 };
+    let replica = Replica::recover(id, &durable, timing).expect("an empty log has no gap");
+    let store = Store::new(Tree::new(tree::Options::default()), Quota::from_flag(-1));
+    let mut node = Node::new(id, replica, store);
+    node.campaign();
+    while !node.leadership().own || !actions.is_empty() {
+        for action in std::mem::take(&mut actions) {
+            if let Action::Append(append) = action {
+                node.handle(Event::Appended { number: append.number }, &mut Vec::new());
+            }
+        }
+        node.flush(true, &mut actions).expect("nothing is stuck");
+    }
+    node
+}
+
+fn frame_bytes(append: &Append) -> usize {
+    let entry = |entry: &Entry| LogEntry {
+        index: entry.index.0,
+        term: entry.term.0,
+        kind: entry.kind,
+        data: entry.data.clone(),
+    };
+    let entries = append.entries.iter().map(entry).collect();
+    frame::frame_bytes(&Batch { entries, hard_state: wal::HardState::default() })
+}
+
+/// Bytes of the largest frame that a turn makes which is sent requests of this size until it takes
+/// no more.
+fn fullest_frame(request_bytes: usize) -> usize {
+    let (mut node, mut actions) = (leader(), Vec::new());
+    let request = Bytes::from(vec![7; request_bytes]);
+    for count in 0.. {
+        let ticket = Ticket::new(WHO_TYPED.1, 0, count);
+        node.handle(Event::Propose { ticket, request: request.clone() }, &mut actions);
+        if !actions.is_empty() {
+            break;
+        }
+    }
+    node.flush(true, &mut actions).expect("nothing is stuck");
+    let frames = actions.iter().filter_map(|action| match action {
+        Action::Append(append) => Some(frame_bytes(append)),
+        Action::Reply { .. } => None,
+    });
+    frames.max().expect("some request was taken")
+}
+
+#[test]
+fn the_largest_request_and_the_fullest_turn_each_fit_a_frame_of_the_log() {
+    let room = WAL_SEGMENT_BYTES as usize - BLOCK_BYTES;
+    for request_bytes in [REQUEST_BYTES_CEILING - REQUEST_HEADER_BYTES_MAX, REQUEST_BYTES_MAX, 500]
+    {
+        let frame = fullest_frame(request_bytes);
+        assert!(frame <= room, "requests of {request_bytes}: a frame of {frame} for {room}");
+    }
+}
+
+/// Opens a member whose superblock has applied `applied` and whose log had `entries` written, then
+/// `trim` of them trimmed.
+fn open_mixed(applied: u64, entries: u64, trim: u64) -> Result<(), RecoverError> {
+    let (cluster, member) = WHO_TYPED;
+    let opening = Opening {
+        quota: Quota::from_flag(-1),
+        tree: tree::Options::default(),
+        wal_segment_bytes: 8 * BLOCK_BYTES as u64,
+        salt: 1,
+        election_ticks: 10,
+    };
+    let main = async move {
+        let disk = SimDisk::new(1);
+        let mut store = Store::new(Tree::new(opening.tree), opening.quota);
+        store.set_member(Member { id: member, ..Member::default() });
+        let (applied, applied_term) = (Index(applied), Term(1));
+        let facts = RootFacts { applied, applied_term, ..store.facts(cluster, member) };
+        tree::format(&disk, opening.tree, facts).await.expect("the disk is fine");
+        let options = wal::Options {
+            segment_bytes: opening.wal_segment_bytes,
+            cluster: cluster.0,
+            member: member.0,
+            salt: 2,
+        };
+        let opened = Wal::open(disk.clone(), disk.clone(), options).await;
+        let (mut wal, _nothing) = opened.expect("the disk is fine");
+        let entry = |index| LogEntry { index, term: 1, kind: 0, data: Bytes::new() };
+        let entries = (1..=entries).map(entry).collect();
+        for (entries, trim) in [(entries, 0), (Vec::new(), trim)] {
+            wal.trim(trim);
+            let batch = Batch { entries, hard_state: wal::HardState::default() };
+            wal.append(&batch).expect("it fits").await.expect("the disk is fine");
+        }
+        let disks = Disks { data: disk.clone(), wal: disk.clone(), wal_background: disk };
+        recover::member(&disks, &opening, || Err("it is no new member".into())).await.map(drop)
+    };
+    Executor::new(1).run(main, || false).done()
+}
+
+#[test]
+fn a_log_trimmed_behind_what_the_superblock_has_applied_is_refused() {
+    open_mixed(5, 9, 5).expect("the log begins where the superblock ends");
+    assert!(matches!(open_mixed(5, 9, 7), Err(RecoverError::Gap(_))), "entries behind the gap");
+    assert!(matches!(open_mixed(5, 9, 9), Err(RecoverError::Gap(_))), "nothing behind the gap");
+}
+
+#[test]
+fn a_log_older_than_its_superblock_is_refused() {
+    open_mixed(5, 5, 0).expect("the log ends where the superblock does");
+    for entries in [0, 4] {
+        let opened = open_mixed(5, entries, 0);
+        assert!(matches!(opened, Err(RecoverError::LogMissing { .. })), "{entries} entries");
+    }
 }

@@ -1,3 +1,5 @@
+//! Pages, byte for byte: built, edited, searched.
+
 use super::*;
 
 fn page_of<'a>(bytes: &'a mut [u8], keys: &[&[u8]]) -> PageMut<'a> {
