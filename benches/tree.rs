@@ -1,28 +1,32 @@
-//! The index alone: put, get, count and scan of a map with keys of some 40 bytes and cells of 32.
+//! The engine alone, in memory: put, get, count and scan of a tree with keys of some 40 bytes and
+//! values of 256.
 //!
 //! `TREE_BENCH_KEYS` sets the number of keys, 100,000 otherwise; as a test (`--test`) it is small.
 #![allow(missing_docs, reason = "criterion's macros make public items")]
 
-use std::{env, hint::black_box};
-
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use ringleader::{limits::TREE_PAGE_BYTES, tree::Map};
+use ringleader::{
+    tree::{KeyRange, Options, Tree},
+    types::{LeaseId, Revision, Stamp},
+};
+use std::{env, hint::black_box, time::Duration};
 
 /// Puts between two publishes, as one turn of the node would group them.
 const PUTS_PER_PUBLISH: usize = 100;
-/// Cells of a scan: one page of a client's list.
-const SCAN_CELLS: usize = 500;
-const CELL: [u8; 32] = [7; 32];
+/// Keys of a scan: one page of a client's list.
+const SCAN_KEYS: usize = 500;
+const VALUE: [u8; 256] = [7; 256];
 
 const KEY: &[u8; 40] = b"/registry/pods/default/00000000000000000";
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// Keys in an order that has nothing to do with their sort order, drawn without end. Each is
-/// written when drawn, so that no memory but the map's is touched.
+/// written when drawn, so that no memory but the tree's is touched.
 struct Keys {
     count: u64,
     next: u64,
     key: [u8; KEY.len()],
+    revision: i64,
 }
 
 impl Keys {
@@ -30,13 +34,22 @@ impl Keys {
         let tiny = env::args().any(|arg| arg == "--test");
         let wanted = env::var("TREE_BENCH_KEYS").ok().and_then(|keys| keys.parse().ok());
         let count = if tiny { 1000 } else { wanted.unwrap_or(100_000) };
-        Self { count, next: 0, key: *KEY }
+        Self { count, next: 0, key: *KEY, revision: 1 }
     }
 
-    fn filled_map(&mut self) -> Map {
-        let mut map = Map::new(TREE_PAGE_BYTES);
-        (0..self.count).for_each(|n| map.insert(self.key(n), &CELL, true));
-        map
+    fn filled_tree(&mut self) -> Tree {
+        let mut tree = Tree::new(Options::default());
+        self.revision = 1;
+        for n in 0..self.count {
+            let at = self.stamp();
+            tree.put(at, self.key(n), &VALUE, LeaseId(0));
+        }
+        tree
+    }
+
+    fn stamp(&mut self) -> Stamp {
+        self.revision += 1;
+        Stamp::new(self.revision, 0)
     }
 
     fn key(&mut self, n: u64) -> &[u8] {
@@ -54,43 +67,60 @@ impl Keys {
     }
 }
 
-fn put(c: &mut Criterion) {
+fn fill(c: &mut Criterion) {
     let mut keys = Keys::new();
-    let mut group = c.benchmark_group("map");
-    group.throughput(Throughput::Elements(PUTS_PER_PUBLISH as u64));
-    let mut map = keys.filled_map();
-    let mut view = map.publish();
-    group.bench_function("put", |b| {
-        b.iter(|| {
-            for _ in 0..PUTS_PER_PUBLISH {
-                map.insert(keys.draw(), &CELL, true);
-            }
-            view = map.publish();
-        });
-    });
+    let mut group = c.benchmark_group("tree");
     group.throughput(Throughput::Elements(keys.count));
     group.sample_size(10);
     group.bench_function("fill", |b| {
-        b.iter_batched(|| (), |()| keys.filled_map(), BatchSize::PerIteration);
+        b.iter_batched(|| (), |()| keys.filled_tree(), BatchSize::PerIteration);
+    });
+}
+
+/// Without checkpoints every record stays in memory, some 350 bytes a put, so this runs briefly.
+fn put(c: &mut Criterion) {
+    let mut keys = Keys::new();
+    let mut tree = keys.filled_tree();
+    let mut view = tree.publish();
+    let mut group = c.benchmark_group("tree");
+    group.throughput(Throughput::Elements(PUTS_PER_PUBLISH as u64));
+    group.warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(2));
+    group.bench_function("put", |b| {
+        b.iter(|| {
+            for _ in 0..PUTS_PER_PUBLISH {
+                let at = keys.stamp();
+                tree.put(at, keys.draw(), &VALUE, LeaseId(0));
+            }
+            view = tree.publish();
+        });
     });
 }
 
 fn read(c: &mut Criterion) {
     let mut keys = Keys::new();
-    let mut map = keys.filled_map();
-    let view = map.publish();
+    let mut tree = keys.filled_tree();
+    let newest = Revision(keys.revision);
+    let view = tree.publish();
     let reader = view.reader();
-    let mut group = c.benchmark_group("map");
-    group.bench_function("get", |b| b.iter(|| black_box(reader.get(keys.draw()))));
-    group.bench_function("count", |b| b.iter(|| black_box(reader.live_before(keys.draw()))));
-    group.throughput(Throughput::Elements(SCAN_CELLS as u64));
+    let mut group = c.benchmark_group("tree");
+    group.bench_function("get", |b| {
+        b.iter(|| black_box(reader.get(keys.draw(), newest).is_some()));
+    });
+    group.bench_function("count", |b| {
+        b.iter(|| {
+            let range = KeyRange { from: keys.draw(), to: None };
+            black_box(reader.count(&range, newest))
+        });
+    });
+    group.throughput(Throughput::Elements(SCAN_KEYS as u64));
     group.bench_function("scan", |b| {
         b.iter(|| {
-            let touch = |(key, cell): (&[u8], &[u8])| usize::from(key[key.len() - 1] ^ cell[0]);
-            reader.seek(keys.draw()).take(SCAN_CELLS).map(touch).sum::<usize>()
+            let range = KeyRange { from: keys.draw(), to: None };
+            let found = reader.scan(&range, newest).take(SCAN_KEYS);
+            found.map(|found| found.kv().len()).sum::<usize>()
         });
     });
 }
 
-criterion_group!(benches, put, read);
+criterion_group!(benches, fill, put, read);
 criterion_main!(benches);

@@ -2,39 +2,44 @@
 //!
 //! The modules stand in reading order. Imports run downward only; `tests/floor_plan.rs` keeps it.
 
-/// What was typed → what it means, validated once.
+// What was typed → what it means, validated once.
 pub mod config;
-/// Who runs on which core; the only place executors are made.
+// Who runs on which core; the only place executors are made.
 pub mod runtime;
 
-/// etcd's wire meaning ↔ ours; no I/O.
+// etcd's wire meaning ↔ ours; no I/O.
 pub mod api;
-/// The only words cores share.
+// The only words cores share.
 pub mod mesh;
-/// The single writer.
+// The single writer.
 pub mod node;
-/// One per serving core: accept, HTTP, sessions, reads.
+// One per serving core: accept, HTTP, sessions, reads.
 pub mod shard;
 
-/// raft behind one door.
+// raft behind one door.
 pub mod consensus;
-/// What etcd means: commands in, outcomes out.
+// What etcd means: commands in, outcomes out.
 pub mod store;
-/// Records and the copy-on-write tree.
+// Records and the copy-on-write tree.
 pub mod tree;
-/// A durable sequence of byte strings.
+// A durable sequence of byte strings.
 pub mod wal;
 
-/// The seam to the machine.
+// The seam to the machine.
 pub mod io;
 
-/// How the process dies: what broke, where, what to look at.
+// How the process dies: what broke, where, what to look at.
 pub mod fatal;
-/// Every bound, its reason, and how it relates to the others.
+// Every bound, its reason, and how it relates to the others.
 pub mod limits;
-/// Log lines in etcd's form, written off the hot path.
+// Log lines in etcd's form, written off the hot path.
 pub mod log;
-/// Counters and histograms as plain values; knows nobody.
+// Counters and histograms as plain values; knows nobody.
 pub mod metrics;
-/// Numbers that do not mix.
+// Numbers that do not mix.
 pub mod types;
+
+// Chance from a seed, for the fuzz targets of private decoders.
+#[cfg(test)]
+#[path = "../tests/fuzz/mutate.rs"]
+mod fuzz;

@@ -20,6 +20,13 @@ pub const TO_NODE_RING_MESSAGES_MAX: usize = 16_384;
 /// While a ring is full the node keeps the shard's answers, which its tickets bound.
 pub const TO_SHARD_RING_MESSAGES_MAX: usize = 1_024;
 
+// ── process: the machine ────────────────────────────────────────────────────────────────────────
+
+/// Locked memory that io_uring's queues need, bytes (glommio refuses to start with less).
+pub const MEMLOCK_BYTES_MIN: u64 = 512 << 10;
+/// Written at once when a new file is filled with zeros, bytes.
+pub const ZERO_FILL_BYTES: usize = 1 << 20;
+
 // ── process: raft ───────────────────────────────────────────────────────────────────────────────
 
 /// Entries of one raft message, bytes (etcd `raft.Config.MaxSizePerMsg`: 1 MiB).
@@ -117,7 +124,6 @@ pub const REWRITE_BYTES_MAX: usize = 2 * SEGMENT_BYTES;
 const _: () = assert!(REQUEST_BYTES_MAX * 2 < SEGMENT_BYTES, "a record fits many times");
 const _: () =
     assert!(SEGMENTS_MAX * 64 + ROOT_STATE_BYTES_MAX < SEGMENT_BYTES / ROOT_SEGMENT_SHARE);
-const _: () = assert!(CHECKPOINT_CHUNK_BYTES.is_multiple_of(crate::io::BLOCK_BYTES));
 const _: () = assert!(SEGMENT_BYTES < u32::MAX as usize, "offsets of records are u32");
 // ── tree: pages of the index ────────────────────────────────────────────────────────────────────
 
@@ -238,6 +244,8 @@ pub const INTRODUCE_INTERVAL: std::time::Duration = std::time::Duration::from_mi
 pub const FAREWELL_WAIT: std::time::Duration = std::time::Duration::from_millis(500);
 /// How long the end of the process waits for the log to be written.
 pub const LOG_FLUSH_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
+/// How long a dying process waits for its last word to be taken; in it nothing else happens.
+pub const FATAL_WRITE_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
 /// How often a stopping shard looks whether somebody still waits.
 pub const FAREWELL_INTERVAL: std::time::Duration = std::time::Duration::from_millis(5);
 // ── configuration and log: what a start line and a slow reader may cost ─────────────────────────

@@ -2,7 +2,7 @@
 //!
 //! One module a package, under the package's own name. Beside its messages a module holds, for
 //! each service, the paths of its methods: [`etcdserverpb::kv::PUT`] is `/etcdserverpb.KV/Put`.
-//! Every `bytes` field is a [`bytes::Bytes`], so decoding from one copies no keys and values.
+//! Every `bytes` field is a [`prost::bytes::Bytes`], so decoding from one copies no keys and values.
 //!
 //! The code is kept true by `tests/fresh.rs`; never edit it by hand.
 

@@ -1,3 +1,5 @@
+//! A lone member's raft, driven by hand: what it wants written, what it commits, what it reads.
+
 use super::*;
 
 fn durable(applied: u64, entries: Vec<Entry>) -> Durable {

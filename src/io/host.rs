@@ -3,15 +3,13 @@
 #![allow(unsafe_code)]
 
 use super::{AlignedBuf, BLOCK_BYTES};
+use crate::limits::MEMLOCK_BYTES_MIN;
 use std::{
     ffi::CString,
     fs, io,
     os::unix::{ffi::OsStrExt, fs::DirBuilderExt, fs::FileExt, fs::OpenOptionsExt},
     path::Path,
 };
-
-/// Locked memory that io_uring's queues need, bytes (glommio refuses to start with less).
-const MEMLOCK_BYTES_MIN: u64 = 512 << 10;
 
 /// The cores this process may run on, ascending.
 ///

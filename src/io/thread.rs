@@ -8,6 +8,7 @@
 #![allow(unsafe_code)]
 
 use super::{AlignedBuf, BLOCK_BYTES, Disk, File, Mapping};
+use crate::limits::ZERO_FILL_BYTES;
 use std::{
     collections::VecDeque,
     fs,
@@ -22,9 +23,6 @@ use std::{
     sync::{Arc, Condvar, Mutex},
     task::{Context, Poll, Waker},
 };
-
-/// Bytes written at once when a new file is filled with zeros.
-const ZERO_FILL_BYTES: usize = 1 << 20;
 
 /// One thread and the queue in front of it. Cheap to clone; the thread ends with the last clone.
 #[derive(Clone)]

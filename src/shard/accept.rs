@@ -4,7 +4,7 @@
 //! shards in turn, so a few connections never pile up on one core. A shard finds out from the first
 //! bytes whether a connection speaks HTTP/2 or HTTP/1.1.
 
-use super::{Shard, http1, http1::Port, http2, stream::Stream};
+use super::{Shard, adopt::adopt, http1, http1::Port, http2, stream::Stream};
 use crate::{
     limits::{ACCEPT_RETRY, CONNECTIONS_PER_SHARD_MAX, FIRST_BYTES_WAIT, LISTEN_BACKLOG},
     mesh::{Inbox, Sender},
@@ -16,7 +16,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     io,
     net::{SocketAddr, TcpListener},
-    os::fd::{FromRawFd, IntoRawFd, OwnedFd},
+    os::fd::OwnedFd,
     rc::Rc,
 };
 
@@ -99,7 +99,6 @@ pub async fn serve_all(mut inbox: Inbox<Accepted>, shard: Rc<Shard>) {
 }
 
 async fn serve_one(accepted: Accepted, shard: Rc<Shard>) -> Result<(), String> {
-    // SAFETY-free hand-over: the descriptor is owned, and becomes glommio's.
     let mut socket = adopt(accepted.socket);
     let early = match first_bytes(&mut socket).await.map_err(|error| error.to_string())? {
         Some(early) => early,
@@ -111,12 +110,6 @@ async fn serve_one(accepted: Accepted, shard: Rc<Shard>) -> Result<(), String> {
         let served = http1::serve(socket, early, shard, accepted.port).await;
         served.map_err(|error| format!("HTTP/1.1: {error}"))
     }
-}
-
-#[allow(unsafe_code)]
-fn adopt(socket: OwnedFd) -> TcpStream {
-    // SAFETY: the descriptor is a connected socket that nobody else owns.
-    unsafe { TcpStream::from_raw_fd(socket.into_raw_fd()) }
 }
 
 /// Reads until it is clear whether this is the HTTP/2 preface. `None` if the client says nothing

@@ -21,14 +21,14 @@ pub enum Port {
 }
 
 /// What a request asks, as far as anybody here cares.
-struct Head {
-    method: String,
-    target: String,
-    keep_alive: bool,
-    body_bytes: usize,
+pub(super) struct Head {
+    pub(super) method: String,
+    pub(super) target: String,
+    pub(super) keep_alive: bool,
+    pub(super) body_bytes: usize,
 }
 
-enum Parsed {
+pub(super) enum Parsed {
     Partial,
     Whole(Head, usize),
     Bad(&'static str),
@@ -93,7 +93,8 @@ async fn read_more(socket: &mut TcpStream, input: &mut BytesMut) -> io::Result<b
     Ok(read > 0)
 }
 
-fn parse(input: &[u8]) -> Parsed {
+/// Reads the head of the request that `input` begins with. Never panics, whatever the bytes.
+pub(super) fn parse(input: &[u8]) -> Parsed {
     let mut headers = [httparse::EMPTY_HEADER; HTTP1_HEADERS_MAX];
     let mut request = httparse::Request::new(&mut headers);
     let len = match request.parse(input) {

@@ -4,9 +4,8 @@
 use super::Meters;
 use crate::{
     api::{Edge, Method, method::METHODS},
-    metrics::{BUCKETS, Counter, Histogram},
+    metrics::{Counter, Histogram},
     store::View,
-    tree::KeyRange,
 };
 use std::fmt::Write;
 
@@ -123,11 +122,7 @@ fn disk(page: &mut Page, meters: &Meters, view: &View) {
     page.gauge("etcd_debugging_mvcc_current_revision", "Newest revision.", current);
     let compacted = view.tree.reader().compacted().0;
     page.gauge("etcd_debugging_mvcc_compact_revision", "Compacted through.", compacted);
-    page.gauge(
-        "etcd_debugging_mvcc_keys_total",
-        "Live keys.",
-        view.tree.reader().count(&KeyRange::ALL, view.revision),
-    );
+    page.gauge("etcd_debugging_mvcc_keys_total", "Live keys.", view.keys());
     page.histogram(
         "etcd_disk_wal_fsync_duration_seconds",
         "From handing an append to the disk until it is durable.",
@@ -216,9 +211,9 @@ impl Page {
     fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
         self.head(name, "histogram", help);
         let cumulative = histogram.cumulative();
-        for bucket in 0..BUCKETS {
+        for (bucket, count) in cumulative.iter().enumerate() {
             let bound = Histogram::bound(bucket).as_secs_f64();
-            self.line(format_args!("{name}_bucket{{le=\"{bound}\"}} {}", cumulative[bucket]));
+            self.line(format_args!("{name}_bucket{{le=\"{bound}\"}} {count}"));
         }
         let count = histogram.count();
         self.line(format_args!("{name}_bucket{{le=\"+Inf\"}} {count}"));

@@ -2,7 +2,7 @@
 //! [`View`] without asking anybody.
 //!
 //! A [`Shard`] lives on one core and is shared there by its connections' tasks (`Rc`). It speaks
-//! with the node through the mesh only. What waits for the node stands in [`tickets`], so a request
+//! with the node through the mesh only. What waits for the node stands in `tickets`, so a request
 //! costs no task of its own.
 //!
 //! ```text
@@ -12,6 +12,7 @@
 //! ```
 
 mod accept;
+mod adopt;
 mod grpc;
 mod http;
 mod http1;
@@ -20,6 +21,9 @@ mod metrics;
 mod session;
 mod stream;
 mod tickets;
+
+#[cfg(test)]
+mod fuzz;
 
 pub use accept::{Accepted, deal, listen, serve_all};
 pub use http1::Port;

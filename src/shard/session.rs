@@ -60,31 +60,38 @@ pub enum Reading {
     Probe(Rc<Probe>),
 }
 
+impl Reading {
+    /// When its client gives up; a probe waits for whatever comes.
+    fn until(&self) -> Option<Duration> {
+        match self {
+            Self::Client { until, .. } => Some(*until),
+            Self::Probe(_) => None,
+        }
+    }
+}
+
 /// A task of this core waits here for a round to come back.
 #[derive(Default)]
-pub struct Probe(RefCell<(Option<Result<(), Status>>, Option<Waker>)>);
+pub struct Probe {
+    outcome: RefCell<Option<Result<(), Status>>>,
+    waker: RefCell<Option<Waker>>,
+}
 
 impl Probe {
     fn set(&self, outcome: Result<(), Status>) {
-        let waker = {
-            let mut slot = self.0.borrow_mut();
-            slot.0 = Some(outcome);
-            slot.1.take()
-        };
+        *self.outcome.borrow_mut() = Some(outcome);
+        let waker = self.waker.take();
         if let Some(waker) = waker {
             waker.wake();
         }
     }
 
     async fn wait(&self) -> Result<(), Status> {
-        std::future::poll_fn(|cx| {
-            let mut slot = self.0.borrow_mut();
-            match slot.0.take() {
-                Some(outcome) => Poll::Ready(outcome),
-                None => {
-                    slot.1 = Some(cx.waker().clone());
-                    Poll::Pending
-                }
+        std::future::poll_fn(|cx| match self.outcome.take() {
+            Some(outcome) => Poll::Ready(outcome),
+            None => {
+                *self.waker.borrow_mut() = Some(cx.waker().clone());
+                Poll::Pending
             }
         })
         .await
@@ -254,6 +261,11 @@ impl Shard {
         for waiting in late {
             self.finish(waiting, Reply::Unavailable(Unavailable::Timeout));
         }
+        // Reads that no round has taken along yet.
+        let late = |reading: &mut Reading| reading.until().is_some_and(|until| until <= now);
+        let late: Vec<_> = self.next_round.borrow_mut().extract_if(.., late).collect();
+        let timeout = Status::from(Unavailable::Timeout);
+        late.into_iter().for_each(|reading| self.finish_read(reading, Some(&timeout)));
     }
 
     /// Whether a linearizable read is possible now.

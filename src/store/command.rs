@@ -9,7 +9,7 @@
 //!
 //! The request's own bytes are spliced in as the client sent them, so proposing copies once and
 //! parses nothing twice. Only two layers of the message are read by hand here; the requests inside
-//! are the generated messages, turned into our words in [`super::convert`].
+//! are the generated messages, turned into our words in `convert`.
 
 use bytes::{Buf, Bytes};
 use prost::encoding::{WireType, decode_key, decode_varint, encode_varint, skip_field};

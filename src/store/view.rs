@@ -50,6 +50,11 @@ impl View {
         range::range(self.tree.reader(), self.revision, query)
     }
 
+    /// Live keys.
+    pub fn keys(&self) -> u64 {
+        self.tree.reader().count(&tree::KeyRange::ALL, self.revision)
+    }
+
     /// Answers a transaction that only reads.
     pub fn read_txn(&self, txn: &super::command::Txn) -> Outcome {
         match super::txn::read(self.tree.reader(), self.revision, txn) {

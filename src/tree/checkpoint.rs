@@ -32,6 +32,8 @@ use crate::{
 use futures_lite::future::yield_now;
 use std::io;
 
+const _: () = assert!(CHECKPOINT_CHUNK_BYTES.is_multiple_of(BLOCK_BYTES), "O_DIRECT writes blocks");
+
 /// What the tree remembers of its checkpoints.
 pub(crate) struct Ledger {
     /// Number of the newest superblock.

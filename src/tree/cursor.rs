@@ -54,11 +54,13 @@ impl<'a> MapReader<'a> {
     }
 
     /// Number of cells.
+    #[cfg(test)]
     pub fn len(&self) -> u64 {
         self.count.cells
     }
 
     /// Whether there is no cell.
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.count.cells == 0
     }

@@ -48,7 +48,13 @@ impl<'a> KeyValue<'a> {
     /// Reads what [`KeyValue::encode`] wrote; None for anything else.
     pub(crate) fn decode(mut bytes: &'a [u8]) -> Option<Self> {
         let mut kv = Self::default();
+        let mut last = 0;
         while let Some((&tag, rest)) = bytes.split_first() {
+            // Each field once, in order: so the key, if there is one, is the first.
+            if tag <= last {
+                return None;
+            }
+            last = tag;
             let (number, rest) = varint::get(rest)?;
             bytes = rest;
             match tag {
@@ -116,6 +122,16 @@ mod tests {
             assert_eq!(KeyValue::decode(&bytes), Some(kv));
             assert_eq!(key(&bytes), Some(kv.key));
             assert_eq!(KeyValue::decode(&bytes[..bytes.len() - 1]), None);
+        }
+    }
+
+    /// A second key with a checksum that fitted made a record whose key was two things.
+    #[test]
+    fn fields_come_in_order_and_once() {
+        for bytes in
+            [&b"\x0a\x01a\x0a\x01b"[..], b"\x10\x02\x0a\x01a", b"\x0a\x01a\x18\x05\x10\x05"]
+        {
+            assert_eq!(KeyValue::decode(bytes), None);
         }
     }
 

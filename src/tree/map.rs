@@ -102,16 +102,13 @@ impl Map {
     }
 
     /// Number of cells.
-    pub fn len(&self) -> u64 {
+    #[cfg(test)]
+    pub fn cells(&self) -> u64 {
         self.count.cells
     }
 
-    /// Whether there is no cell.
-    pub fn is_empty(&self) -> bool {
-        self.count.cells == 0
-    }
-
     /// Number of live cells.
+    #[cfg(test)]
     pub fn live(&self) -> u64 {
         self.count.live
     }

@@ -37,6 +37,9 @@ mod sweep;
 mod varint;
 mod view;
 
+#[cfg(test)]
+mod fuzz;
+
 pub use checkpoint::{Checkpoint, CheckpointDone, format};
 pub use cursor::{Cursor, MapReader};
 pub use map::{Map, MapView};

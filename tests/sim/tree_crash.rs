@@ -14,7 +14,7 @@ use ringleader::{
     tree::{self, CheckpointDone, OpenError},
     types::Index,
 };
-use std::{cell::RefCell, io, pin::Pin, rc::Rc, task::Poll};
+use std::{cell::RefCell, io, pin::Pin, rc::Rc};
 
 /// What a boot had come to when it ended.
 #[derive(Clone, Copy, Default)]
@@ -136,7 +136,7 @@ fn draw_sample(seed: u64) -> (SimDisk, History, u64) {
     let mut rig = Rig::new(format(&disk), 0, &history);
     while rig.apply(&history) {
         rig.tree.sweep(30);
-        if rig.applied % 20 == 0 {
+        if rig.applied.is_multiple_of(20) {
             checkpoint(&mut rig, &disk);
         }
     }
@@ -288,8 +288,12 @@ fn a_deleted_key_does_not_rise_when_its_tombstone_was_freed_first() {
         main
     };
     put(&mut tree, "gone");
-    (0..60).for_each(|number| drop(put(&mut tree, &format!("kept {number}"))));
-    (0..60).for_each(|_| drop(put(&mut tree, "busy")));
+    for number in 0..60 {
+        put(&mut tree, &format!("kept {number}"));
+    }
+    for _ in 0..60 {
+        put(&mut tree, "busy");
+    }
     let deleted = put(&mut tree, "busy") + 1;
     tree.delete(Stamp::new(deleted, 0), b"gone");
     let mut last = deleted;

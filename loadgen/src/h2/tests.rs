@@ -1,3 +1,5 @@
+//! HTTP/2 frames in, answers out.
+
 use super::*;
 
 const HEAD: &[u8] = b"\x83\x86";

@@ -15,7 +15,7 @@ pub mod connection;
 pub mod frame;
 mod head;
 mod hpack;
-mod huffman;
+pub(super) mod huffman;
 mod pings;
 mod reply;
 mod send;

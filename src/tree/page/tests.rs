@@ -1,3 +1,5 @@
+//! Pages, byte for byte: built, edited, searched.
+
 use super::*;
 
 fn page_of<'a>(bytes: &'a mut [u8], keys: &[&[u8]]) -> PageMut<'a> {
@@ -117,4 +119,40 @@ fn the_first_key_of_a_branch_makes_way_for_a_smaller_second() {
 #[should_panic(expected = "a link leads to a page that is alive")]
 fn bytes_that_are_no_page_are_noticed() {
     whole_bytes(&[0xdd; HEADER_BYTES]);
+}
+
+#[path = "../../../tests/formats/byte_map.rs"]
+mod byte_map;
+
+#[test]
+fn fields_lie_where_the_page_of_formats_says() {
+    let header = byte_map::ByteMap::of("Tree page");
+    let fields = [
+        ("magic", MAGIC_AT),
+        ("page bytes", BYTES_AT),
+        ("version", VERSION_AT),
+        ("level", LEVEL_AT),
+        ("entries", LEN_AT),
+        ("prefix", PREFIX_AT),
+        ("top", TOP_AT),
+        ("dead", DEAD_AT),
+        ("zero", ZERO_AT),
+        ("slots", HEADER_BYTES),
+    ];
+    fields.iter().for_each(|(field, at)| assert_eq!(header.place(field).start, *at, "{field}"));
+    let slot = byte_map::ByteMap::of("Slot");
+    let slots = [slot.place("head").start, slot.place("cell offset").start, slot.end()];
+    assert_eq!(slots, [HEAD_AT, OFFSET_AT, SLOT_BYTES]);
+    let cell = byte_map::ByteMap::of("Cell");
+    let cells = ["key bytes", "body bytes", "body"].map(|field| cell.place(field).start);
+    assert_eq!(cells, [KEY_BYTES_AT, BODY_BYTES_AT, BODY_AT]);
+    let child = byte_map::ByteMap::of("Body of a branch's cell");
+    let children = ["link", "live", "cells", "crc"].map(|field| child.place(field).start);
+    assert_eq!(children, [LINK_AT, LIVE_AT, CELLS_AT, CRC_AT]);
+    assert_eq!(child.end(), CHILD_BYTES);
+
+    let mut bytes = vec![0; 256];
+    PageMut::build(&mut bytes, 3, 9, &[]);
+    let found = ["magic", "page bytes", "version", "level"].map(|f| header.number(&bytes, f));
+    assert_eq!(found, [u64::from(u32::from_le_bytes(*b"RLGP")), 256, 9, 3]);
 }

@@ -1,0 +1,262 @@
+//! What the engine reads back from its files, spoiled from a seed. Half of the time the checksum
+//! is made to fit again, so that what lies behind it is reached.
+//!
+//! Cells and pages never leave memory: they are trusted, and only read back here.
+
+use super::{
+    KeyMeta,
+    cell::{self, Cell},
+    chain::{self, Link},
+    dead::{self, Dead},
+    kv::{self, KeyValue},
+    record::{self, Record},
+    root::{self, Root, RootFacts, Slot, TailEntry},
+    segment::{self, Extent, Identity, RECORDS_AT, Run},
+};
+use crate::{
+    fuzz::{Dice, fuzz},
+    io::BLOCK_BYTES,
+    types::{ClusterId, Index, LeaseId, MemberId, Revision, Seq, Stamp, Term},
+};
+
+const CLUSTER: ClusterId = ClusterId(0xc1);
+
+/// Writes the CRC-32 of everything before and behind it into four bytes at `at`.
+fn sign(bytes: &mut [u8], at: usize) {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&bytes[..at]);
+    hasher.update(&bytes[at + 4..]);
+    bytes[at..at + 4].copy_from_slice(&hasher.finalize().to_le_bytes());
+}
+
+fn link(dice: &mut Dice) -> Option<Link> {
+    let link = Link { seq: Seq(dice.number()), main: Revision(1 + dice.roll() as i64 % 1000) };
+    (link.main.0 > 0 && dice.once_in(2)).then_some(link)
+}
+
+/// The record `seq`, of revision `seq` + 2.
+fn record(dice: &mut Dice, seq: u64) -> Vec<u8> {
+    let header = record::Header {
+        seq: Seq(seq),
+        stamp: Stamp::new(seq as i64 + 2, dice.below(3) as u32),
+        tombstone: dice.once_in(4),
+        create: dice.once_in(4),
+        rank: dice.below(60) as u8,
+        prev: link(dice),
+        jump: link(dice),
+    };
+    let (key, value) = ([b"k".to_vec(), dice.bytes(20)].concat(), dice.bytes(60));
+    let payload = KeyValue {
+        key: &key,
+        create: dice.number() as i64,
+        modified: header.stamp.main.0,
+        version: dice.number() as i64,
+        value: &value,
+        lease: dice.number() as i64,
+    };
+    let mut bytes = Vec::new();
+    record::encode(&header, &payload, &mut bytes);
+    let read = Record::check(&bytes, 0).expect("it was just written");
+    assert_eq!((read.seq(), read.stamp(), read.rank()), (header.seq, header.stamp, header.rank));
+    assert_eq!((read.prev(), read.jump()), (header.prev, header.jump));
+    assert_eq!((read.tombstone(), read.create()), (header.tombstone, header.create));
+    assert_eq!((read.fields(), read.key()), (payload, key.as_slice()));
+    bytes
+}
+
+#[test]
+fn records() {
+    fuzz("tree record", |dice| {
+        let mut bytes = record(dice, 7);
+        dice.spoil(&mut bytes);
+        if let Some(len) = bytes.get(4..8).filter(|_| dice.once_in(2)) {
+            let len = u32::from_le_bytes(len.try_into().expect("four bytes")) as usize;
+            if let Some(signed) = bytes.get_mut(..record::HEADER_BYTES.saturating_add(len)) {
+                sign(signed, 0);
+            }
+        }
+        if let Ok(record) = Record::check(&bytes, 0) {
+            assert!(record.bytes().len() <= bytes.len());
+            assert_eq!(record.fields().key, record.key(), "what is taken can be used");
+        }
+    });
+}
+
+#[test]
+fn key_values() {
+    fuzz("KeyValue", |dice| {
+        let (key, value) = (dice.bytes(20), dice.bytes(60));
+        let numbers = [dice.number(), dice.number(), dice.number(), dice.number()];
+        let [create, modified, version, lease] = numbers.map(|number| number as i64);
+        let written = KeyValue { key: &key, create, modified, version, value: &value, lease };
+        let mut bytes = Vec::new();
+        written.encode(&mut bytes);
+        assert_eq!(KeyValue::decode(&bytes), Some(written));
+        dice.spoil(&mut bytes);
+        let _first = kv::key(&bytes);
+        if let Some(read) = KeyValue::decode(&bytes) {
+            let mut again = Vec::new();
+            read.encode(&mut again);
+            assert_eq!(KeyValue::decode(&again), Some(read));
+        }
+    });
+}
+
+/// A sealed file of a few records, its name and how much it holds.
+fn sealed(dice: &mut Dice) -> (Vec<u8>, Identity, Extent) {
+    let sparse = dice.once_in(2);
+    let first = dice.roll() % 100;
+    let (mut seq, mut bytes, mut offsets, mut seqs) = (first, Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..dice.below(6) {
+        seq += if sparse { dice.roll() % 3 } else { 0 };
+        offsets.push(bytes.len() as u32);
+        seqs.extend_from_slice(&seq.to_le_bytes());
+        bytes.extend(record(dice, seq));
+        seq += 1;
+    }
+    let generation = u32::from(sparse);
+    let identity = Identity { id: 3, generation, first: Seq(first), next: Seq(seq) };
+    let extent = Extent { records: offsets.len(), bytes: bytes.len(), sparse };
+    let run = match sparse {
+        true => Run::sparse(identity.first, &bytes, &offsets, &seqs),
+        false => Run::dense(identity.first, &bytes, &offsets),
+    };
+    let mut file = segment::header(CLUSTER, &identity);
+    file.extend_from_slice(&bytes);
+    file.resize(extent.footer_at(), 0);
+    file.extend(segment::ending(CLUSTER, &identity, &run));
+    assert_eq!(file.len(), extent.file_bytes());
+    (file, identity, extent)
+}
+
+#[test]
+fn sealed_segments() {
+    fuzz("tree segment", |dice| {
+        let (mut file, identity, extent) = sealed(dice);
+        segment::check_sealed(&file, CLUSTER, &identity, &extent).expect("it was just written");
+        let whole = file.clone();
+        dice.spoil(&mut file);
+        // Whoever calls has seen that the length is right.
+        file.resize(extent.file_bytes(), 0);
+        // Blocks from the trailer's on are signed like the first: after twelve bytes.
+        if dice.once_in(2) {
+            sign(&mut file[..BLOCK_BYTES], 12);
+            let trailer = extent.file_bytes() - BLOCK_BYTES;
+            sign(&mut file[trailer..], 12);
+        }
+        if segment::check_sealed(&file, CLUSTER, &identity, &extent).is_ok() {
+            let records = RECORDS_AT..RECORDS_AT + extent.bytes;
+            assert_eq!(file[records.clone()], whole[records], "checksums of records find it");
+        }
+        let _tail = segment::check_records(&file[RECORDS_AT..], &identity, extent.sparse).is_ok();
+    });
+}
+
+fn root(dice: &mut Dice) -> Root {
+    let facts = RootFacts {
+        cluster: CLUSTER,
+        member: MemberId(dice.number()),
+        applied: Index(dice.number()),
+        applied_term: Term(dice.number()),
+        revision: Revision(dice.number() as i64),
+        state: dice.bytes(300).into(),
+    };
+    let entry = |dice: &mut Dice| {
+        let generation = dice.below(3) as u32;
+        let (first, next) = (Seq(dice.number()), Seq(dice.number()));
+        let identity = Identity { id: dice.number(), generation, first, next };
+        let (records, bytes) = (dice.number() as usize, dice.number() as usize);
+        root::Entry { identity, extent: Extent { records, bytes, sparse: generation > 0 } }
+    };
+    let (id, first) = (dice.number(), Seq(dice.number()));
+    Root {
+        number: dice.number(),
+        facts,
+        compacted: Revision(dice.number() as i64),
+        seq_next: Seq(dice.number()),
+        sibling_damage: None,
+        segment_bytes: dice.number() as usize,
+        sealed: (0..dice.below(5)).map(|_| entry(dice)).collect(),
+        tail: TailEntry { id, first, bytes: dice.number() as usize },
+        dead_bytes: dice.number() as usize,
+    }
+}
+
+fn whole(slot: &[u8], number: u64) -> Option<Root> {
+    match root::decode(slot, 0, number % root::SLOTS) {
+        Slot::Whole(root) => Some(*root),
+        Slot::Blank | Slot::Damaged(_) | Slot::Foreign(_) => None,
+    }
+}
+
+#[test]
+fn superblocks() {
+    fuzz("superblock", |dice| {
+        let root = root(dice);
+        let mut slot = root.encode();
+        assert_eq!(whole(&slot, root.number).as_ref(), Some(&root));
+        dice.spoil(&mut slot);
+        slot.resize(slot.len().next_multiple_of(BLOCK_BYTES).max(BLOCK_BYTES), 0);
+        if let Some(bytes) = root::bytes_in_use(&slot, slot.len()).filter(|_| dice.once_in(2)) {
+            sign(&mut slot[..bytes], 12);
+        }
+        if let Some(read) = whole(&slot, root.number) {
+            assert_eq!(whole(&read.encode(), root.number), Some(read));
+        }
+    });
+}
+
+#[test]
+fn lists_of_the_dead() {
+    fuzz("list of the dead", |dice| {
+        let mut list = Dead::new();
+        for _ in 0..dice.below(4) {
+            let words = (0..dice.below(4)).map(|_| dice.number()).collect();
+            list.insert((dice.number(), dice.roll() as u32), words);
+        }
+        let number = dice.number();
+        let mut bytes = dead::encode(CLUSTER, number, &list);
+        let head = dead::encode(CLUSTER, number, &Dead::new()).len();
+        assert_eq!(dead::decode(&bytes, CLUSTER, number).as_ref(), Ok(&list));
+        dice.spoil(&mut bytes);
+        // Whoever calls has seen that there is a head.
+        bytes.resize(bytes.len().max(head), 0);
+        if dice.once_in(2) {
+            sign(&mut bytes, 12);
+        }
+        if let Ok(read) = dead::decode(&bytes, CLUSTER, number) {
+            let again = dead::encode(CLUSTER, number, &read);
+            assert_eq!(dead::decode(&again, CLUSTER, number), Ok(read));
+        }
+    });
+}
+
+#[test]
+fn cells() {
+    fuzz("cell", |dice| {
+        let modified = Stamp::new(1_000_000 + dice.roll() as i64 % 1000, dice.roll() as u32);
+        let mut at = Link { seq: Seq(1_000_000 + dice.roll() % 1000), main: modified.main };
+        let mut roots = Vec::new();
+        for _ in 0..1 + dice.below(20) {
+            roots.push(chain::Root { link: at, rank: dice.below(60) as u8 });
+            at.seq.0 -= 1 + dice.roll() % 1000;
+            at.main.0 -= 1 + dice.below(1000) as i64;
+        }
+        let meta = KeyMeta {
+            create: Revision(1 + dice.below(1_000_000) as i64),
+            modified,
+            version: 1 + dice.below(1 << 40) as i64,
+            lease: LeaseId(dice.number() as i64),
+            value_bytes: dice.roll() as u32,
+        };
+        let meta = Some(meta).filter(|_| !dice.once_in(3));
+        let mut bytes = Vec::new();
+        cell::encode(modified, meta.as_ref(), &roots, &mut bytes);
+        let cell = Cell::decode(&bytes);
+        assert_eq!((cell.modified, cell.meta), (modified, meta));
+        assert_eq!(
+            (cell.roots().collect::<Vec<_>>(), cell.newest()),
+            (roots.clone(), roots[0].link.seq)
+        );
+    });
+}

@@ -1,0 +1,406 @@
+//! One answer, in the form in which two are compared.
+//!
+//! What is made equal before comparing, and why that loses nothing:
+//!
+//! - cluster id, member id and raft term of a header: only whether they are there. They are the
+//!   member's own.
+//! - `Status`: sizes, raft's index and term are left out; `leader` is kept as "itself". `MemberList`
+//!   and `Alarm`: ids as above. `HashKV`: nothing.
+//! - Ranges sorted by what may tie: Go's sort is not stable, so keys that tie are put in key order,
+//!   and where the limit may have cut through the last tie only how many they are and their tied
+//!   field is compared. Where the sorted values were not sent (`keys_only`), the keys are compared as
+//!   a set, and if cut by the limit, their number.
+//! - The parts of a `RangeStream` are concatenated; how a server cuts them is its own affair. That
+//!   only the last carries a header is compared.
+//! - A message that cannot be decoded: the code, and the text up to the reason. protobuf-go's reasons
+//!   name Go types, and spell their spaces differently from build to build.
+
+use std::mem::discriminant;
+
+use bytes::Bytes;
+use loadgen::grpc::Status;
+use prost::Message;
+use proto::{
+    etcdserverpb::{
+        AlarmResponse, CompactionResponse, DeleteRangeResponse, HashKvResponse, MemberListResponse,
+        PutResponse, RangeRequest, RangeResponse, RangeStreamResponse, RequestOp, ResponseHeader,
+        ResponseOp, StatusResponse, TxnRequest, TxnResponse, kv, range_request::SortTarget,
+        request_op::Request, response_op::Response,
+    },
+    health::HealthCheckResponse,
+    mvccpb::KeyValue,
+};
+
+use crate::call::Call;
+
+/// In front of what protobuf has against a message.
+const MALFORMED: &str = "grpc: error unmarshalling request: ";
+
+/// What a server answered.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(missing_docs, reason = "the names are etcd's own")]
+pub enum Answer {
+    Range(RangeResponse),
+    /// All parts together, and how many before the last carry a header.
+    RangeStream(RangeResponse, usize),
+    Put(PutResponse),
+    DeleteRange(DeleteRangeResponse),
+    Txn(TxnResponse),
+    Compact(CompactionResponse),
+    HashKv(HashKvResponse),
+    MemberList(MemberListResponse),
+    Status(StatusResponse),
+    Alarm(AlarmResponse),
+    Health(HealthCheckResponse),
+    /// gRPC's number, and the text.
+    Error(i32, String),
+    /// Success, and yet not what the method answers.
+    Senseless(String, Vec<Bytes>),
+}
+
+impl Answer {
+    /// What came, to a call.
+    pub fn new(call: &Call, came: Result<Vec<Bytes>, Status>) -> Self {
+        match came {
+            Err(status) => Self::Error(status.code, error_text(&status.message)),
+            Ok(messages) => Self::read(call, &messages)
+                .unwrap_or_else(|reason| Self::Senseless(reason, messages)),
+        }
+    }
+
+    fn read(call: &Call, messages: &[Bytes]) -> Result<Self, String> {
+        if let Call::RangeStream(_) = call {
+            return stream(messages);
+        }
+        let [message] = messages else {
+            return Err(format!("{} messages to a unary call", messages.len()));
+        };
+        Ok(match call {
+            Call::Range(request) => Self::Range(range(Some(request), decode(message)?)),
+            Call::Put(_) => Self::Put(put(decode(message)?)),
+            Call::DeleteRange(_) => Self::DeleteRange(delete_range(decode(message)?)),
+            Call::Txn(request) => Self::Txn(txn(Some(request), decode(message)?)),
+            Call::Compact(_) => Self::Compact(compact(decode(message)?)),
+            Call::HashKv(_) => {
+                let mut response: HashKvResponse = decode(message)?;
+                header(&mut response.header);
+                Self::HashKv(response)
+            }
+            Call::MemberList(_) => Self::MemberList(members(decode(message)?)),
+            Call::Status(_) => Self::Status(status(decode(message)?)),
+            Call::Alarm(_) => Self::Alarm(alarms(decode(message)?)),
+            Call::Health(_) => Self::Health(decode(message)?),
+            Call::Raw { path, .. } => match path.as_ref() {
+                kv::RANGE => Self::Range(range(None, decode(message)?)),
+                kv::PUT => Self::Put(put(decode(message)?)),
+                kv::DELETE_RANGE => Self::DeleteRange(delete_range(decode(message)?)),
+                kv::TXN => Self::Txn(txn(None, decode(message)?)),
+                kv::COMPACT => Self::Compact(compact(decode(message)?)),
+                other => return Err(format!("success of {other}")),
+            },
+            Call::RangeStream(_) => unreachable!("taken above"),
+        })
+    }
+
+    /// Whether both are errors of one code, or answers of one kind.
+    pub fn is_like(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Error(a, _), Self::Error(b, _)) => a == b,
+            _ => discriminant(self) == discriminant(other),
+        }
+    }
+
+    /// The revision in the header, if there is one.
+    pub fn revision(&self) -> Option<i64> {
+        let header = match self {
+            Self::Range(response) | Self::RangeStream(response, _) => response.header,
+            Self::Put(response) => response.header,
+            Self::DeleteRange(response) => response.header,
+            Self::Txn(response) => response.header,
+            Self::Compact(response) => response.header,
+            Self::HashKv(response) => response.header,
+            Self::Status(response) => response.header,
+            Self::Alarm(response) => response.header,
+            // A member list's header carries none.
+            Self::MemberList(_) | Self::Health(_) | Self::Error(..) | Self::Senseless(..) => None,
+        };
+        header.map(|header| header.revision)
+    }
+}
+
+fn error_text(text: &str) -> String {
+    match text.find(MALFORMED) {
+        Some(at) => text[..at + MALFORMED.len()].into(),
+        None => text.into(),
+    }
+}
+
+/// Decodes, and demands that nothing was lost: no field that the message does not have.
+fn decode<M: Message + Default>(message: &Bytes) -> Result<M, String> {
+    let decoded = M::decode(message.clone()).map_err(|error| error.to_string())?;
+    if decoded.encoded_len() == message.len() {
+        return Ok(decoded);
+    }
+    Err(format!("{} bytes, of which {} are known fields", message.len(), decoded.encoded_len()))
+}
+
+// ── ids ─────────────────────────────────────────────────────────────────────────────────────────
+
+fn is_there(id: &mut u64) {
+    *id = (*id != 0).into();
+}
+
+fn header(header: &mut Option<ResponseHeader>) {
+    if let Some(header) = header {
+        is_there(&mut header.cluster_id);
+        is_there(&mut header.member_id);
+        is_there(&mut header.raft_term);
+    }
+}
+
+fn put(mut response: PutResponse) -> PutResponse {
+    header(&mut response.header);
+    response
+}
+
+fn delete_range(mut response: DeleteRangeResponse) -> DeleteRangeResponse {
+    header(&mut response.header);
+    response
+}
+
+fn compact(mut response: CompactionResponse) -> CompactionResponse {
+    header(&mut response.header);
+    response
+}
+
+fn members(mut response: MemberListResponse) -> MemberListResponse {
+    header(&mut response.header);
+    response.members.iter_mut().for_each(|member| is_there(&mut member.id));
+    response
+}
+
+fn alarms(mut response: AlarmResponse) -> AlarmResponse {
+    header(&mut response.header);
+    response.alarms.iter_mut().for_each(|alarm| is_there(&mut alarm.member_id));
+    response
+}
+
+fn status(response: StatusResponse) -> StatusResponse {
+    let own = response.header.map_or(0, |header| header.member_id);
+    let mut response = StatusResponse {
+        leader: (response.leader == own).into(),
+        db_size: (response.db_size > 0).into(),
+        db_size_in_use: (response.db_size_in_use > 0).into(),
+        raft_index: (response.raft_index > 0).into(),
+        raft_applied_index: (response.raft_applied_index > 0).into(),
+        raft_term: (response.raft_term > 0).into(),
+        ..response
+    };
+    header(&mut response.header);
+    response
+}
+
+// ── ranges ──────────────────────────────────────────────────────────────────────────────────────
+
+fn stream(messages: &[Bytes]) -> Result<Answer, String> {
+    let mut whole = RangeResponse::default();
+    let mut early_headers = 0;
+    for message in messages {
+        let part: RangeStreamResponse = decode(message)?;
+        let part = part.range_response.ok_or("a part without a response")?;
+        early_headers += usize::from(whole.header.is_some());
+        whole.header = part.header.or(whole.header);
+        whole.kvs.extend(part.kvs);
+        whole.more |= part.more;
+        whole.count = if part.count == 0 { whole.count } else { part.count };
+    }
+    header(&mut whole.header);
+    Ok(Answer::RangeStream(whole, early_headers))
+}
+
+fn range(request: Option<&RangeRequest>, mut response: RangeResponse) -> RangeResponse {
+    header(&mut response.header);
+    if let Some(request) = request {
+        settle_ties(request, &mut response);
+    }
+    response
+}
+
+/// What two keys may tie in.
+#[derive(PartialEq)]
+enum Tied {
+    Number(i64),
+    Value(Bytes),
+}
+
+fn settle_ties(request: &RangeRequest, response: &mut RangeResponse) {
+    let field = |kv: &KeyValue| match request.sort_target() {
+        SortTarget::Version => Tied::Number(kv.version),
+        SortTarget::Create => Tied::Number(kv.create_revision),
+        SortTarget::Mod => Tied::Number(kv.mod_revision),
+        SortTarget::Value => Tied::Value(kv.value.clone()),
+        SortTarget::Key => unreachable!("keys do not tie"),
+    };
+    let target = request.sort_target();
+    if target == SortTarget::Key {
+        return;
+    }
+    if target == SortTarget::Value && request.keys_only {
+        response.kvs.sort_by(|a, b| a.key.cmp(&b.key));
+        if response.more {
+            response.kvs.fill(KeyValue::default());
+        }
+        return;
+    }
+    let more = response.more;
+    let mut rest = &mut response.kvs[..];
+    while let Some(first) = rest.first() {
+        let tied = field(first);
+        let end = rest.iter().position(|kv| field(kv) != tied).unwrap_or(rest.len());
+        let (ties, after) = rest.split_at_mut(end);
+        ties.sort_by(|a, b| a.key.cmp(&b.key));
+        if more && after.is_empty() {
+            ties.iter_mut().for_each(|kv| keep_only(target, kv));
+        }
+        rest = after;
+    }
+}
+
+fn keep_only(target: SortTarget, kv: &mut KeyValue) {
+    let was = std::mem::take(kv);
+    match target {
+        SortTarget::Version => kv.version = was.version,
+        SortTarget::Create => kv.create_revision = was.create_revision,
+        SortTarget::Mod => kv.mod_revision = was.mod_revision,
+        SortTarget::Value => kv.value = was.value,
+        SortTarget::Key => kv.key = was.key,
+    }
+}
+
+// ── transactions ────────────────────────────────────────────────────────────────────────────────
+
+fn txn(request: Option<&TxnRequest>, mut response: TxnResponse) -> TxnResponse {
+    header(&mut response.header);
+    let branch = request.map(|request| match response.succeeded {
+        true => &request.success[..],
+        false => &request.failure[..],
+    });
+    let mut asked = branch.unwrap_or_default().iter();
+    response.responses.iter_mut().for_each(|op| operation(asked.next(), op));
+    response
+}
+
+fn operation(asked: Option<&RequestOp>, op: &mut ResponseOp) {
+    let asked = asked.and_then(|asked| asked.request.as_ref());
+    match &mut op.response {
+        Some(Response::ResponseRange(response)) => {
+            let request = match asked {
+                Some(Request::RequestRange(request)) => Some(request),
+                _ => None,
+            };
+            *response = range(request, std::mem::take(response));
+        }
+        Some(Response::ResponseTxn(response)) => {
+            let request = match asked {
+                Some(Request::RequestTxn(request)) => Some(request),
+                _ => None,
+            };
+            *response = txn(request, std::mem::take(response));
+        }
+        Some(Response::ResponsePut(response)) => header(&mut response.header),
+        Some(Response::ResponseDeleteRange(response)) => header(&mut response.header),
+        None => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::etcdserverpb::range_request::SortOrder;
+
+    fn kv(key: &'static str, version: i64) -> KeyValue {
+        KeyValue { key: key.into(), version, ..Default::default() }
+    }
+
+    fn by_version(limit: i64) -> Call {
+        Call::Range(RangeRequest {
+            sort_target: SortTarget::Version.into(),
+            sort_order: SortOrder::Ascend.into(),
+            limit,
+            ..Default::default()
+        })
+    }
+
+    fn answer(call: &Call, kvs: &[KeyValue], more: bool) -> Answer {
+        let response = RangeResponse { kvs: kvs.to_vec(), more, count: 9, header: None };
+        Answer::new(call, Ok(vec![response.encode_to_vec().into()]))
+    }
+
+    #[test]
+    fn ties_may_come_in_any_order_and_what_does_not_tie_may_not() {
+        let all = by_version(0);
+        let one = answer(&all, &[kv("a", 1), kv("b", 1), kv("c", 2)], false);
+        assert_eq!(one, answer(&all, &[kv("b", 1), kv("a", 1), kv("c", 2)], false));
+        assert_ne!(one, answer(&all, &[kv("a", 1), kv("c", 2), kv("b", 1)], false));
+        assert_ne!(one, answer(&all, &[kv("a", 1), kv("d", 1), kv("c", 2)], false));
+    }
+
+    #[test]
+    fn a_tie_cut_by_the_limit_is_compared_by_number() {
+        let two = by_version(2);
+        let one = answer(&two, &[kv("a", 1), kv("b", 2)], true);
+        assert_eq!(one, answer(&two, &[kv("a", 1), kv("c", 2)], true));
+        assert_ne!(one, answer(&two, &[kv("c", 1), kv("b", 2)], true));
+        assert_ne!(one, answer(&two, &[kv("a", 1), kv("b", 3)], true));
+    }
+
+    #[test]
+    fn ids_are_the_members_own_and_revisions_are_not() {
+        let call = Call::Put(Default::default());
+        let put = |cluster_id, revision| {
+            let header = ResponseHeader { cluster_id, member_id: 7, revision, raft_term: 2 };
+            let response = PutResponse { header: Some(header), prev_kv: None };
+            Answer::new(&call, Ok(vec![response.encode_to_vec().into()]))
+        };
+        assert_eq!(put(1, 5), put(2, 5));
+        assert_ne!(put(1, 5), put(0, 5));
+        assert_ne!(put(1, 5), put(1, 6));
+        assert_eq!(put(1, 5).revision(), Some(5));
+    }
+
+    #[test]
+    fn a_field_that_the_message_does_not_have_is_seen() {
+        let call = Call::Put(Default::default());
+        let answer = Answer::new(&call, Ok(vec![Bytes::from_static(b"\x20\x01")]));
+        assert!(matches!(answer, Answer::Senseless(..)), "{answer:?}");
+        let answer = Answer::new(&call, Ok(vec![Bytes::new(), Bytes::new()]));
+        assert!(matches!(answer, Answer::Senseless(..)), "{answer:?}");
+    }
+
+    #[test]
+    fn errors_differ_by_code_and_by_text() {
+        let call = Call::Put(Default::default());
+        let error = |code, text: &str| Answer::new(&call, Err(Status::new(code, text)));
+        assert_ne!(error(3, "a"), error(3, "b"));
+        assert_ne!(error(3, "a"), error(5, "a"));
+        let malformed = |why| error(13, &format!("{MALFORMED}{why}"));
+        assert_eq!(malformed("proto: this"), malformed("that"));
+        assert_ne!(malformed("this"), error(13, "this"));
+    }
+
+    #[test]
+    fn a_stream_is_its_parts_together() {
+        let call = Call::RangeStream(Default::default());
+        let part = |kvs: &[KeyValue], count, header| {
+            let whole = RangeResponse { kvs: kvs.to_vec(), count, header, more: false };
+            Bytes::from(RangeStreamResponse { range_response: Some(whole) }.encode_to_vec())
+        };
+        let header = Some(ResponseHeader { revision: 4, ..Default::default() });
+        let [a, b] = [kv("a", 1), kv("b", 1)];
+        let cut = vec![part(std::slice::from_ref(&a), 0, None), part(std::slice::from_ref(&b), 2, header)];
+        let whole = vec![part(&[a.clone(), b.clone()], 2, header)];
+        assert_eq!(Answer::new(&call, Ok(cut)), Answer::new(&call, Ok(whole.clone())));
+        let early = vec![part(&[a], 0, header), part(&[b], 2, header)];
+        assert_ne!(Answer::new(&call, Ok(early)), Answer::new(&call, Ok(whole)));
+    }
+}

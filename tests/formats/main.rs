@@ -1,0 +1,369 @@
+//! `docs/formats.md` tells the truth: what the code writes is read back with the page's tables alone.
+//!
+//! The log's structures are encoded; for the engine a data directory is written and then read from
+//! the superblock down to the last key, without the code that wrote it.
+
+mod byte_map;
+
+use byte_map::{ByteMap, PAGE};
+use bytes::Bytes;
+use futures_lite::future::block_on;
+use prost::Message;
+use proto::mvccpb::KeyValue;
+use ringleader::{
+    io::{
+        BLOCK_BYTES,
+        thread::{Lane, LaneDisk, Priority},
+    },
+    store::{Alarm, Cluster, Member},
+    tree::{self, Options, RootFacts, Tree},
+    types::{ClusterId, Index, LeaseId, MemberId, Revision, Stamp, Term},
+    wal::{Batch, HardState, LogEntry, frame, record, segment},
+};
+use std::{fs, path::PathBuf};
+
+/// The fields of `map` have these values in `bytes`, and there are no others.
+fn holds(map: &ByteMap, bytes: &[u8], expected: &[(&'static str, u64)]) {
+    let found: Vec<_> = map.names().map(|field| (field, map.number(bytes, field))).collect();
+    let mut expected = expected.to_vec();
+    expected.sort_unstable();
+    assert_eq!(found, expected);
+}
+
+fn magic(text: &[u8; 8]) -> u64 {
+    u64::from_le_bytes(*text)
+}
+
+/// CRC-32 of all of `bytes` but the four at the field `crc`.
+fn crc_of_the_rest(map: &ByteMap, bytes: &[u8]) -> u64 {
+    let crc = map.place("crc");
+    u64::from(crc32fast::hash(&[&bytes[..crc.start], &bytes[crc.end..]].concat()))
+}
+
+#[test]
+fn a_log_segment_begins_as_the_page_says() {
+    let header = segment::Header {
+        cluster: 1,
+        member: 2,
+        segment_bytes: 3,
+        sequence: 4,
+        salt: 5,
+        first_frame: 6,
+        chain: 7,
+        last_index: 8,
+        durable_upto: 9,
+        trimmed: 10,
+        hard_state: HardState { term: 11, vote: 12, commit: 13 },
+    };
+    let mut block = [0; BLOCK_BYTES];
+    header.encode(&mut block);
+    let map = ByteMap::of("Log: segment header");
+    assert_eq!(map.end(), segment::HEADER_BYTES);
+    let expected = [
+        ("magic", magic(b"RLWALSEG")),
+        ("version", 1),
+        ("chain", 7),
+        ("cluster", 1),
+        ("member", 2),
+        ("segment bytes", 3),
+        ("sequence", 4),
+        ("salt", 5),
+        ("first frame", 6),
+        ("last index", 8),
+        ("durable upto", 9),
+        ("trimmed", 10),
+        ("term", 11),
+        ("vote", 12),
+        ("commit", 13),
+        ("crc", u64::from(crc32fast::hash(&block[..112]))),
+    ];
+    holds(&map, &block, &expected);
+    assert_eq!(header.frame_salt(), 5 ^ 4u64.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    assert!(PAGE.contains("0x9e3779b97f4a7c15"));
+}
+
+#[test]
+fn a_frame_and_its_entries_lie_as_the_page_says() {
+    let data = Bytes::from_static(b"two");
+    let batch = Batch {
+        entries: vec![LogEntry { index: 5, term: 6, kind: 1, data: data.clone() }],
+        hard_state: HardState { term: 7, vote: 8, commit: 4 },
+    };
+    let place = frame::Place { salt: 77, number: 3, chain: 9, durable_upto: 2, trimmed: 1 };
+    let mut bytes = vec![0; frame::frame_bytes(&batch)];
+    frame::encode(&batch, &place, &mut bytes);
+
+    let (map, entry) = (ByteMap::of("Log: frame"), ByteMap::of("Log: entry"));
+    assert_eq!((map.end(), entry.end()), (frame::FRAME_HEAD_BYTES, record::RECORD_HEAD_BYTES));
+    let payload = map.place("payload").start;
+    let payload = &bytes[payload..payload + entry.end() + data.len()];
+    let payload_crc = crc32fast::hash(payload);
+    let header_crc = crc32fast::hash(&bytes[..84]);
+    let mut chain = crc32fast::Hasher::new_with_initial(place.chain);
+    chain.update(&header_crc.to_le_bytes());
+    chain.update(&payload_crc.to_le_bytes());
+    assert_eq!(bytes[map.place("reserved")], [0; 12]);
+    let numbers: Vec<_> = map.names().filter(|field| *field != "reserved").collect();
+    let found: Vec<_> = numbers.iter().map(|field| (*field, map.number(&bytes, field))).collect();
+    let mut expected = vec![
+        ("magic", magic(b"RLFRAME1") ^ 77),
+        ("number", 3),
+        ("payload bytes", payload.len() as u64),
+        ("entries", 1),
+        ("durable upto", 2),
+        ("trimmed", 1),
+        ("first index", 5),
+        ("last index", 5),
+        ("term", 7),
+        ("vote", 8),
+        ("commit", 4),
+        ("payload crc", payload_crc.into()),
+        ("header crc", header_crc.into()),
+        ("chain", chain.finalize().into()),
+    ];
+    expected.sort_unstable();
+    assert_eq!(found, expected);
+    holds(&entry, payload, &[("index", 5), ("term", 6), ("data bytes", 3), ("kind", 1)]);
+    assert_eq!(&payload[entry.place("data").start..], data);
+}
+
+#[test]
+fn the_store_blob_is_the_pages_example() {
+    let member = Member {
+        id: MemberId(5),
+        name: "a".into(),
+        peer_urls: vec!["p".into()],
+        client_urls: vec!["c".into()],
+        learner: false,
+    };
+    let cluster = Cluster {
+        members: [(member.id, member)].into(),
+        alarms: [Alarm { kind: 1, member: MemberId(5) }].into(),
+        version: Some("3.7.0".into()),
+        conf_state: Bytes::new(),
+    };
+    let blob: Vec<_> = cluster.encode().iter().map(|byte| format!("{byte:02x}")).collect();
+    let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    assert!(
+        PAGE.lines().any(|line| words(line) == blob),
+        "the page has no line {}",
+        blob.join(" ")
+    );
+}
+
+/// A directory of its own below the build's, gone when dropped. O_DIRECT wants a disk there.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Self {
+        let name = format!("formats-{}", std::process::id());
+        let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+        fs::create_dir_all(&dir).expect("the build's directory can be written");
+        Self(dir)
+    }
+
+    fn read(&self, name: &str) -> Vec<u8> {
+        fs::read(self.0.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _gone = fs::remove_dir_all(&self.0).is_err();
+    }
+}
+
+const SEGMENT_BYTES: usize = 16 << 10;
+
+fn facts(revision: i64) -> RootFacts {
+    RootFacts {
+        cluster: ClusterId(0xc1),
+        member: MemberId(0x3e),
+        applied: Index(revision as u64 + 1000),
+        applied_term: Term(6),
+        revision: Revision(revision),
+        state: Bytes::from_static(b"the store's own"),
+    }
+}
+
+fn checkpoint(tree: &mut Tree, disk: &LaneDisk, revision: i64) {
+    let job = tree.begin_checkpoint(facts(revision)).expect("none is running");
+    tree.finish_checkpoint(block_on(job.run(disk.clone())).expect("the disk takes a checkpoint"));
+}
+
+/// Twenty keys, forty revisions each, the last of key 3 a tombstone; compacted, so that there are
+/// rewritten segments, full ones and one that is being filled.
+fn write_directory(dir: &Scratch) -> i64 {
+    let lane = Lane::start("formats", Priority::Normal).expect("a thread starts");
+    let disk = LaneDisk::new(lane, dir.0.clone());
+    let options = Options { segment_bytes: SEGMENT_BYTES, ..Options::default() };
+    let mut tree = block_on(tree::format(&disk, options, facts(1))).expect("a fresh directory");
+    let mut revision = 1;
+    for round in 0..40 {
+        for key in 0..20 {
+            revision += 1;
+            let value = vec![key; 40 + round];
+            tree.put(Stamp::new(revision, 0), &[b'k', key], &value, LeaseId(i64::from(key)));
+        }
+        if round == 30 {
+            checkpoint(&mut tree, &disk, revision);
+            tree.compact(Revision(revision - 30));
+            while !tree.sweep(1000) {}
+        }
+    }
+    revision += 1;
+    tree.delete(Stamp::new(revision, 0), &[b'k', 3]);
+    checkpoint(&mut tree, &disk, revision);
+    checkpoint(&mut tree, &disk, revision);
+    revision
+}
+
+/// A slot of the superblock, if its checksum fits.
+fn slot<'a>(map: &ByteMap, bytes: &'a [u8]) -> Option<&'a [u8]> {
+    let slot = bytes.get(..map.number(bytes, "bytes in use") as usize)?;
+    let whole = map.number(slot, "magic") == magic(b"RLroot\r\n")
+        && map.number(slot, "crc") == crc_of_the_rest(map, slot);
+    whole.then_some(slot)
+}
+
+/// Checks `bytes`, records behind each other, and returns where each begins and its number.
+fn walk_records(bytes: &[u8], found: &mut Vec<(u64, bool, KeyValue)>) -> Vec<(u32, u64)> {
+    let map = ByteMap::of("Record");
+    let (mut at, mut begins) = (0, Vec::new());
+    while at < bytes.len() {
+        let rest = &bytes[at..];
+        let payload = map.place("payload").start;
+        let end = payload + map.number(rest, "payload bytes") as usize;
+        let crc = u64::from(crc32fast::hash(&rest[map.place("crc").end..end]));
+        assert_eq!(map.number(rest, "crc"), crc, "the record at {at}");
+        let kv = KeyValue::decode(&rest[payload..end]).expect("a payload is a KeyValue");
+        let (main, flags) = (map.number(rest, "main"), map.number(rest, "flags"));
+        assert_eq!((map.number(rest, "sub"), map.number(rest, "zero")), (0, 0));
+        assert_eq!(flags & 1 == 1, kv.version == 0, "a tombstone has a key and nothing else");
+        assert_eq!(flags & 2 == 2, kv.version == 1, "the key came to be at {main}");
+        assert!(map.number(rest, "prev main") < main && map.number(rest, "jump main") < main);
+        let seq = map.number(rest, "seq");
+        found.push((main, flags & 1 == 1, kv));
+        begins.push((at as u32, seq));
+        at += end.next_multiple_of(8);
+    }
+    begins
+}
+
+#[test]
+fn a_data_directory_can_be_read_with_the_page_alone() {
+    let dir = Scratch::new();
+    let revision = write_directory(&dir);
+
+    let root = ByteMap::of("Superblock slot");
+    let superblock = dir.read("superblock");
+    let halves = superblock.split_at(superblock.len() / 2);
+    let slots = [halves.0, halves.1].map(|half| slot(&root, half).expect("both slots are whole"));
+    let number = |slot: &[u8]| root.number(slot, "number");
+    slots.iter().zip(0..).for_each(|(slot, place)| assert_eq!(number(slot) % 2, place));
+    let slot = slots.into_iter().max_by_key(|slot| number(slot)).expect("there are two");
+    let expected = [
+        ("version", 1),
+        ("cluster", 0xc1),
+        ("member", 0x3e),
+        ("applied index", revision as u64 + 1000),
+        ("applied term", 6),
+        ("revision", revision as u64),
+        ("compacted", 20 * 31 + 1 - 30),
+        ("next seq", 20 * 40 + 1),
+        ("segment bytes", SEGMENT_BYTES as u64),
+        ("state bytes", 15),
+    ];
+    for (field, value) in expected {
+        assert_eq!(root.number(slot, field), value, "{field}");
+    }
+    assert!(slot.ends_with(b"the store's own"));
+
+    let entry = ByteMap::of("A sealed segment in the list");
+    let list = &slot[root.place("list").start..slot.len() - 15];
+    let entries: Vec<_> = list.chunks(entry.end()).collect();
+    assert_eq!(entries.len() as u64, root.number(slot, "sealed segments"));
+    let mut found = Vec::new();
+    let mut generations = Vec::new();
+    for listed in entries {
+        generations.push(entry.number(listed, "generation"));
+        sealed_segment(&dir, &entry, listed, &mut found);
+    }
+    assert!(generations.contains(&0) && generations.iter().any(|g| *g > 0), "{generations:?}");
+    tail(&dir, &root, slot, &mut found);
+
+    let (main, tombstone, kv) = found.last().expect("there are records");
+    assert_eq!((*main, *tombstone, &kv.key[..]), (revision as u64, true, &[b'k', 3][..]));
+    assert!(found.is_sorted_by_key(|(main, ..)| *main), "records are in the order of revisions");
+    for key in (0..20).filter(|key| *key != 3) {
+        let newest = found.iter().rev().find(|(.., kv)| kv.key[..] == [b'k', key]);
+        let (_, _, kv) = newest.expect("every key is there");
+        let expected = (&[key; 79][..], 40, i64::from(key));
+        assert_eq!((&kv.value[..], kv.version, kv.lease), expected);
+    }
+}
+
+fn sealed_segment(
+    dir: &Scratch,
+    entry: &ByteMap,
+    listed: &[u8],
+    found: &mut Vec<(u64, bool, KeyValue)>,
+) {
+    let of = |field| entry.number(listed, field);
+    let file = dir.read(&format!("rec/{:010}.g{}", of("id"), of("generation")));
+    header(&file, of("id"), of("generation"), of("first seq"));
+
+    let records_bytes = of("records bytes") as usize;
+    let begins = walk_records(&file[BLOCK_BYTES..BLOCK_BYTES + records_bytes], found);
+    assert_eq!(begins.len() as u64, of("records"));
+    let mut footer: Vec<u8> = begins.iter().flat_map(|(at, _)| at.to_le_bytes()).collect();
+    if of("generation") > 0 {
+        footer.extend(begins.iter().flat_map(|(_, seq)| seq.to_le_bytes()));
+    }
+    let footer_at = BLOCK_BYTES + records_bytes.next_multiple_of(BLOCK_BYTES);
+    let trailer_at = footer_at + footer.len().next_multiple_of(BLOCK_BYTES);
+    assert_eq!(&file[footer_at..footer_at + footer.len()], footer);
+    assert_eq!(file.len(), trailer_at + BLOCK_BYTES, "the trailer is the last block");
+
+    let map = ByteMap::of("Record segment: footer and trailer");
+    let trailer = &file[trailer_at..];
+    let expected = [
+        ("magic", magic(b"RLsgend\n")),
+        ("version", 1),
+        ("crc", crc_of_the_rest(&map, trailer)),
+        ("cluster", 0xc1),
+        ("id", of("id")),
+        ("generation", of("generation")),
+        ("first seq", of("first seq")),
+        ("next seq", of("next seq")),
+        ("records", of("records")),
+        ("records bytes", of("records bytes")),
+        ("footer crc", crc32fast::hash(&footer).into()),
+    ];
+    holds(&map, trailer, &expected);
+}
+
+fn tail(dir: &Scratch, root: &ByteMap, slot: &[u8], found: &mut Vec<(u64, bool, KeyValue)>) {
+    let of = |field| root.number(slot, field);
+    let file = dir.read(&format!("rec/{:010}.g0", of("tail id")));
+    header(&file, of("tail id"), 0, of("tail first seq"));
+    let records = &file[BLOCK_BYTES..][..of("tail bytes") as usize];
+    let begins = walk_records(records, found);
+    assert!(!begins.is_empty());
+    assert_eq!(of("tail first seq") + begins.len() as u64, of("next seq"));
+}
+
+fn header(file: &[u8], id: u64, generation: u64, first_seq: u64) {
+    let map = ByteMap::of("Record segment: header block");
+    let block = &file[..BLOCK_BYTES];
+    let expected = [
+        ("magic", magic(b"RLsegmt\n")),
+        ("version", 1),
+        ("crc", crc_of_the_rest(&map, block)),
+        ("cluster", 0xc1),
+        ("id", id),
+        ("generation", generation),
+        ("first seq", first_seq),
+    ];
+    holds(&map, block, &expected);
+}

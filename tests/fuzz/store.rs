@@ -1,0 +1,119 @@
+//! What the store reads: entries of the log, and the blob in a superblock.
+
+use super::{
+    api::request,
+    memory::bounded,
+    mutate::{Dice, fuzz},
+};
+use bytes::Bytes;
+use ringleader::{
+    api::method::METHODS,
+    store::{
+        Alarm, Cluster, Command, Member,
+        command::{self, Body, field},
+    },
+    types::{MemberId, Ticket},
+};
+
+const FIELDS: [u32; 7] = [
+    field::PUT,
+    field::DELETE_RANGE,
+    field::TXN,
+    field::COMPACTION,
+    field::ALARM,
+    field::CLUSTER_VERSION_SET,
+    field::CLUSTER_MEMBER_ATTR_SET,
+];
+
+/// Requests behind each other, as a turn packs them.
+fn entry(dice: &mut Dice) -> (Vec<u8>, Vec<Ticket>) {
+    let (mut data, mut tickets) = (Vec::new(), Vec::new());
+    for _ in 0..1 + dice.below(4) {
+        let ticket = Ticket(dice.number());
+        let (method, tag) = (*dice.pick(&METHODS), *dice.pick(&FIELDS));
+        command::append(&mut data, ticket, &command::body(tag, &request(method, dice)));
+        tickets.push(ticket);
+    }
+    (data, tickets)
+}
+
+fn read(data: Vec<u8>) -> Vec<Result<Command, command::BadEntry>> {
+    command::commands(data.into()).collect()
+}
+
+#[test]
+fn entries() {
+    fuzz("log entry", |dice| {
+        let (mut data, tickets) = entry(dice);
+        let commands = read(data.clone());
+        let found = commands.iter().filter_map(|one| one.as_ref().ok()).map(|one| one.ticket);
+        assert!(found.zip(&tickets).all(|(found, ticket)| found == *ticket));
+
+        dice.spoil(&mut data);
+        // A message of two bytes may become an operation of a few hundred.
+        let commands = bounded(data.len(), 600, || read(data.clone()));
+        let errors = commands.iter().filter(|one| one.is_err()).count();
+        assert!(errors == 0 || errors == 1 && commands.last().is_some_and(Result::is_err));
+        assert_eq!(commands, read(data), "every member reads the same");
+    });
+}
+
+#[test]
+fn alarms_and_bodies_read_back() {
+    fuzz("log command", |dice| {
+        let order = command::AlarmOrder {
+            action: *dice.pick(&[
+                command::AlarmAction::Get,
+                command::AlarmAction::Activate,
+                command::AlarmAction::Deactivate,
+            ]),
+            member: MemberId(dice.number()),
+            kind: dice.below(3) as i32,
+        };
+        let ticket = Ticket(dice.number());
+        let mut data = Vec::new();
+        command::append(&mut data, ticket, &order.encode());
+        assert_eq!(read(data), [Ok(Command { ticket, body: Body::Alarm(order) })]);
+    });
+}
+
+fn text(dice: &mut Dice) -> String {
+    String::from_utf8_lossy(&dice.bytes(12)).into_owned()
+}
+
+fn texts(dice: &mut Dice) -> Vec<String> {
+    (0..dice.below(3)).map(|_| text(dice)).collect()
+}
+
+fn cluster(dice: &mut Dice) -> Cluster {
+    let mut cluster = Cluster::default();
+    for _ in 0..dice.below(4) {
+        let member = Member {
+            id: MemberId(dice.number()),
+            name: text(dice),
+            peer_urls: texts(dice),
+            client_urls: texts(dice),
+            learner: dice.once_in(2),
+        };
+        cluster.members.insert(member.id, member);
+        cluster
+            .alarms
+            .insert(Alarm { kind: dice.below(3) as i32, member: MemberId(dice.number()) });
+    }
+    cluster.version = Some(text(dice)).filter(|version| !version.is_empty());
+    cluster.conf_state = Bytes::from(dice.bytes(20));
+    cluster
+}
+
+#[test]
+fn cluster_blobs() {
+    fuzz("cluster blob", |dice| {
+        let cluster = cluster(dice);
+        let mut blob = cluster.encode().to_vec();
+        assert_eq!(Cluster::decode(&blob).as_ref(), Ok(&cluster));
+        dice.spoil(&mut blob);
+        if let Ok(read) = bounded(blob.len(), 600, || Cluster::decode(&blob)) {
+            assert_eq!(Cluster::decode(&read.encode()), Ok(read));
+        }
+    });
+}
