@@ -432,6 +432,8 @@ fn undone(text: &str) -> Option<usize> {
         ["to", "do!"].concat(),
         ["unimple", "mented!"].concat(),
         ["#[ig", "nore"].concat(),
+        "<".repeat(7),
+        ">".repeat(7),
     ];
     text.lines().position(|line| words.iter().any(|word| line.contains(word.as_str())))
 }

@@ -69,19 +69,21 @@ impl Stream {
         self.sent += outcome.found().len() as i64;
         let last_key = outcome.found().last().map(|found| found.key).filter(|_| outcome.more);
         self.done = last_key.is_none() || self.sent == self.total;
-        let last = self.done.then(|| Last {
-            revision: self.revision,
-            more: outcome.more,
-            count: before + if counted { outcome.count } else { self.rest(reader) },
-        });
         if let Some(key) = last_key {
             self.query.key = successor(key);
             self.query.limit = self.next_limit(outcome.encoded_len()).min(self.total - self.sent);
         }
+        let last = self.done.then(|| Last {
+            revision: self.revision,
+            more: outcome.more,
+            count: if counted { before + outcome.count } else { self.sent + self.rest(reader) },
+        });
         Ok(Some(Part { outcome, last }))
     }
 
-    /// Keys from the part's first on. The revision was readable when the part was read.
+    /// Keys after the part's last. Where a part is sorted by anything but its keys (a target without
+    /// an order is), that is not the number of keys left: etcd pages and counts the same way. The
+    /// revision was readable when the part was read.
     fn rest(&self, reader: Reader<'_>) -> i64 {
         range::count(reader, self.revision, &self.query).unwrap_or(0)
     }

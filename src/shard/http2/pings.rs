@@ -42,8 +42,8 @@ mod tests {
     /// Pings at these seconds; which one is too many?
     fn too_many(seconds: &[u64], has_streams: bool) -> Option<usize> {
         let mut pings = Pings::default();
-        let mut on = |second: &u64| pings.on_ping(Duration::from_secs(*second), has_streams);
-        seconds.iter().position(|second| on(second))
+        let on = |second: &u64| pings.on_ping(Duration::from_secs(*second), has_streams);
+        seconds.iter().position(on)
     }
 
     #[test]

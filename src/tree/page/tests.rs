@@ -121,6 +121,7 @@ fn bytes_that_are_no_page_are_noticed() {
     whole_bytes(&[0xdd; HEADER_BYTES]);
 }
 
+#[allow(dead_code, reason = "the test of the documents reads more of it")]
 #[path = "../../../tests/formats/byte_map.rs"]
 mod byte_map;
 

@@ -173,7 +173,10 @@ fn revisions_named(text: &str) -> String {
         let base = digits.parse::<i64>().ok().and_then(|number| {
             let bases = [(CURRENT, "current"), (COMPACTED, "compacted")];
             let near = |base: i64| (base - RELATIVE_MAX..=base + RELATIVE_MAX).contains(&number);
-            bases.into_iter().find(|(base, _)| near(*base)).map(|(base, name)| (number - base, name))
+            bases
+                .into_iter()
+                .find(|(base, _)| near(*base))
+                .map(|(base, name)| (number - base, name))
         });
         match base {
             Some((0, name)) => named.push_str(name),

@@ -124,13 +124,14 @@ fn fresh(
     talk: bool,
 ) -> Result<(), Box<Difference>> {
     let folder = Folder::new("differential");
-    let [a, b] = [0, 1].map(|side| {
-        let own = folder.path().join(["a", "b"][side]);
-        fs::create_dir(&own).expect("the folder is ours");
-        let setup = Setup::new(programs[side], &own).flags(arguments.flags[side].clone());
-        setup.spawn()
-    })
-    .map(ready);
+    let [a, b] = [0, 1]
+        .map(|side| {
+            let own = folder.path().join(["a", "b"][side]);
+            fs::create_dir(&own).expect("the folder is ours");
+            let setup = Setup::new(programs[side], &own).flags(arguments.flags[side].clone());
+            setup.spawn()
+        })
+        .map(ready);
     run([&a.endpoint(), &b.endpoint()], calls, talk).map(|_| ())
 }
 

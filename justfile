@@ -1,0 +1,32 @@
+# The few commands of the house; each is one line and works without just.
+
+# everything a change must pass
+ci:
+    .ci/run
+
+# all tests, the simulator's usual seeds among them
+test:
+    cargo test --workspace
+
+# the simulator alone; `just sim 1000..2000` for other seeds
+sim seeds="0..300":
+    RINGLEADER_SEEDS={{ seeds }} cargo test --release --test sim -- --nocapture
+
+# the decoders, from a fresh seed, so many milliseconds each
+fuzz millis="10000":
+    RINGLEADER_FUZZ_SEED=$(date +%s) RINGLEADER_FUZZ_MILLIS={{ millis }} cargo test --test fuzz --lib fuzz -- --nocapture
+
+# criterion
+bench:
+    cargo bench
+
+# real processes
+e2e:
+    cargo build && cargo test -p e2e
+
+# the same load on etcd and on ours
+compare:
+    benches/compare.sh
+
+fmt:
+    cargo fmt --all
