@@ -25,7 +25,7 @@ use std::{
 };
 
 /// Seeds that every test run tries.
-const SEEDS: Range<u64> = 0..500;
+const SEEDS: Range<u64> = 0..300;
 /// Steps of a day, far beyond what any needs: more is a loop that goes nowhere.
 const STEPS_MAX: u64 = 2_000_000;
 /// A day lasts no longer, however slow its disk: more is a wait for something that never comes.
