@@ -60,10 +60,10 @@ fn flags_that_mean_nothing() {
         (&["--initial-cluster=other=http://127.0.0.1:1"], 1, "default"),
     ];
     for (flags, code, says) in cases {
-        let setup = setup(&folder).flags(flags);
-        refused(&setup, code, &[says]);
-        assert!(!setup.data_folder().join("member").exists(), "{flags:?} wrote something");
+        refused(&setup(&folder).flags(flags), code, &[says]);
     }
+    // What was refused left nothing that is in the way.
+    setup(&folder).start().expect("right flags are taken");
 }
 
 #[test]
