@@ -93,7 +93,7 @@ impl Calls {
             330..590 => Call::Range(self.range()),
             590..640 => Call::RangeStream(self.range_stream()),
             640..720 => Call::DeleteRange(self.delete_range()),
-            720..940 => Call::Txn(self.txn(DEPTH_MAX)),
+            720..940 => Call::Txn(self.harmless_txn()),
             940..955 => Call::Compact(self.compact()),
             955..960 if self.extras.hash_kv => {
                 Call::HashKv(HashKvRequest { revision: self.revision() })
@@ -257,6 +257,17 @@ impl Calls {
             success: self.operations(depth),
             failure: self.operations(depth),
         }
+    }
+
+    /// etcd checks that a key to keep the value or lease of is there before it executes anything, and
+    /// dies, also at each start after, where a deletion in the same transaction took it away. So
+    /// where anything is deleted, nothing is kept.
+    fn harmless_txn(&mut self) -> TxnRequest {
+        let mut txn = self.txn(DEPTH_MAX);
+        if deletes(&txn) {
+            keep_nothing(&mut txn);
+        }
+        txn
     }
 
     fn operations(&mut self, depth: usize) -> Vec<RequestOp> {
@@ -436,6 +447,24 @@ impl Calls {
             b"\xf8\xff\xff\xff\x0f\x01", // the last field there is
             b"\xf8\xff\xff\xff\x1f\x01", // one after it
         ])
+    }
+}
+
+fn deletes(txn: &TxnRequest) -> bool {
+    txn.success.iter().chain(&txn.failure).any(|op| match &op.request {
+        Some(Request::RequestDeleteRange(_)) => true,
+        Some(Request::RequestTxn(inner)) => deletes(inner),
+        _ => false,
+    })
+}
+
+fn keep_nothing(txn: &mut TxnRequest) {
+    for op in txn.success.iter_mut().chain(&mut txn.failure) {
+        match &mut op.request {
+            Some(Request::RequestPut(put)) => (put.ignore_value, put.ignore_lease) = (false, false),
+            Some(Request::RequestTxn(inner)) => keep_nothing(inner),
+            _ => {}
+        }
     }
 }
 
