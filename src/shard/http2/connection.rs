@@ -7,7 +7,7 @@
 //!      answer(id) ──►└────────────┘──► out(): what to send, then sent(n)
 //! ```
 //!
-//! This file is what we hear; [`super::send`] is what we say.
+//! This file is what we hear; `send` is what we say.
 
 use super::{
     frame::{self, Goaway, HEAD_BYTES, Head, Reason, flag, kind, setting},
