@@ -46,7 +46,12 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
         Ok(socket.into())
     };
     bind().map_err(|error: io::Error| {
-        io::Error::new(error.kind(), format!("listen tcp {address}: {error}"))
+        let why = match error.kind() {
+            // In Go's words, which operators of etcd look for.
+            io::ErrorKind::AddrInUse => "bind: address already in use".into(),
+            _ => error.to_string(),
+        };
+        io::Error::new(error.kind(), format!("listen tcp {address}: {why}"))
     })
 }
 

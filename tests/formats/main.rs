@@ -162,6 +162,11 @@ impl Scratch {
         Self(dir)
     }
 
+    fn names(&self, dir: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.0.join(dir)).expect("the tree made it");
+        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    }
+
     fn read(&self, name: &str) -> Vec<u8> {
         fs::read(self.0.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
     }
@@ -191,14 +196,19 @@ fn checkpoint(tree: &mut Tree, disk: &LaneDisk, revision: i64) {
     tree.finish_checkpoint(block_on(job.run(disk.clone())).expect("the disk takes a checkpoint"));
 }
 
-/// Twenty keys, forty revisions each, the last of key 3 a tombstone; compacted, so that there are
-/// rewritten segments, full ones and one that is being filled.
-fn write_directory(dir: &Scratch) -> i64 {
+/// Eight keys that stay as they are, then forty rounds of twenty more, the last of key 3 a tombstone.
+/// Compacted more than once, so that there are rewritten segments, full ones with some dead, and one
+/// being filled. Returns the revision and the compacted one.
+fn write_directory(dir: &Scratch) -> (i64, i64) {
     let lane = Lane::start("formats", Priority::Normal).expect("a thread starts");
     let disk = LaneDisk::new(lane, dir.0.clone());
     let options = Options { segment_bytes: SEGMENT_BYTES, ..Options::default() };
     let mut tree = block_on(tree::format(&disk, options, facts(1))).expect("a fresh directory");
     let mut revision = 1;
+    for key in 0..8 {
+        revision += 1;
+        tree.put(Stamp::new(revision, 0), &[b's', key], b"still", LeaseId(0));
+    }
     for round in 0..40 {
         for key in 0..20 {
             revision += 1;
@@ -207,15 +217,25 @@ fn write_directory(dir: &Scratch) -> i64 {
         }
         if round == 30 {
             checkpoint(&mut tree, &disk, revision);
-            tree.compact(Revision(revision - 30));
-            while !tree.sweep(1000) {}
+            compact(&mut tree, &disk, revision, revision - 30);
         }
     }
     revision += 1;
     tree.delete(Stamp::new(revision, 0), &[b'k', 3]);
     checkpoint(&mut tree, &disk, revision);
-    checkpoint(&mut tree, &disk, revision);
-    revision
+    // A few more die at a time, until some lie in a segment that is not worth rewriting.
+    let mut compacted = (revision - 200..revision).step_by(10);
+    let compacted = compacted.find(|compacted| {
+        compact(&mut tree, &disk, revision, *compacted);
+        dir.names("rec").iter().any(|name| name.starts_with("dead."))
+    });
+    (revision, compacted.expect("a segment dies by and by"))
+}
+
+fn compact(tree: &mut Tree, disk: &LaneDisk, revision: i64, compacted: i64) {
+    tree.compact(Revision(compacted));
+    while !tree.sweep(1000) {}
+    checkpoint(tree, disk, revision);
 }
 
 /// A slot of the superblock, if its checksum fits.
@@ -253,7 +273,7 @@ fn walk_records(bytes: &[u8], found: &mut Vec<(u64, bool, KeyValue)>) -> Vec<(u3
 #[test]
 fn a_data_directory_can_be_read_with_the_page_alone() {
     let dir = Scratch::new();
-    let revision = write_directory(&dir);
+    let (revision, compacted) = write_directory(&dir);
 
     let root = ByteMap::of("Superblock slot");
     let superblock = dir.read("superblock");
@@ -269,8 +289,8 @@ fn a_data_directory_can_be_read_with_the_page_alone() {
         ("applied index", revision as u64 + 1000),
         ("applied term", 6),
         ("revision", revision as u64),
-        ("compacted", 20 * 31 + 1 - 30),
-        ("next seq", 20 * 40 + 1),
+        ("compacted", compacted as u64),
+        ("next seq", 8 + 20 * 40 + 1),
         ("segment bytes", SEGMENT_BYTES as u64),
         ("state bytes", 15),
     ];
@@ -291,6 +311,7 @@ fn a_data_directory_can_be_read_with_the_page_alone() {
     }
     assert!(generations.contains(&0) && generations.iter().any(|g| *g > 0), "{generations:?}");
     tail(&dir, &root, slot, &mut found);
+    dead(&dir, &root, slot, &entries_of(&entry, list));
 
     let (main, tombstone, kv) = found.last().expect("there are records");
     assert_eq!((*main, *tombstone, &kv.key[..]), (revision as u64, true, &[b'k', 3][..]));
@@ -351,6 +372,43 @@ fn tail(dir: &Scratch, root: &ByteMap, slot: &[u8], found: &mut Vec<(u64, bool, 
     let begins = walk_records(records, found);
     assert!(!begins.is_empty());
     assert_eq!(of("tail first seq") + begins.len() as u64, of("next seq"));
+}
+
+/// Id, generation and number of records of each sealed segment.
+fn entries_of(entry: &ByteMap, list: &[u8]) -> Vec<[u64; 3]> {
+    let fields = ["id", "generation", "records"];
+    list.chunks(entry.end()).map(|listed| fields.map(|of| entry.number(listed, of))).collect()
+}
+
+fn dead(dir: &Scratch, root: &ByteMap, slot: &[u8], sealed: &[[u64; 3]]) {
+    let (map, part) = (ByteMap::of("List of dead records"), ByteMap::of("A segment's dead"));
+    let number = root.number(slot, "number");
+    let file = dir.read(&format!("rec/dead.{number:010}"));
+    let list = &file[..root.number(slot, "dead bytes") as usize];
+    let segments = map.number(list, "segments");
+    let expected = [
+        ("magic", magic(b"RLdead\r\n")),
+        ("version", 1),
+        ("crc", crc_of_the_rest(&map, list)),
+        ("cluster", 0xc1),
+        ("number", number),
+        ("segments", segments),
+    ];
+    holds(&map, list, &expected);
+    let (mut rest, mut marked) = (&list[map.end()..], 0);
+    for _ in 0..segments {
+        let of = |field| part.number(rest, field);
+        let segment = sealed
+            .iter()
+            .find(|[id, generation, _]| [*id, *generation] == [of("id"), of("generation")]);
+        let [.., records] = segment.expect("the dead lie in segments that are there");
+        let (marks, behind) = rest[part.end()..].split_at(of("words") as usize * 8);
+        let set = (0..marks.len() * 8).filter(|at| marks[at / 8] >> (at % 8) & 1 == 1);
+        let set: Vec<_> = set.collect();
+        assert!(set.iter().all(|at| *at < *records as usize), "{set:?} of {records}");
+        (rest, marked) = (behind, marked + set.len());
+    }
+    assert!(rest.is_empty() && marked > 0, "{marked} dead, {} bytes left", rest.len());
 }
 
 fn header(file: &[u8], id: u64, generation: u64, first_seq: u64) {

@@ -58,8 +58,8 @@ fn rules_that_are_broken_are_said_in_etcd_s_words() {
             r#"multi logoutput for "default" is not supported yet"#,
         ),
         (
-            &["--max-request-bytes=67108865"],
-            "--max-request-bytes=67108865: at most 67108864 is possible",
+            &["--max-request-bytes=33554433"],
+            "--max-request-bytes=33554433: at most 33554432 is possible",
         ),
         (
             &["--ringleader-cores=0,3-1"],

@@ -167,7 +167,7 @@ impl Connection {
         }
     }
 
-    /// Sends one more message, framed already, of an open answer that is `Progress::Clear`.
+    /// Sends one more message, framed already, of an open answer that is clear (see `progress`).
     pub fn message(&mut self, id: u32, framed: Bytes) {
         let Some(at) = self.streams.find(id) else { return };
         assert!(!self.streams[at].is_stalled(), "one message at a time");

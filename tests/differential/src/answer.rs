@@ -189,11 +189,11 @@ fn status(response: StatusResponse) -> StatusResponse {
     let own = response.header.map_or(0, |header| header.member_id);
     let mut response = StatusResponse {
         leader: (response.leader == own).into(),
-        db_size: (response.db_size > 0).into(),
-        db_size_in_use: (response.db_size_in_use > 0).into(),
-        raft_index: (response.raft_index > 0).into(),
-        raft_applied_index: (response.raft_applied_index > 0).into(),
-        raft_term: (response.raft_term > 0).into(),
+        db_size: 0,
+        db_size_in_use: 0,
+        raft_index: 0,
+        raft_applied_index: 0,
+        raft_term: 0,
         ..response
     };
     header(&mut response.header);
