@@ -235,9 +235,6 @@ const _: () = assert!(HTTP2_BODY_CHUNK_BYTES <= HTTP2_BODY_AHEAD_BYTES_MAX);
 pub const LISTENERS_MAX: usize = 64;
 /// How long a core polls before it sleeps: a wake-up of a sleeping core costs about as much.
 pub const SPIN: std::time::Duration = std::time::Duration::from_micros(20);
-/// How often a busy executor looks for news from other cores. glommio's own default makes a busy
-/// core answer after 93 ms; this makes it 0.3 ms.
-pub const PREEMPT_TIMER: std::time::Duration = std::time::Duration::from_micros(200);
 /// How often a starting member looks whether the cluster has heard of it.
 pub const INTRODUCE_INTERVAL: std::time::Duration = std::time::Duration::from_millis(1);
 /// How long a stopping shard waits for requests that are on their way.
@@ -290,3 +287,8 @@ const _: () = assert!(
     LOG_LIST_LEN_MAX * LOG_VALUE_BYTES_MAX < LOG_QUEUE_BYTES_MAX,
     "a line with one full list must fit into an empty queue"
 );
+/// How often each executor is woken for no other reason: the longest that a lost wake-up costs.
+pub const NUDGE_INTERVAL: std::time::Duration = std::time::Duration::from_millis(10);
+/// How often a busy executor looks for news from other cores. glommio's own default makes a busy
+/// core answer after 93 ms; this makes it 0.3 ms.
+pub const TASK_LATENCY: std::time::Duration = std::time::Duration::from_micros(200);

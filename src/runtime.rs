@@ -10,6 +10,7 @@
 //! A start goes: limits → sockets → directory → recovery → cores → ready. Whatever fails before
 //! "ready" is one sentence on standard error and in the log, and exit code 1; nothing is lost.
 
+mod nudge;
 mod recover;
 
 use crate::{
@@ -24,7 +25,7 @@ use crate::{
     },
     limits::{
         ACCEPTED_RING_SOCKETS_MAX, FAREWELL_WAIT, INTRODUCE_INTERVAL, LISTENERS_MAX,
-        LOG_FLUSH_WAIT, PREEMPT_TIMER, SPIN,
+        LOG_FLUSH_WAIT, SPIN,
     },
     log,
     mesh::{Inbox, Newest, NodeEnd, Sender, ShardEnd, mesh, rings},
@@ -42,6 +43,7 @@ use crate::{
     types::{ClusterId, MemberId, SHARDS_MAX},
 };
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
+use nudge::Nudger;
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
     iterator::Signals,
@@ -176,6 +178,7 @@ fn resolve(url: &Url) -> Result<SocketAddr, String> {
 /// A member's executors, running.
 struct House {
     threads: Vec<ExecutorJoinHandle<()>>,
+    _nudger: Nudger,
     accepted: Vec<Vec<Sender<Accepted>>>,
 }
 
@@ -225,9 +228,11 @@ fn start(
         meters: meters.node.clone(),
         pace: Pace { tick: config.heartbeat, checkpoint_entries: config.snapshot_count },
     };
-    let threads = spawn(plan, parts, seats)?;
+    let nudger =
+        Nudger::start().map_err(|error| format!("cannot start the thread nudge: {error}"))?;
+    let threads = spawn(plan, parts, seats, &nudger)?;
     is_ready.recv().map_err(|_gone| "the first shard ended before it was ready".to_owned())?;
-    Ok(House { threads, accepted })
+    Ok(House { threads, _nudger: nudger, accepted })
 }
 
 fn setup(config: &Config, who: &Who, boot_micros: u64, meters: &Meters) -> Setup {
@@ -353,9 +358,10 @@ fn spawn(
     plan: &Plan,
     node: NodeSeat,
     mut seats: Vec<Seat>,
+    nudger: &Nudger,
 ) -> Result<Vec<ExecutorJoinHandle<()>>, String> {
     let beside = plan.with_node().map(|shard| seats.remove(shard));
-    let mut threads = vec![executor("node", plan.node, move || async move {
+    let mut threads = vec![executor("node", plan.node, nudger, move || async move {
         match beside {
             None => node.sit().await,
             Some(seat) => {
@@ -368,7 +374,7 @@ fn spawn(
     for seat in seats {
         let core = plan.shards[seat.end.shard];
         let name = format!("shard-{}", seat.end.shard);
-        threads.push(executor(&name, core, move || seat.sit())?);
+        threads.push(executor(&name, core, nudger, move || seat.sit())?);
     }
     Ok(threads)
 }
@@ -376,13 +382,14 @@ fn spawn(
 fn executor<F: Future<Output = ()> + 'static>(
     name: &str,
     core: usize,
+    nudger: &Nudger,
     work: impl FnOnce() -> F + Send + 'static,
 ) -> Result<ExecutorJoinHandle<()>, String> {
+    let nudged = nudger.add();
     LocalExecutorBuilder::new(Placement::Fixed(core))
         .name(name)
-        .preempt_timer(PREEMPT_TIMER)
         .spin_before_park(SPIN)
-        .spawn(work)
+        .spawn(move || async move { nudged.run(work()).await })
         .map_err(|error| format!("cannot start {name} on core {core}: {error}"))
 }
 
