@@ -20,9 +20,9 @@ fuzz millis="10000":
 bench:
     cargo bench
 
-# real processes
+# real processes, ours beside real etcd
 e2e:
-    cargo build && cargo test -p e2e
+    cargo build --release && tests/e2e/run.sh
 
 # the same load on etcd and on ours
 compare:
