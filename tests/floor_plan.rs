@@ -83,7 +83,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("bytes", &["api/", "consensus/", "mesh.rs", "node/", "shard/", "store/", "tree/", "wal/"]),
     ("crc32fast", &["tree/", "wal/"]),
     ("futures_lite", &["io/", "mesh.rs", "node/drive.rs", "runtime/", "shard/", "tree/"]),
-    ("glommio", &["io/glommio.rs", "runtime.rs", "shard/"]),
+    ("glommio", &["io/glommio.rs", "runtime.rs", "runtime/", "shard/"]),
     ("httparse", &["shard/http1.rs"]),
     ("libc", &["io/"]),
     ("memmap2", &["io/"]),
