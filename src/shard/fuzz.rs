@@ -145,13 +145,15 @@ fn conversation(dice: &mut Dice) -> (Vec<u8>, usize) {
     (said, calls)
 }
 
-/// Bodies of the requests that came in, in order, and whether the client kept to the rules.
+/// Messages of the requests that came in, in order, and whether the client kept to the rules.
+///
+/// Answers wait for the end: what a late frame means depends on whether its stream was answered. A
+/// body that holds no message is left out: one that comes in parts is refused before it is whole.
 fn hear(said: &[u8], step: usize) -> (Vec<Vec<u8>>, bool) {
     let rules = Rules { concurrent_streams_max: 10, message_bytes_max: 1000 };
     let (mut connection, unfinished) = (Connection::new(rules), Rc::default());
-    let (mut bodies, mut heard, mut legal) = (BytesMut::new(), Vec::new(), true);
+    let (mut bodies, mut requests, mut legal) = (BytesMut::new(), Vec::new(), true);
     for part in said.chunks(step) {
-        let mut requests = Vec::new();
         let mut intake = Intake {
             now: Duration::ZERO,
             requests: &mut requests,
@@ -159,16 +161,20 @@ fn hear(said: &[u8], step: usize) -> (Vec<Vec<u8>>, bool) {
             admit: &mut || Place::take(&unfinished, 10),
         };
         legal = connection.receive(part, &mut intake).is_ok();
-        for request in requests {
-            connection.answer(request.stream, request.body.clone());
-            heard.push(request.body.to_vec());
-        }
         assert!(connection.out().len() < HTTP2_OUT_BYTES_MAX);
         connection.sent(connection.out().len());
         if !legal {
             break;
         }
     }
+    let mut heard = Vec::new();
+    for request in requests {
+        if grpc::unary(&request.body, rules.message_bytes_max).is_ok() {
+            heard.push(request.body.to_vec());
+        }
+        connection.answer(request.stream, request.body);
+    }
+    assert!(connection.out().len() < HTTP2_OUT_BYTES_MAX);
     (heard, legal)
 }
 
