@@ -166,6 +166,8 @@ const _: () = assert!(WAL_SPARES_MIN <= WAL_SPARES_MAX, "what is kept covers wha
 pub const QUOTA_BYTES_DEFAULT: u64 = 2 * 1024 * 1024 * 1024;
 /// What a key costs beside its bytes when room is estimated (etcd `storage/quota.go`).
 pub const QUOTA_KEY_BYTES: usize = 256;
+/// What a lease costs, bytes, when room is estimated (etcd `storage/quota.go`).
+pub const QUOTA_LEASE_BYTES: u64 = 64;
 /// Most bytes of a request's header in the log: two bytes of key, a length, a byte of key and a
 /// ten-byte number. Counted whole against [`REQUEST_BYTES_MAX`].
 pub const REQUEST_HEADER_BYTES_MAX: usize = 14;

@@ -270,7 +270,8 @@ fn rebuild(options: Options, root: &Root, segments: Vec<Segment>, dead: &Dead, t
         compacted: root.compacted,
         dead_file: root.dead_file(),
     };
-    Tree::from_parts(rebuild.map, shelf, standing)
+    let leases = Map::new(options.page_bytes);
+    Tree::from_parts([rebuild.map, leases], shelf, standing)
 }
 
 struct Rebuild {
