@@ -64,7 +64,7 @@ impl Lease {
     }
 }
 
-fn insert(map: &mut Map, id: LeaseId, lease: Lease) {
+pub(crate) fn insert(map: &mut Map, id: LeaseId, lease: Lease) {
     let mut body = [0; 16];
     body[..8].copy_from_slice(&lease.granted.to_le_bytes());
     body[8..].copy_from_slice(&lease.remaining.to_le_bytes());
