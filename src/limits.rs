@@ -114,7 +114,8 @@ pub const SEGMENTS_MAX: usize = 4096;
 pub const ROOT_SEGMENT_SHARE: usize = 16;
 /// Smallest superblock slot, for directories with tiny segments.
 pub const ROOT_BYTES_MIN: usize = 64 << 10;
-/// What the store may add to a superblock: members, alarms and leases, about 150,000 of them.
+/// What the store may add to a superblock: members, alarms and raft's configuration. Leases have a
+/// file of their own.
 pub const ROOT_STATE_BYTES_MAX: usize = 3 << 20;
 /// One write of a checkpoint. Larger ones gain little and hold up the log's writes longer.
 pub const CHECKPOINT_CHUNK_BYTES: usize = 256 << 10;
@@ -167,6 +168,8 @@ const _: () = assert!(WAL_SPARES_MIN <= WAL_SPARES_MAX, "what is kept covers wha
 pub const QUOTA_BYTES_DEFAULT: u64 = 2 * 1024 * 1024 * 1024;
 /// What a key costs beside its bytes when room is estimated (etcd `storage/quota.go`).
 pub const QUOTA_KEY_BYTES: usize = 256;
+/// What a lease costs, bytes, when room is estimated (etcd `storage/quota.go`).
+pub const QUOTA_LEASE_BYTES: u64 = 64;
 /// Most bytes of a request's header in the log: two bytes of key, a length, a byte of key and a
 /// ten-byte number. Counted whole against [`REQUEST_BYTES_MAX`].
 pub const REQUEST_HEADER_BYTES_MAX: usize = 14;

@@ -145,6 +145,14 @@ pub fn reply(outcome: &Outcome, header: Header, out: &mut Vec<u8>) -> Result<(),
         Outcome::Alarms { revision, alarms } => {
             encode::message(out, |out| maintenance::alarms(alarms, header.at(*revision), out));
         }
+        Outcome::LeaseGranted { id, ttl, revision } => encode::message(out, |out| {
+            header.at(*revision).encode(out);
+            encode::number(2, id.0 as u64, out);
+            encode::number(3, *ttl as u64, out);
+        }),
+        Outcome::LeaseRevoked { revision, .. } => {
+            encode::message(out, |out| header.at(*revision).encode(out));
+        }
         Outcome::Done => encode::message(out, |out| header.encode(out)),
         Outcome::Refused(refusal) => return Err((*refusal).into()),
     }

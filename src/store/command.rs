@@ -15,7 +15,7 @@ use bytes::{Buf, Bytes};
 use prost::encoding::{WireType, decode_key, decode_varint, encode_varint, skip_field};
 
 use super::convert;
-use crate::types::{LeaseId, MemberId, Revision, Ticket};
+use crate::types::{LeaseId, MemberId, Revision, Term, Ticket};
 
 /// One request of the log, decoded.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +39,22 @@ pub enum Body {
     Compact(Compact),
     /// List, raise or clear alarms.
     Alarm(AlarmOrder),
+    /// Grant a lease.
+    LeaseGrant {
+        /// Never 0; the edge picks one where the client did not.
+        id: LeaseId,
+        /// Seconds.
+        ttl: i64,
+    },
+    /// Take a lease back, and delete the keys that hold on to it.
+    LeaseRevoke {
+        /// Which.
+        id: LeaseId,
+        /// Only where the entry is of this term: the leader that saw it expire still led.
+        in_term: Option<Term>,
+    },
+    /// How many seconds the leader says are left of some leases.
+    LeaseCheckpoint(Vec<(LeaseId, i64)>),
     /// A member says its name and where clients reach it.
     MemberAttributes(MemberAttributes),
     /// The cluster agrees on a version, `major.minor.patch`.
@@ -293,14 +309,24 @@ pub mod field {
     pub const TXN: u32 = 6;
     /// `compaction`.
     pub const COMPACTION: u32 = 7;
+    /// `lease_grant`.
+    pub const LEASE_GRANT: u32 = 8;
+    /// `lease_revoke`.
+    pub const LEASE_REVOKE: u32 = 9;
     /// `alarm`.
     pub const ALARM: u32 = 10;
+    /// `lease_checkpoint`.
+    pub const LEASE_CHECKPOINT: u32 = 11;
     /// `header`.
     pub const HEADER: u32 = 100;
     /// `cluster_version_set`.
     pub const CLUSTER_VERSION_SET: u32 = 1300;
     /// `cluster_member_attr_set`.
     pub const CLUSTER_MEMBER_ATTR_SET: u32 = 1301;
+
+    /// Our own field of `LeaseRevokeRequest`, a varint: the leader's term (see
+    /// [`super::Body::LeaseRevoke`]). etcd's decoders pass over it.
+    pub const LEASE_REVOKE_IN_TERM: u32 = 2001;
 }
 
 /// One request as field `field` of an `InternalRaftRequest` without header: what the edge proposes.
@@ -406,10 +432,14 @@ fn read_body(tag: u32, message: Bytes, offset: usize) -> Result<Option<Body>, Ba
         field::DELETE_RANGE => convert::delete_range(message).map(Body::DeleteRange),
         field::TXN => convert::txn(message).map(Body::Txn),
         field::COMPACTION => convert::compact(message).map(Body::Compact),
-        8 => return not_built("lease_grant"),
-        9 => return not_built("lease_revoke"),
+        field::LEASE_GRANT => {
+            convert::lease_grant(message).map(|(id, ttl)| Body::LeaseGrant { id, ttl })
+        }
+        field::LEASE_REVOKE => {
+            convert::lease_revoke(message).map(|(id, in_term)| Body::LeaseRevoke { id, in_term })
+        }
         field::ALARM => convert::alarm(message).map(Body::Alarm),
-        11 => return not_built("lease_checkpoint"),
+        field::LEASE_CHECKPOINT => convert::lease_checkpoint(message).map(Body::LeaseCheckpoint),
         1000 => return not_built("auth_enable"),
         1011 => return not_built("auth_disable"),
         1012 => return not_built("authenticate"),

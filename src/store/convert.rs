@@ -1,8 +1,11 @@
 //! etcd's generated messages → our words. The only file of the store, with [`super::command`],
 //! that names them.
 
-use bytes::Bytes;
-use prost::{DecodeError, Message};
+use bytes::{Buf, Bytes};
+use prost::{
+    DecodeError, Message,
+    encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field},
+};
 use proto::{
     etcdserverpb::{self as pb, compare::TargetUnion, request_op::Request},
     membershippb,
@@ -10,9 +13,9 @@ use proto::{
 
 use super::command::{
     Against, AlarmAction, AlarmOrder, Compact, Compare, DeleteRange, MemberAttributes, Op, Order,
-    Put, Range, Relation, Target, Txn,
+    Put, Range, Relation, Target, Txn, field,
 };
-use crate::types::{LeaseId, MemberId, Revision, Ticket};
+use crate::types::{LeaseId, MemberId, Revision, Term, Ticket};
 
 pub(super) fn ticket(header: Bytes) -> Result<Ticket, DecodeError> {
     Ok(Ticket(pb::RequestHeader::decode(header)?.id))
@@ -46,6 +49,36 @@ pub(super) fn alarm(message: Bytes) -> Result<AlarmOrder, DecodeError> {
     Ok(AlarmOrder { action, member: MemberId(request.member_id), kind: request.alarm })
 }
 
+pub(super) fn lease_grant(message: Bytes) -> Result<(LeaseId, i64), DecodeError> {
+    let request = pb::LeaseGrantRequest::decode(message)?;
+    Ok((LeaseId(request.id), request.ttl))
+}
+
+pub(super) fn lease_revoke(message: Bytes) -> Result<(LeaseId, Option<Term>), DecodeError> {
+    let request = pb::LeaseRevokeRequest::decode(message.clone())?;
+    Ok((LeaseId(request.id), in_term(message)?))
+}
+
+/// Our own field of a `LeaseRevokeRequest`, which the generated decoder passes over.
+fn in_term(mut message: Bytes) -> Result<Option<Term>, DecodeError> {
+    let mut term = None;
+    while message.has_remaining() {
+        match decode_key(&mut message)? {
+            (field::LEASE_REVOKE_IN_TERM, WireType::Varint) => {
+                term = Some(Term(decode_varint(&mut message)?));
+            }
+            (tag, wire) => skip_field(wire, tag, &mut message, DecodeContext::default())?,
+        }
+    }
+    Ok(term)
+}
+
+pub(super) fn lease_checkpoint(message: Bytes) -> Result<Vec<(LeaseId, i64)>, DecodeError> {
+    let request = pb::LeaseCheckpointRequest::decode(message)?;
+    let seen = request.checkpoints.into_iter();
+    Ok(seen.map(|one| (LeaseId(one.id), one.remaining_ttl)).collect())
+}
+
 pub(super) fn cluster_version(message: Bytes) -> Result<String, DecodeError> {
     Ok(membershippb::ClusterVersionSetRequest::decode(message)?.ver)
 }
@@ -70,10 +103,7 @@ impl MemberAttributes {
                 client_urls: self.client_urls.clone(),
             }),
         };
-        super::command::body(
-            super::command::field::CLUSTER_MEMBER_ATTR_SET,
-            &message.encode_to_vec(),
-        )
+        super::command::body(field::CLUSTER_MEMBER_ATTR_SET, &message.encode_to_vec())
     }
 }
 
@@ -86,14 +116,40 @@ impl AlarmOrder {
             AlarmAction::Deactivate => 2,
         };
         let message = pb::AlarmRequest { action, member_id: self.member.0, alarm: self.kind };
-        super::command::body(super::command::field::ALARM, &message.encode_to_vec())
+        super::command::body(field::ALARM, &message.encode_to_vec())
     }
+}
+
+/// A grant as a body to propose.
+pub fn encode_lease_grant(id: LeaseId, ttl: i64) -> Bytes {
+    let message = pb::LeaseGrantRequest { ttl, id: id.0 };
+    super::command::body(field::LEASE_GRANT, &message.encode_to_vec())
+}
+
+/// A revocation as a body to propose, which does nothing in an entry of another term than
+/// `in_term` (see [`super::command::Body::LeaseRevoke`]).
+pub fn encode_lease_revoke(id: LeaseId, in_term: Option<Term>) -> Bytes {
+    let mut message = pb::LeaseRevokeRequest { id: id.0 }.encode_to_vec();
+    if let Some(Term(term)) = in_term {
+        prost::encoding::uint64::encode(field::LEASE_REVOKE_IN_TERM, &term, &mut message);
+    }
+    super::command::body(field::LEASE_REVOKE, &message)
+}
+
+/// What is left of some leases, in seconds, as a body to propose.
+pub fn encode_lease_checkpoint(seen: &[(LeaseId, i64)]) -> Bytes {
+    let one = |(id, remaining_ttl): &(LeaseId, i64)| pb::LeaseCheckpoint {
+        id: id.0,
+        remaining_ttl: *remaining_ttl,
+    };
+    let message = pb::LeaseCheckpointRequest { checkpoints: seen.iter().map(one).collect() };
+    super::command::body(field::LEASE_CHECKPOINT, &message.encode_to_vec())
 }
 
 /// A cluster version, `major.minor.patch`, as a body to propose.
 pub fn encode_cluster_version(version: &str) -> Bytes {
     let message = membershippb::ClusterVersionSetRequest { ver: version.to_owned() };
-    super::command::body(super::command::field::CLUSTER_VERSION_SET, &message.encode_to_vec())
+    super::command::body(field::CLUSTER_VERSION_SET, &message.encode_to_vec())
 }
 
 impl From<pb::PutRequest> for Put {

@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use super::{Cluster, Outcome, command::Range, outcome::Refusal, range, range::RangeOutcome};
+use super::{
+    Cluster, Leases, Outcome, command::Range, outcome::Refusal, range, range::RangeOutcome,
+};
 use crate::{
     tree,
     types::{Index, MemberId, Revision, Term},
@@ -27,6 +29,7 @@ pub struct RaftSeen {
 pub struct View {
     /// The keys.
     pub tree: tree::View,
+    pub(super) attached: tree::MapView,
     /// The newest revision in it.
     pub revision: Revision,
     /// The last entry applied.
@@ -50,6 +53,11 @@ impl View {
         range::range(self.tree.reader(), self.revision, query)
     }
 
+    /// The leases, and the keys that hold on to them.
+    pub fn leases(&self) -> Leases<'_> {
+        Leases::new(self.tree.reader(), self.attached.reader())
+    }
+
     /// Live keys.
     pub fn keys(&self) -> u64 {
         self.tree.reader().count(&tree::KeyRange::ALL, self.revision)
@@ -57,7 +65,7 @@ impl View {
 
     /// Answers a transaction that only reads.
     pub fn read_txn(&self, txn: &super::command::Txn) -> Outcome {
-        match super::txn::read(self.tree.reader(), self.revision, txn) {
+        match super::txn::read(self.leases(), self.revision, txn) {
             Ok(done) => Outcome::Txn(done),
             Err(refusal) => Outcome::Refused(refusal),
         }

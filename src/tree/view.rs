@@ -26,6 +26,7 @@ pub struct View(Arc<Published>);
 /// What a view keeps alive.
 pub(crate) struct Published {
     pub(crate) map: MapView,
+    pub(crate) leases: MapView,
     pub(crate) table: Arc<Vec<Segment>>,
     pub(crate) tail_first: Seq,
     pub(crate) tail_bytes: Frozen<u8>,
@@ -45,6 +46,7 @@ impl View {
         let tail = Run::dense(view.tail_first, &view.tail_bytes, &view.tail_offsets);
         Reader {
             map: view.map.reader(),
+            leases: view.leases.reader(),
             records: Records { table: &view.table, tail, tail_first: view.tail_first },
             compacted: view.compacted,
             newest: view.newest,
@@ -56,6 +58,7 @@ impl View {
 #[derive(Clone, Copy)]
 pub struct Reader<'a> {
     pub(crate) map: MapReader<'a>,
+    pub(crate) leases: MapReader<'a>,
     pub(crate) records: Records<'a>,
     pub(crate) compacted: Revision,
     pub(crate) newest: Revision,
