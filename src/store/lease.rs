@@ -147,8 +147,10 @@ impl Store {
         }
         let fits = self.fits(GRANT_COST);
         self.tree.set_lease(id, Lease { granted: ttl, remaining: 0 });
-        let granted = Outcome::LeaseGranted { id, ttl, revision: self.revision };
-        if fits { granted } else { Outcome::Refused(Refusal::NoSpace) }
+        if !fits {
+            return Outcome::LeaseGrantedWithoutRoom { id, ttl };
+        }
+        Outcome::LeaseGranted { id, ttl, revision: self.revision }
     }
 
     /// Deletes the keys in their order, so that every member numbers the changes alike.

@@ -136,6 +136,7 @@ fn edge() -> Edge {
         quota_flag_bytes: -1,
         cluster: ClusterId(0xc1),
         member: MemberId(0x3e),
+        lease_ttl_min: 2,
     }
 }
 
