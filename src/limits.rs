@@ -140,7 +140,8 @@ pub const SEGMENTS_MAX: usize = 4096;
 pub const ROOT_SEGMENT_SHARE: usize = 16;
 /// Smallest superblock slot, for directories with tiny segments.
 pub const ROOT_BYTES_MIN: usize = 64 << 10;
-/// What the store may add to a superblock: members, alarms and leases, about 150,000 of them.
+/// What the store may add to a superblock: members, alarms and raft's configuration. Leases have a
+/// file of their own.
 pub const ROOT_STATE_BYTES_MAX: usize = 3 << 20;
 /// One write of a checkpoint. Larger ones gain little and hold up the log's writes longer.
 pub const CHECKPOINT_CHUNK_BYTES: usize = 256 << 10;

@@ -268,7 +268,7 @@ impl Store {
             applied: self.applied,
             raft,
             disk_bytes: self.disk_bytes,
-            live_bytes: self.tree.live_bytes(),
+            live_bytes: self.tree.live_bytes() + self.tree.lease_bytes(),
             cluster: Arc::clone(&self.cluster),
         }
     }

@@ -3,14 +3,15 @@
 //! Every change is written once, as a record (`record`), in revision order, in append-only
 //! segments (`segment`). One copy-on-write B+tree, the map (`map`), holds a cell (`cell`) for each
 //! key: the facts of its newest version and where its older versions begin. Older versions are
-//! found through links inside the records (`chain`).
+//! found through links inside the records (`chain`). The table of leases (`lease`) lies beside.
 //!
 //! ```text
 //!        writer (one core)                          readers (every core)
 //!   Tree ── put/delete/compact/sweep ── publish ──► View ── Reader ── get/count/scan/changes
 //!    │
 //!    └─ begin_checkpoint ──► Checkpoint::run (all I/O) ──► finish_checkpoint
-//!       on disk: rec/0000000042.g0 ...   rec/dead.0000000007   superblock (see `root`)
+//!       on disk: rec/0000000042.g0 ...   rec/dead.0000000007   rec/leases.0000000005
+//!                superblock (see `root`)
 //! ```
 //!
 //! The tree decides without waiting; [`Checkpoint`], [`open`] and [`format()`] move bytes and wait.
@@ -118,6 +119,8 @@ impl KeyRange<'_> {
 pub struct Tree {
     map: Map,
     leases: Map,
+    /// Changes of the leases since the tree was made or opened.
+    lease_changes: u64,
     shelf: Shelf,
     compacted: Revision,
     newest: Stamp,
@@ -150,6 +153,7 @@ impl Tree {
         Self {
             map,
             leases,
+            lease_changes: 0,
             compacted: standing.compacted,
             newest: Stamp { main: standing.revision, sub: u32::MAX },
             sweep: sweep::Sweep::done(standing.compacted, at),
