@@ -100,5 +100,4 @@ impl Node {
             out.extend(done.map(reply));
         }
     }
-
 }

@@ -199,7 +199,8 @@ impl<D: Disk, C: Clock> Driver<D, C> {
     fn set_alarm(&mut self, room: bool) {
         let at = if room { self.parts.node.wants_turn_at() } else { None };
         if self.alarm.as_ref().map(|(at, _)| *at) != at {
-            self.alarm = at.map(|at| (at, Box::pin(self.parts.clock.sleep_until(at)) as Pending<_>));
+            self.alarm =
+                at.map(|at| (at, Box::pin(self.parts.clock.sleep_until(at)) as Pending<_>));
         }
     }
 

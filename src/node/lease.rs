@@ -121,12 +121,7 @@ impl Expiry {
     }
 
     /// An entry of this leader's own term is applied: all that its predecessors revoked is gone.
-    pub(super) fn take_charge(
-        &mut self,
-        now: Duration,
-        leases: Leases<'_>,
-        out: &mut Vec<Action>,
-    ) {
+    pub(super) fn take_charge(&mut self, now: Duration, leases: Leases<'_>, out: &mut Vec<Action>) {
         if !matches!(self.standing, Standing::Elected { .. }) {
             return;
         }
@@ -175,12 +170,8 @@ impl Expiry {
                 asks.push((ticket, ask));
                 None
             }
-            (Standing::Elected { .. }, _) => {
-                Some(Reply::Unavailable(Unavailable::TooManyRequests))
-            }
-            (Standing::InCharge { .. }, LeaseAsk::Renew(id)) => {
-                self.renew(id, ticket, now, leases)
-            }
+            (Standing::Elected { .. }, _) => Some(Reply::Unavailable(Unavailable::TooManyRequests)),
+            (Standing::InCharge { .. }, LeaseAsk::Renew(id)) => self.renew(id, ticket, now, leases),
             (Standing::InCharge { .. }, LeaseAsk::Remaining(id)) => {
                 Some(Reply::Remaining(self.time_of(id, now, leases)))
             }
