@@ -34,7 +34,11 @@ use crate::{
     },
     mesh::{LeaseAsk, LeaseTime, Reply},
     metrics::LeaseMeters,
-    store::{Leases, Unavailable, command, encode_lease_revoke},
+    store::{
+        Leases, Unavailable,
+        command::{self, Expired},
+        encode_lease_revoke,
+    },
     types::{LeaseId, Ticket},
 };
 use std::{
@@ -349,8 +353,9 @@ impl Node {
             return;
         }
         let mut data = Vec::new();
+        let expired = Expired { term: self.leadership.term, applied: self.store.applied() };
         for id in &due {
-            let revoke = encode_lease_revoke(*id, Some(self.leadership.term));
+            let revoke = encode_lease_revoke(*id, Some(expired));
             command::append(&mut data, NOBODY, &revoke);
         }
         if self.replica.propose(data).is_err() {

@@ -58,7 +58,7 @@ fn a_client_cannot_name_a_term() {
     let mut world = World::new();
     grant(&mut world, 60, 7).expect("a new id");
     let mut request = pb::LeaseRevokeRequest { id: 7 }.encode_to_vec();
-    prost::encoding::uint64::encode(command::field::LEASE_REVOKE_IN_TERM, &1, &mut request);
+    prost::encoding::uint64::encode(command::field::LEASE_REVOKE_TERM, &1, &mut request);
     world.call_raw(Method::LeaseRevoke, request).expect("a field that a client has made up");
     assert!(world.store.leases().get(LeaseId(7)).is_none());
 }
@@ -93,7 +93,7 @@ fn leases_are_listed_by_deadline_however_many_there_are() {
     for count in [0, 1, 3, 1_024, 1_025, 5_000] {
         let mut world = World::new();
         for id in 1..=count {
-            let lease = Lease { granted: 10 + (id * 7_919) % 5_003, remaining: 0 };
+            let lease = Lease { granted: 10 + (id * 7_919) % 5_003, remaining: 0, since: Index(0) };
             world.store.tree_mut().set_lease(LeaseId(id), lease);
         }
         world.view = world.store.publish(RAFT);

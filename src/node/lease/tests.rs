@@ -226,13 +226,32 @@ fn behind_a_stuck_disk_nothing_expires_and_renewals_count() {
 fn a_revocation_of_an_older_term_is_ignored() {
     let mut house = House::new();
     house.grant(Duration::ZERO, ID, 5);
-    let term = house.node.leadership().term;
-    let late = encode_lease_revoke(ID, Some(Term(term.0 - 1)));
-    assert_eq!(house.propose(seconds(1), late), Outcome::Done);
+    let (term, applied) = (house.node.leadership().term, house.node.applied());
+    let late = Expired { term: Term(term.0 - 1), applied };
+    assert_eq!(house.propose(seconds(1), encode_lease_revoke(ID, Some(late))), Outcome::Done);
     assert!(house.lives(ID), "the leader of another term thought it expired");
     assert_eq!(house.renew(seconds(4)), Some(Some(5)));
-    let now = encode_lease_revoke(ID, Some(term));
+    let now = encode_lease_revoke(ID, Some(Expired { term, applied }));
     assert!(matches!(house.propose(seconds(5), now), Outcome::LeaseRevoked { .. }));
+}
+
+/// A client revokes a lease and grants its id again, and before either is applied the old lease's
+/// time has come: the revocation that follows them is not meant for the new one.
+#[test]
+fn a_lease_granted_again_outlives_the_revocation_of_the_one_before() {
+    let mut house = House::new();
+    house.grant(Duration::ZERO, ID, 5);
+    let bodies = [encode_lease_revoke(ID, None), encode_lease_grant(ID, 5)];
+    let events =
+        bodies.map(|request| Event::Propose { ticket: house.ticket(), request }).into_iter();
+    house.turn(moment(4_999), events.collect(), true);
+    house.turn(seconds(5), vec![], true);
+    assert_eq!(house.unwritten.len(), 2, "the leader's own is behind the client's");
+    house.settle(seconds(6));
+    assert!(house.lives(ID), "the new lease went with the old one");
+    assert_eq!(house.renew(seconds(7)), Some(Some(5)));
+    house.settle(seconds(12));
+    assert!(!house.lives(ID));
 }
 
 #[test]
@@ -307,7 +326,7 @@ fn keys_count_as_much_as_leases() {
 }
 
 fn leased(ttl: i64) -> Lease {
-    Lease { granted: ttl, remaining: 0 }
+    Lease { granted: ttl, remaining: 0, since: Index(0) }
 }
 
 /// The deadlines alone, with a store that has these leases.
