@@ -55,6 +55,33 @@ pub const APPENDS_IN_FLIGHT_MAX: usize = 2;
 /// Heartbeats after which an unanswered ReadIndex round is asked again (etcd: 500 ms).
 pub const READ_INDEX_RETRY_TICKS: u32 = 5;
 
+// ── process: leases on the leader's clock ───────────────────────────────────────────────────────
+
+/// Longest TTL that is granted, seconds (etcd `lease.MaxLeaseTTL`). As nanoseconds it still fits 64
+/// bits.
+pub const LEASE_TTL_SECONDS_MAX: i64 = 9_000_000_000;
+/// Changes that expired leases may make in one [`LEASE_EXPIRY_INTERVAL`]: each lease counts as one,
+/// and each of its keys. About a millisecond of applying, so a put waits no longer than that for
+/// them; 25,600 leases a second without keys, where etcd revokes 1,000.
+pub const LEASE_EXPIRY_CHANGES_MAX: usize = 256;
+/// See [`LEASE_EXPIRY_CHANGES_MAX`].
+pub const LEASE_EXPIRY_INTERVAL: std::time::Duration = std::time::Duration::from_millis(10);
+/// Keys of an expired lease that are counted; one lease with more than this is revoked as one
+/// piece all the same, and others wait for it 160 ms.
+pub const LEASE_KEYS_COUNTED_MAX: usize = 4_096;
+/// Leases looked at in one turn by each thing that looks at all of them: a new leader, a list, and
+/// the queue of those whose time may have come. Each is a third of a millisecond.
+pub const LEASES_PER_TURN_MAX: usize = 1_024;
+/// Questions about leases that wait for a revocation or for a new leader's first entry.
+pub const LEASE_ASKS_HELD_MAX: usize = 65_536;
+
+const _: () = assert!(LEASE_TTL_SECONDS_MAX < i64::MAX / 1_000_000_000, "nanoseconds fit");
+const _: () = assert!(LEASE_EXPIRY_CHANGES_MAX <= LEASES_PER_TURN_MAX, "a piece is one look");
+const _: () = assert!(
+    LEASE_EXPIRY_CHANGES_MAX * 64 <= ENTRY_BYTES_MAX,
+    "a piece of revocations is one entry, and a small one"
+);
+
 // ── process: checkpoints ────────────────────────────────────────────────────────────────────────
 
 /// A change is in a checkpoint after this long at the latest.

@@ -17,7 +17,7 @@
 use crate::{
     limits::{TO_NODE_RING_MESSAGES_MAX, TO_SHARD_RING_MESSAGES_MAX},
     store::{Outcome, Unavailable, View},
-    types::Ticket,
+    types::{LeaseId, Ticket},
 };
 use arc_swap::ArcSwap;
 use atomic_waker::AtomicWaker;
@@ -25,6 +25,7 @@ use bytes::Bytes;
 use std::{
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 /// What a shard asks of the node.
@@ -42,8 +43,35 @@ pub enum ToNode {
         /// Ties the answer to the reads that wait for it; one ticket may stand for many.
         ticket: Ticket,
     },
+    /// Something about leases that only the leader's clock knows.
+    Lease {
+        /// Ties the answer to the client.
+        ticket: Ticket,
+        /// What.
+        ask: LeaseAsk,
+    },
     /// This shard is going down and asks nothing any more.
     Farewell,
+}
+
+/// What is asked of the leader's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseAsk {
+    /// Let it live for its TTL from now on. Answered by [`Reply::Renewed`].
+    Renew(LeaseId),
+    /// How long does it still live? Answered by [`Reply::Remaining`].
+    Remaining(LeaseId),
+    /// All of them. Answered by [`Reply::Leases`].
+    List,
+}
+
+/// A lease's time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseTime {
+    /// As granted, seconds.
+    pub granted: i64,
+    /// Until it expires; zero once it has, until it is revoked.
+    pub remaining: Duration,
 }
 
 /// What the node tells a shard: at most one message a turn.
@@ -82,6 +110,13 @@ pub enum Reply {
     Applied(Outcome),
     /// The newest view, or any later one, may serve the read.
     Readable,
+    /// The lease lives for this many seconds from when it was renewed; `None`: there is none.
+    Renewed(Option<i64>),
+    /// The lease's time; `None`: there is none.
+    Remaining(Option<LeaseTime>),
+    /// All leases with the moment of the node's clock when each expires, in no useful order. Where
+    /// the member does not lead it knows no moments: all are the same.
+    Leases(Arc<Vec<(Duration, LeaseId)>>),
     /// Decided before the log: whether it took effect is what the variant says.
     Unavailable(Unavailable),
 }

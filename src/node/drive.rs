@@ -68,6 +68,8 @@ pub struct Parts<D: Disk, C: Clock> {
 pub struct Pace {
     /// Time between two ticks of raft (`--heartbeat-interval`).
     pub tick: Duration,
+    /// How long a leader may be silent (`--election-timeout`).
+    pub election: Duration,
     /// Applied entries after which a checkpoint is due (`--snapshot-count`).
     pub checkpoint_entries: u64,
 }
@@ -89,6 +91,8 @@ struct Driver<D: Disk, C: Clock> {
     prepare: Option<Pending<io::Result<Prepared<D::File>>>>,
     timer: Pending<()>,
     next_tick: Duration,
+    /// Rings when the node wants a turn before the next tick.
+    alarm: Option<(Duration, Pending<()>)>,
     outbox: Vec<ToShard>,
     events: Vec<Event>,
     actions: Vec<Action>,
@@ -139,6 +143,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
             prepare: None,
             timer: Box::pin(parts.clock.sleep_until(next_tick)),
             next_tick,
+            alarm: None,
             outbox: parts.mesh.to_shards.iter().map(|_| ToShard::default()).collect(),
             events: Vec::new(),
             actions: Vec::new(),
@@ -158,6 +163,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
     }
 
     async fn run(&mut self) -> Result<(), Fatal> {
+        self.parts.node.extend_leases_by(self.parts.pace.election);
         self.parts.node.campaign();
         while self.farewells < self.parts.mesh.to_shards.len() {
             self.turn()?;
@@ -171,6 +177,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
     /// Everything between two waits. Nothing in here waits.
     fn turn(&mut self) -> Result<(), Fatal> {
         self.take_in();
+        self.parts.node.begin_turn(self.parts.clock.now());
         let mut actions = std::mem::take(&mut self.actions);
         for event in self.events.drain(..) {
             self.parts.node.handle(event, &mut actions);
@@ -188,7 +195,17 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         self.append_held()?;
         self.publish();
         self.maintain();
+        self.set_alarm(room);
         Ok(())
+    }
+
+    /// Without `room` for another append the node is asked again when there is some.
+    fn set_alarm(&mut self, room: bool) {
+        let at = if room { self.parts.node.wants_turn_at() } else { None };
+        if self.alarm.as_ref().map(|(at, _)| *at) != at {
+            self.alarm =
+                at.map(|at| (at, Box::pin(self.parts.clock.sleep_until(at)) as Pending<_>));
+        }
     }
 
     fn take_in(&mut self) {
@@ -198,6 +215,9 @@ impl<D: Disk, C: Clock> Driver<D, C> {
                     self.events.push(Event::Propose { ticket, request });
                 }
                 Some(ToNode::Read { ticket }) => self.events.push(Event::Read { ticket }),
+                Some(ToNode::Lease { ticket, ask }) => {
+                    self.events.push(Event::Lease { ticket, ask });
+                }
                 Some(ToNode::Farewell) => self.farewells += 1,
                 None => break,
             }
@@ -300,7 +320,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
     }
 
     fn poll_causes(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fatal>> {
-        let mut woken = self.parts.node.is_sweeping();
+        let mut woken = self.parts.node.has_more();
         woken |= self.parts.mesh.inbox.poll_ready(cx).is_ready();
         woken |= self.poll_appends(cx)?;
         woken |= self.poll_checkpoint(cx)?;
@@ -310,6 +330,12 @@ impl<D: Disk, C: Clock> Driver<D, C> {
             woken = true;
             let again = self.timer.as_mut().poll(cx);
             assert!(again.is_pending(), "a timer for later rang at once");
+        }
+        if let Some((_, alarm)) = &mut self.alarm
+            && alarm.as_mut().poll(cx).is_ready()
+        {
+            self.alarm = None;
+            woken = true;
         }
         if woken { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
@@ -416,6 +442,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
             if woken { Poll::Ready(Ok::<(), Fatal>(())) } else { Poll::Pending }
         })
         .await?;
+        self.parts.node.begin_turn(self.parts.clock.now());
         let mut actions = Vec::new();
         for event in self.events.drain(..) {
             self.parts.node.handle(event, &mut actions);

@@ -33,7 +33,7 @@ use crate::{
     api::Edge,
     io::{Clock, glommio::GlommioClock},
     mesh::{Inbox, Newest, Reply, Sender, ShardEnd, ToNode, ToShard},
-    metrics::NodeMeters,
+    metrics::{LeaseMeters, NodeMeters},
     store::View,
     types::Ticket,
 };
@@ -67,6 +67,8 @@ pub struct Setup {
 pub struct Meters {
     /// The node's.
     pub node: Arc<NodeMeters>,
+    /// The node's, of leases.
+    pub leases: Arc<LeaseMeters>,
     /// Each shard's, by number.
     pub shards: Arc<[ShardMeters]>,
 }

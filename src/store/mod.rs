@@ -137,7 +137,7 @@ impl Store {
                 Outcome::Done
             }
             Body::LeaseGrant { id, ttl } => self.grant(*id, *ttl),
-            Body::LeaseRevoke { id, in_term } => self.revoke(*id, *in_term),
+            Body::LeaseRevoke { id, expired } => self.revoke(*id, *expired),
             Body::LeaseCheckpoint(seen) => self.note_remaining(seen),
             Body::ReadOnly => Outcome::Done,
         }

@@ -176,6 +176,7 @@ impl Boot {
             meters: meters.clone(),
             pace: Pace {
                 tick: self.weather.tick,
+                election: self.weather.tick * ELECTION_TICKS as u32,
                 checkpoint_entries: self.weather.checkpoint_entries,
             },
         };
@@ -225,6 +226,7 @@ fn edge() -> Edge {
         quota_flag_bytes: -1,
         cluster: WHO_TYPED.0,
         member: WHO_TYPED.1,
+        lease_ttl_min: 2,
     }
 }
 
