@@ -19,6 +19,7 @@ pub mod kv;
 pub mod maintenance;
 pub mod method;
 pub mod status;
+pub mod watch;
 
 #[cfg(test)]
 mod tests;

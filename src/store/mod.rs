@@ -34,6 +34,9 @@ pub use quota::{Quota, put_cost};
 pub use stream::{Last, Part, Stream};
 pub use view::{RaftSeen, View};
 
+/// What [`View::changes`] tells of.
+pub use crate::tree::Change;
+
 use crate::{
     tree::{RootFacts, Tree},
     types::{ClusterId, Index, MemberId, Revision, Term, Ticket},
