@@ -366,3 +366,16 @@ const _: () = assert!(WATCH_STREAM_BYTES_MAX < WATCH_SHARD_BYTES_MAX);
 const _: () = assert!(WATCH_GATHERED_BYTES_MAX < WATCH_REVISION_BYTES_MAX);
 const _: () = assert!(WATCHERS_PER_STREAM_MAX <= WATCHERS_PER_SHARD_MAX);
 const _: () = assert!(WATCHERS_PER_SHARD_MAX < u32::MAX as usize, "places are u32");
+/// Between two words of progress to watchers that want them, default (etcd: 10 minutes).
+pub const WATCH_PROGRESS_INTERVAL: std::time::Duration = std::time::Duration::from_secs(600);
+// ── shard: streams of leases, and the server as its own client ──────────────────────────────────
+
+/// Keep-alives of one call that may be under way; more are not taken from the client until one is
+/// answered. A client with many leases sends them in a burst.
+pub const KEEP_ALIVES_AHEAD_MAX: usize = 1_024;
+/// TTL of the lease that a lock or election makes for a client that brings none, seconds (etcd
+/// `concurrency.defaultSessionTTL`).
+pub const SESSION_TTL_SECONDS: i64 = 60;
+/// Elections without a leader after which streams that require one are ended (etcd
+/// `maxNoLeaderCnt`).
+pub const NO_LEADER_ELECTIONS_MAX: u32 = 3;
