@@ -5,7 +5,7 @@ use super::{ClusterState, Config, Notice, Scheme, Url, settings::Settings};
 use crate::{
     limits::{
         CORES_MAX, ELECTION_MS_MAX, QUOTA_BYTES, REQUEST_BYTES_CEILING, REQUEST_BYTES_RECOMMENDED,
-        SNAPSHOT_COUNT,
+        SNAPSHOT_COUNT, WATCH_PROGRESS_INTERVAL, WATCH_PROGRESS_INTERVAL_MIN,
     },
     log::{self, Format, Level, Output},
 };
@@ -95,8 +95,11 @@ fn watch_progress(settings: &Settings, notices: &mut Vec<Notice>) -> Duration {
         Err(_) | Ok(Duration::ZERO) => WATCH_PROGRESS_INTERVAL,
         Ok(short) if short < WATCH_PROGRESS_INTERVAL_MIN => {
             notices.push(
-                Notice::new(Level::Warn, "adjusting watch progress notify interval to minimum period")
-                    .with("min-watch-progress-notify-interval", "100ms"),
+                Notice::new(
+                    Level::Warn,
+                    "adjusting watch progress notify interval to minimum period",
+                )
+                .with("min-watch-progress-notify-interval", "100ms"),
             );
             WATCH_PROGRESS_INTERVAL_MIN
         }
