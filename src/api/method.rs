@@ -84,6 +84,12 @@ impl Method {
     }
 }
 
+/// Whether a path is an RPC whose request is a stream of messages, so that it is taken before the
+/// client has said everything.
+pub fn takes_stream(path: &str) -> bool {
+    matches!(path, watch::WATCH | lease::LEASE_KEEP_ALIVE)
+}
+
 /// What each service that is not wholly built still lacks.
 const NOT_BUILT: &[(&str, &[&str])] = &[
     ("etcdserverpb.Watch", &[watch::WATCH]),

@@ -87,6 +87,8 @@ pub struct Shard {
     round_in_flight: Cell<bool>,
     connections: Rc<Cell<usize>>,
     unfinished: Rc<Cell<usize>>,
+    calls: Rc<Cell<usize>>,
+    links: http2::Links,
     stopping: Cell<bool>,
 }
 
@@ -124,6 +126,8 @@ impl Shard {
             round_in_flight: Cell::new(false),
             connections: Rc::default(),
             unfinished: Rc::default(),
+            calls: Rc::default(),
+            links: http2::Links::default(),
             stopping: Cell::new(false),
             setup,
         };

@@ -3,15 +3,18 @@
 
 use super::{
     Place, Shard,
-    http2::{Metadata, Responder},
+    http2::{Call, Metadata, Responder},
 };
 use crate::{
     api::{
-        self, Header, Method, Read, Status, Work, kv,
+        self, Header, Method, Read, Status, Work, kv, method,
         status::{self, Code},
     },
     io::Clock,
-    limits::{FAREWELL_INTERVAL, GRPC_OVERHEAD_BYTES, UNFINISHED_REQUESTS_PER_SHARD_MAX},
+    limits::{
+        CALLS_PER_SHARD_MAX, FAREWELL_INTERVAL, GRPC_OVERHEAD_BYTES,
+        UNFINISHED_REQUESTS_PER_SHARD_MAX,
+    },
     mesh::{Reply, ToNode},
     store::{Unavailable, View},
     types::Ticket,
@@ -32,6 +35,8 @@ pub struct ConnectionLimits {
     pub concurrent_streams_max: u32,
     /// Largest gRPC message taken in, bytes.
     pub message_bytes_max: usize,
+    /// Whether the method of a path takes a stream of messages.
+    pub takes_stream: fn(&str) -> bool,
 }
 
 /// What waits for the node under one ticket.
@@ -104,12 +109,31 @@ impl Shard {
         ConnectionLimits {
             concurrent_streams_max: self.setup.concurrent_streams_max,
             message_bytes_max: self.setup.edge.request_bytes_max + GRPC_OVERHEAD_BYTES,
+            takes_stream: method::takes_stream,
         }
     }
 
     /// A place among the requests whose bodies have not arrived whole.
     pub(super) fn admit_unfinished(&self) -> Option<Place> {
         Place::take(&self.unfinished, UNFINISHED_REQUESTS_PER_SHARD_MAX)
+    }
+
+    /// A place among the calls whose requests are streams.
+    pub(super) fn admit_call(&self) -> Option<Place> {
+        Place::take(&self.calls, CALLS_PER_SHARD_MAX)
+    }
+
+    /// A call whose request is a stream of messages, as soon as it is opened.
+    pub(super) fn on_call(self: &Rc<Self>, path: &str, metadata: Metadata, call: Call) {
+        let refused = match Method::parse(path) {
+            Err(status) => status,
+            Ok(_) if metadata.requires_leader && self.view.borrow().raft.leader.0 == 0 => {
+                status::NO_LEADER
+            }
+            // Here a method gets its call. None that is built takes a stream.
+            Ok(method) => Status::not_built(method.labels().2),
+        };
+        call.finish(Some(&refused));
     }
 
     /// A request whose body is whole.
@@ -279,10 +303,13 @@ impl Shard {
         probe.wait().await
     }
 
-    /// Says goodbye to the node once nobody waits for it any more, or after `at_most`.
+    /// Says goodbye to the clients at once, and to the node once nobody waits for it any more and
+    /// everything said is sent, or after `at_most`.
     pub async fn farewell(&self, at_most: Duration) {
+        self.links.leave();
         let until = self.clock.now() + at_most;
-        while !self.waiting.borrow().is_empty() && self.clock.now() < until {
+        let is_done = || self.waiting.borrow().is_empty() && self.links.are_quiet();
+        while !is_done() && self.clock.now() < until {
             self.clock.sleep_until(self.clock.now() + FAREWELL_INTERVAL).await;
         }
         self.stopping.set(true);
