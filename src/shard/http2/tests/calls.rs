@@ -92,8 +92,7 @@ proptest! {
             let (now, after) = rest.split_at(cut.min(rest.len()));
             server.hears(&data(1, if after.is_empty() { END } else { 0 }, now));
             rest = after;
-            while let (true, Inbound::Message(message)) = (takes || after.is_empty(), server.take())
-            {
+            while (takes || after.is_empty()) && let Inbound::Message(message) = server.take() {
                 taken.push(message.len());
             }
             if rest.is_empty() {

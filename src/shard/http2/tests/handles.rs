@@ -181,5 +181,5 @@ fn every_connection_is_told_that_the_server_goes_down() {
     let late = Socket::greeted();
     links.enter(&late.link);
     assert_eq!(late.said(), ["GOAWAY 0 0 the server is going down"]);
-    numbers.map(|number| links.exit(number));
+    numbers.into_iter().for_each(|number| links.exit(number));
 }
