@@ -103,6 +103,8 @@ pub const LEASE_NOT_FOUND: Status = Status::new(NotFound, "etcdserver: requested
 /// A lease of that id is there.
 pub const LEASE_EXISTS: Status =
     Status::new(FailedPrecondition, "etcdserver: lease already exists");
+/// A lease's TTL is longer than any.
+pub const LEASE_TTL_TOO_LARGE: Status = Status::new(OutOfRange, "etcdserver: too large lease TTL");
 /// Over `--max-request-bytes`.
 pub const REQUEST_TOO_LARGE: Status =
     Status::new(InvalidArgument, "etcdserver: request is too large");

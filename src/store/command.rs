@@ -15,7 +15,7 @@ use bytes::{Buf, Bytes};
 use prost::encoding::{WireType, decode_key, decode_varint, encode_varint, skip_field};
 
 use super::convert;
-use crate::types::{LeaseId, MemberId, Revision, Term, Ticket};
+use crate::types::{Index, LeaseId, MemberId, Revision, Term, Ticket};
 
 /// One request of the log, decoded.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,8 +50,8 @@ pub enum Body {
     LeaseRevoke {
         /// Which.
         id: LeaseId,
-        /// Only where the entry is of this term: the leader that saw it expire still led.
-        in_term: Option<Term>,
+        /// A leader's own, which takes only what that leader saw expire; a client's takes any.
+        expired: Option<Expired>,
     },
     /// How many seconds the leader says are left of some leases.
     LeaseCheckpoint(Vec<(LeaseId, i64)>),
@@ -61,6 +61,17 @@ pub enum Body {
     ClusterVersion(String),
     /// A request that changes nothing and that nobody here waits for: etcd proposes a few reads.
     ReadOnly,
+}
+
+/// What a leader knew when it saw a lease expire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expired {
+    /// Its term. In an entry of another term the revocation does nothing: it came late, and
+    /// another leader may have renewed the lease.
+    pub term: Term,
+    /// The last entry it had applied. A lease granted by a later one does not go: its id was
+    /// revoked and granted again meanwhile.
+    pub applied: Index,
 }
 
 /// `PutRequest`.
@@ -324,9 +335,11 @@ pub mod field {
     /// `cluster_member_attr_set`.
     pub const CLUSTER_MEMBER_ATTR_SET: u32 = 1301;
 
-    /// Our own field of `LeaseRevokeRequest`, a varint: the leader's term (see
-    /// [`super::Body::LeaseRevoke`]). etcd's decoders pass over it.
-    pub const LEASE_REVOKE_IN_TERM: u32 = 2001;
+    /// Our own field of `LeaseRevokeRequest`, a varint: [`super::Expired::term`]. etcd's decoders
+    /// pass over it.
+    pub const LEASE_REVOKE_TERM: u32 = 2001;
+    /// Our own field of `LeaseRevokeRequest`, a varint: [`super::Expired::applied`].
+    pub const LEASE_REVOKE_APPLIED: u32 = 2002;
 }
 
 /// One request as field `field` of an `InternalRaftRequest` without header: what the edge proposes.
@@ -436,7 +449,7 @@ fn read_body(tag: u32, message: Bytes, offset: usize) -> Result<Option<Body>, Ba
             convert::lease_grant(message).map(|(id, ttl)| Body::LeaseGrant { id, ttl })
         }
         field::LEASE_REVOKE => {
-            convert::lease_revoke(message).map(|(id, in_term)| Body::LeaseRevoke { id, in_term })
+            convert::lease_revoke(message).map(|(id, expired)| Body::LeaseRevoke { id, expired })
         }
         field::ALARM => convert::alarm(message).map(Body::Alarm),
         field::LEASE_CHECKPOINT => convert::lease_checkpoint(message).map(Body::LeaseCheckpoint),

@@ -12,10 +12,10 @@ use proto::{
 };
 
 use super::command::{
-    Against, AlarmAction, AlarmOrder, Compact, Compare, DeleteRange, MemberAttributes, Op, Order,
-    Put, Range, Relation, Target, Txn, field,
+    Against, AlarmAction, AlarmOrder, Compact, Compare, DeleteRange, Expired, MemberAttributes, Op,
+    Order, Put, Range, Relation, Target, Txn, field,
 };
-use crate::types::{LeaseId, MemberId, Revision, Term, Ticket};
+use crate::types::{Index, LeaseId, MemberId, Revision, Term, Ticket};
 
 pub(super) fn ticket(header: Bytes) -> Result<Ticket, DecodeError> {
     Ok(Ticket(pb::RequestHeader::decode(header)?.id))
@@ -54,23 +54,25 @@ pub(super) fn lease_grant(message: Bytes) -> Result<(LeaseId, i64), DecodeError>
     Ok((LeaseId(request.id), request.ttl))
 }
 
-pub(super) fn lease_revoke(message: Bytes) -> Result<(LeaseId, Option<Term>), DecodeError> {
+pub(super) fn lease_revoke(message: Bytes) -> Result<(LeaseId, Option<Expired>), DecodeError> {
     let request = pb::LeaseRevokeRequest::decode(message.clone())?;
-    Ok((LeaseId(request.id), in_term(message)?))
+    Ok((LeaseId(request.id), expired(message)?))
 }
 
-/// Our own field of a `LeaseRevokeRequest`, which the generated decoder passes over.
-fn in_term(mut message: Bytes) -> Result<Option<Term>, DecodeError> {
-    let mut term = None;
+/// Our own fields of a `LeaseRevokeRequest`, which the generated decoder passes over. Without a
+/// term, and no entry is of term 0, it is a client's.
+fn expired(mut message: Bytes) -> Result<Option<Expired>, DecodeError> {
+    let (mut term, mut applied) = (0, 0);
     while message.has_remaining() {
         match decode_key(&mut message)? {
-            (field::LEASE_REVOKE_IN_TERM, WireType::Varint) => {
-                term = Some(Term(decode_varint(&mut message)?));
+            (field::LEASE_REVOKE_TERM, WireType::Varint) => term = decode_varint(&mut message)?,
+            (field::LEASE_REVOKE_APPLIED, WireType::Varint) => {
+                applied = decode_varint(&mut message)?;
             }
             (tag, wire) => skip_field(wire, tag, &mut message, DecodeContext::default())?,
         }
     }
-    Ok(term)
+    Ok((term != 0).then_some(Expired { term: Term(term), applied: Index(applied) }))
 }
 
 pub(super) fn lease_checkpoint(message: Bytes) -> Result<Vec<(LeaseId, i64)>, DecodeError> {
@@ -126,12 +128,14 @@ pub fn encode_lease_grant(id: LeaseId, ttl: i64) -> Bytes {
     super::command::body(field::LEASE_GRANT, &message.encode_to_vec())
 }
 
-/// A revocation as a body to propose, which does nothing in an entry of another term than
-/// `in_term` (see [`super::command::Body::LeaseRevoke`]).
-pub fn encode_lease_revoke(id: LeaseId, in_term: Option<Term>) -> Bytes {
+/// A revocation as a body to propose (see [`super::command::Body::LeaseRevoke`]).
+pub fn encode_lease_revoke(id: LeaseId, expired: Option<Expired>) -> Bytes {
     let mut message = pb::LeaseRevokeRequest { id: id.0 }.encode_to_vec();
-    if let Some(Term(term)) = in_term {
-        prost::encoding::uint64::encode(field::LEASE_REVOKE_IN_TERM, &term, &mut message);
+    if let Some(Expired { term, applied }) = expired {
+        let fields = [(field::LEASE_REVOKE_TERM, term.0), (field::LEASE_REVOKE_APPLIED, applied.0)];
+        for (tag, number) in fields {
+            prost::encoding::uint64::encode(tag, &number, &mut message);
+        }
     }
     super::command::body(field::LEASE_REVOKE, &message)
 }

@@ -15,12 +15,13 @@
 
 use super::{
     GRANT_COST, Store,
+    command::Expired,
     outcome::{Outcome, Refusal},
     write::Writing,
 };
 use crate::{
     tree::{Cursor, KeyRange, Lease, Map, MapReader, MapView, Reader, lease_key},
-    types::{LeaseId, Revision, Term},
+    types::{LeaseId, Revision},
 };
 
 const NONE: LeaseId = LeaseId(0);
@@ -146,18 +147,21 @@ impl Store {
             return Outcome::Refused(Refusal::LeaseExists);
         }
         let fits = self.fits(GRANT_COST);
-        self.tree.set_lease(id, Lease { granted: ttl, remaining: 0 });
-        let granted = Outcome::LeaseGranted { id, ttl, revision: self.revision };
-        if fits { granted } else { Outcome::Refused(Refusal::NoSpace) }
+        self.tree.set_lease(id, Lease { granted: ttl, remaining: 0, since: self.applied });
+        if !fits {
+            return Outcome::LeaseGrantedWithoutRoom { id, ttl };
+        }
+        Outcome::LeaseGranted { id, ttl, revision: self.revision }
     }
 
     /// Deletes the keys in their order, so that every member numbers the changes alike.
-    pub(super) fn revoke(&mut self, id: LeaseId, in_term: Option<Term>) -> Outcome {
-        if in_term.is_some_and(|term| term != self.term) {
-            return Outcome::Done;
-        }
-        if self.leases().get(id).is_none() {
+    pub(super) fn revoke(&mut self, id: LeaseId, expired: Option<Expired>) -> Outcome {
+        let Some(lease) = self.leases().get(id) else {
             return Outcome::Refused(Refusal::LeaseNotFound);
+        };
+        let knew = |seen: &Expired| seen.term == self.term && seen.applied >= lease.since;
+        if expired.is_some_and(|seen| !knew(&seen)) {
+            return Outcome::Done;
         }
         let keys: Vec<_> = self.leases().keys(id).map(<[u8]>::to_vec).collect();
         let mut writing = Writing::new(&mut self.tree, &mut self.attached, self.revision);

@@ -39,7 +39,10 @@ pub use quota::{GRANT_COST, Quota, put_cost};
 pub use stream::{Last, Part, Stream};
 pub use view::{RaftSeen, View};
 
+/// What [`View::changes`] tells of.
+pub use crate::tree::Change;
 pub use crate::tree::Lease;
+
 use crate::{
     tree::{RootFacts, Tree},
     types::{ClusterId, Index, MemberId, Revision, Term, Ticket},
@@ -137,7 +140,7 @@ impl Store {
                 Outcome::Done
             }
             Body::LeaseGrant { id, ttl } => self.grant(*id, *ttl),
-            Body::LeaseRevoke { id, in_term } => self.revoke(*id, *in_term),
+            Body::LeaseRevoke { id, expired } => self.revoke(*id, *expired),
             Body::LeaseCheckpoint(seen) => self.note_remaining(seen),
             Body::ReadOnly => Outcome::Done,
         }

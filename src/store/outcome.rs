@@ -40,6 +40,14 @@ pub enum Outcome {
         /// The current revision: a grant makes none.
         revision: Revision,
     },
+    /// A lease was granted although room had run out: the client is told that (etcd `apply`, the
+    /// quota's applier).
+    LeaseGrantedWithoutRoom {
+        /// Which.
+        id: LeaseId,
+        /// Seconds.
+        ttl: i64,
+    },
     /// A lease is gone, and its keys with it.
     LeaseRevoked {
         /// Which.

@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! key   u64 id, its sign bit flipped, big endian: the map's order is that of the ids
-//! body  i64 granted TTL   [i64 remaining TTL, where one was noted]         little endian, seconds
+//! body  i64 granted TTL   u64 index of the grant   [i64 remaining TTL, where one was noted]
+//!       little endian, TTLs in seconds
 //! ```
 //!
 //! A checkpoint that finds the table changed writes all of it, as `rec/leases.<number of the
@@ -16,6 +17,7 @@
 //! ```text
 //!   0   u64 magic  u64 version  u64 cluster  u64 number  u64 leases
 //!  40   for each lease, ids ascending: i64 id  i64 granted TTL  i64 remaining TTL, 0 for none
+//!      u64 index of the grant
 //! ```
 
 use super::{
@@ -24,14 +26,14 @@ use super::{
 };
 use crate::{
     limits::CHECKPOINT_CHUNK_BYTES,
-    types::{ClusterId, LeaseId},
+    types::{ClusterId, Index, LeaseId},
 };
 use std::mem;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"RLlease\n");
 const VERSION: u64 = 1;
 const HEAD_BYTES: usize = 5 * 8;
-const LEASE_BYTES: usize = 3 * 8;
+const LEASE_BYTES: usize = 4 * 8;
 
 /// What is known of a lease; the same on every member, whatever its clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +42,8 @@ pub struct Lease {
     pub granted: i64,
     /// What the leader last noted of it as left, seconds; 0 where it noted nothing.
     pub remaining: i64,
+    /// The entry of the log that granted it: tells it from one of the same id before it.
+    pub since: Index,
 }
 
 /// A lease's key in a map. [`LeaseId`]s are signed, keys are compared byte by byte.
@@ -59,16 +63,19 @@ pub fn lease_id(key: &[u8]) -> LeaseId {
 impl Lease {
     fn decode(body: &[u8]) -> Self {
         let (granted, rest) = body.split_first_chunk().expect("a lease has a TTL");
+        let (since, rest) = rest.split_first_chunk().expect("and was granted by an entry");
         let remaining = rest.first_chunk().map_or(0, |bytes| i64::from_le_bytes(*bytes));
-        Self { granted: i64::from_le_bytes(*granted), remaining }
+        let since = Index(u64::from_le_bytes(*since));
+        Self { granted: i64::from_le_bytes(*granted), remaining, since }
     }
 }
 
 pub(crate) fn insert(map: &mut Map, id: LeaseId, lease: Lease) {
-    let mut body = [0; 16];
+    let mut body = [0; 24];
     body[..8].copy_from_slice(&lease.granted.to_le_bytes());
-    body[8..].copy_from_slice(&lease.remaining.to_le_bytes());
-    let bytes = if lease.remaining == 0 { 8 } else { body.len() };
+    body[8..16].copy_from_slice(&lease.since.0.to_le_bytes());
+    body[16..].copy_from_slice(&lease.remaining.to_le_bytes());
+    let bytes = if lease.remaining == 0 { 16 } else { body.len() };
     map.insert(&lease_key(id), &body[..bytes], true);
 }
 
@@ -182,7 +189,7 @@ impl Iterator for Pieces<'_> {
         while self.piece.len() < CHECKPOINT_CHUNK_BYTES
             && let Some((id, lease)) = self.leases.next()
         {
-            let numbers = [id.0, lease.granted, lease.remaining];
+            let numbers = [id.0, lease.granted, lease.remaining, lease.since.0.cast_signed()];
             self.piece.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
         }
         let rest = self.piece.split_off(self.piece.len().min(CHECKPOINT_CHUNK_BYTES));
@@ -239,7 +246,8 @@ pub(crate) fn decode(
             return Err(Flaw::new(at, what, last as u64, id as u64));
         }
         last = Some(id);
-        insert(&mut map, LeaseId(id), Lease { granted, remaining });
+        let since = Index(number(at + 24)?);
+        insert(&mut map, LeaseId(id), Lease { granted, remaining, since });
     }
     Ok(map)
 }

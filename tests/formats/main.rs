@@ -209,8 +209,9 @@ fn write_directory(dir: &Scratch) -> (i64, i64) {
         revision += 1;
         tree.put(Stamp::new(revision, 0), &[b's', key], b"still", LeaseId(0));
     }
-    for id in -2..3 {
-        tree.set_lease(LeaseId(id), Lease { granted: 60 + id, remaining: id & 1 });
+    for id in -2_i64..3 {
+        let since = Index(90 + id.unsigned_abs());
+        tree.set_lease(LeaseId(id), Lease { granted: 60 + id, remaining: id & 1, since });
     }
     for round in 0..40 {
         for key in 0..20 {
@@ -435,9 +436,14 @@ fn leases(dir: &Scratch, root: &ByteMap, slot: &[u8]) {
     holds(&map, table, &expected);
     let list = table[map.end()..].chunks(part.end());
     let found: Vec<_> = list
-        .map(|one| ["id", "granted", "remaining"].map(|field| part.number(one, field) as i64))
+        .map(|one| {
+            ["id", "granted", "remaining", "since"].map(|field| part.number(one, field) as i64)
+        })
         .collect();
-    assert_eq!(found, [[-2, 58, 0], [-1, 59, 1], [0, 60, 0], [1, 61, 1], [2, 62, 0]]);
+    assert_eq!(
+        found,
+        [[-2, 58, 0, 92], [-1, 59, 1, 91], [0, 60, 0, 90], [1, 61, 1, 91], [2, 62, 0, 92]]
+    );
 }
 
 fn header(file: &[u8], id: u64, generation: u64, first_seq: u64) {

@@ -10,10 +10,10 @@ use ringleader::{
     api::method::METHODS,
     store::{
         Alarm, Cluster, Command, Member,
-        command::{self, Body, field},
+        command::{self, Body, Expired, field},
         encode_lease_checkpoint, encode_lease_grant, encode_lease_revoke,
     },
-    types::{LeaseId, MemberId, Term, Ticket},
+    types::{Index, LeaseId, MemberId, Term, Ticket},
 };
 
 const FIELDS: [u32; 10] = [
@@ -85,13 +85,14 @@ fn alarms_and_bodies_read_back() {
 fn leases_read_back() {
     fuzz("lease command", |dice| {
         let (id, seconds) = (LeaseId(dice.number() as i64), dice.number() as i64);
-        let in_term = dice.once_in(2).then(|| Term(dice.number()));
+        let expired = Expired { term: Term(dice.number()), applied: Index(dice.number()) };
+        let expired = dice.once_in(2).then_some(expired);
         let seen: Vec<_> = (0..dice.below(4))
             .map(|_| (LeaseId(dice.number() as i64), dice.number() as i64))
             .collect();
         let bodies = [
             (encode_lease_grant(id, seconds), Body::LeaseGrant { id, ttl: seconds }),
-            (encode_lease_revoke(id, in_term), Body::LeaseRevoke { id, in_term }),
+            (encode_lease_revoke(id, expired), Body::LeaseRevoke { id, expired }),
             (encode_lease_checkpoint(&seen), Body::LeaseCheckpoint(seen)),
         ];
         for (encoded, body) in bodies {
@@ -105,11 +106,12 @@ fn leases_read_back() {
     });
 }
 
-/// etcd's decoder sees a plain revocation in one that carries our leader's term.
+/// etcd's decoder sees a plain revocation in one that carries what our leader knew.
 #[test]
 fn etcd_passes_over_the_term_of_a_revocation() {
     use prost::Message;
-    let body = encode_lease_revoke(LeaseId(-3), Some(Term(1 << 40)));
+    let expired = Expired { term: Term(1 << 40), applied: Index(1 << 50) };
+    let body = encode_lease_revoke(LeaseId(-3), Some(expired));
     let request = proto::etcdserverpb::LeaseRevokeRequest::decode(&body[2..]);
     assert_eq!(request, Ok(proto::etcdserverpb::LeaseRevokeRequest { id: -3 }));
 }
