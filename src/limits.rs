@@ -87,6 +87,7 @@ const _: () = assert!(
 /// A change is in a checkpoint after this long at the latest.
 pub const CHECKPOINT_INTERVAL: std::time::Duration = std::time::Duration::from_secs(60);
 /// Log written since the last checkpoint, bytes, past which one is due: what a start must replay.
+/// What a start finds counts too, or a member that is killed again and again starts ever slower.
 pub const CHECKPOINT_LOG_BYTES_MAX: u64 = 256 << 20;
 /// Records that are not in a sealed file yet, bytes, past which a checkpoint is due: memory.
 pub const UNSEALED_BYTES_MAX: u64 = 128 << 20;

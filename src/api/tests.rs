@@ -16,6 +16,7 @@ use crate::{
 };
 use std::{sync::Arc, time::Duration};
 
+mod lease_test;
 mod leases;
 mod model_test;
 mod refusals;
@@ -74,6 +75,14 @@ impl World {
         let (ticket, outcome) = outcomes.pop().expect("one request, one outcome");
         assert!(outcomes.is_empty() && ticket == Ticket(5));
         outcome
+    }
+
+    /// The one message that answers a body which is proposed without an edge.
+    fn propose<R: Message + Default>(&mut self, body: &[u8]) -> Result<R, Status> {
+        let mut out = Vec::new();
+        reply(&self.commit(body), self.header(), &mut out)?;
+        let body = unframed(&out).pop().expect("a unary call has one answer");
+        Ok(R::decode(Bytes::from(body)).expect("we write what prost can read"))
     }
 
     /// The bodies of the messages that answer a request.

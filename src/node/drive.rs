@@ -101,10 +101,13 @@ struct Driver<D: Disk, C: Clock> {
     farewells: usize,
     /// The log's last frame says that all before it are durable.
     sealed: bool,
-    /// Bytes of entries handed to the log since the start.
+    /// Bytes of entries handed to the log, after those that it held at the start.
     log_bytes: u64,
     /// Appends that the log has no room for yet, in order; nothing is proposed meanwhile.
     held: VecDeque<Append>,
+    /// The log was long at the start: its checkpoint comes before a new spare segment, which takes
+    /// the same thread a second. A member that is killed again and again so gets somewhere.
+    checkpoint_first: bool,
     /// The disk is full: no new spare segment and no checkpoint until this moment.
     full_until: Option<Duration>,
 }
@@ -151,8 +154,9 @@ impl<D: Disk, C: Clock> Driver<D, C> {
             },
             farewells: 0,
             sealed: false,
-            log_bytes: 0,
+            log_bytes: parts.wal.live_bytes(),
             held: VecDeque::new(),
+            checkpoint_first: parts.wal.live_bytes() >= CHECKPOINT_LOG_BYTES_MAX,
             full_until: None,
             parts,
         }
@@ -283,7 +287,8 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         if self.full_until.is_some_and(|until| now < until) {
             return;
         }
-        if self.prepare.is_none() {
+        let spare_may_wait = self.checkpoint_first && self.held.is_empty();
+        if self.prepare.is_none() && !spare_may_wait {
             self.prepare = self.parts.wal.prepare().map(|future| Box::pin(future) as Pending<_>);
         }
         if self.checkpoint.is_none() && self.checkpoint_is_due(now) {
@@ -296,7 +301,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         let entries = self.parts.node.applied().0 - last.applied.0;
         let log_bytes = self.log_bytes - last.log_bytes;
         entries >= self.parts.pace.checkpoint_entries
-            || log_bytes >= CHECKPOINT_LOG_BYTES_MAX
+            || (entries > 0 && log_bytes >= CHECKPOINT_LOG_BYTES_MAX)
             || self.parts.node.store().tree().unsealed_bytes() >= UNSEALED_BYTES_MAX
             || (entries > 0 && now >= last.at + CHECKPOINT_INTERVAL)
     }
@@ -353,7 +358,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         let Some(running) = &mut self.checkpoint else { return Ok(false) };
         let Poll::Ready(outcome) = running.done.as_mut().poll(cx) else { return Ok(false) };
         let (applied, since) = (running.applied, running.since);
-        self.checkpoint = None;
+        (self.checkpoint, self.checkpoint_first) = (None, false);
         match outcome {
             Ok(done) => {
                 self.parts.node.finish_checkpoint(done);

@@ -70,7 +70,7 @@ impl Lease {
     }
 }
 
-fn insert(map: &mut Map, id: LeaseId, lease: Lease) {
+pub(crate) fn insert(map: &mut Map, id: LeaseId, lease: Lease) {
     let mut body = [0; 24];
     body[..8].copy_from_slice(&lease.granted.to_le_bytes());
     body[8..16].copy_from_slice(&lease.since.0.to_le_bytes());
