@@ -323,3 +323,46 @@ pub const NUDGE_INTERVAL: std::time::Duration = std::time::Duration::from_millis
 /// How often a busy executor looks for news from other cores. glommio's own default makes a busy
 /// core answer after 93 ms; this makes it 0.3 ms.
 pub const TASK_LATENCY: std::time::Duration = std::time::Duration::from_micros(200);
+
+// ── watch: what watchers may cost a shard ───────────────────────────────────────────────────────
+
+/// Watch streams of a shard: five for each of its connections, as many as a client library opens.
+pub const WATCH_STREAMS_PER_SHARD_MAX: usize = 5 * CONNECTIONS_PER_SHARD_MAX;
+/// Watchers of a shard; at some 400 bytes each, 400 MB.
+pub const WATCHERS_PER_SHARD_MAX: usize = 1_000_000;
+/// Watchers of one stream: a client that multiplexes all it watches, with room for four such.
+pub const WATCHERS_PER_STREAM_MAX: usize = 250_000;
+/// Answers to a client's own requests that wait for it to read; then none is taken from it
+/// (etcd: 16 and what its sockets hold).
+pub const WATCH_CONTROLS_MAX: usize = 64;
+/// Messages of one stream that wait for its client, bytes. Its watchers fall behind past it, and
+/// the history is their queue. Enough to fill a connection's window while more is fetched.
+pub const WATCH_STREAM_BYTES_MAX: usize = 1 << 20;
+/// Watchers that fell behind go on when less than this waits for their client, bytes.
+pub const WATCH_STREAM_RESUME_BYTES: usize = WATCH_STREAM_BYTES_MAX / 2;
+/// Messages that wait for all clients of a shard, bytes; past it a stream has room only when
+/// nothing waits for it. Bodies that are shared count each time.
+pub const WATCH_SHARD_BYTES_MAX: usize = 256 << 20;
+/// A response that has reached this many bytes of events ends with its revision. Well below the
+/// 4 MiB that gRPC clients take by default.
+pub const WATCH_RESPONSE_BYTES_MAX: usize = 256 << 10;
+/// Events gathered before any is handed out, bytes; then all are, at the end of a revision.
+pub const WATCH_GATHERED_BYTES_MAX: usize = 4 << 20;
+/// Events of one revision copied for those who want different parts of it, bytes. Past it they fall
+/// behind and are told one after the other.
+pub const WATCH_REVISION_BYTES_MAX: usize = 64 << 20;
+/// Watchers that share a piece of history (etcd `maxWatchersPerSync`).
+pub const WATCH_COHORT_MAX: usize = 512;
+/// Records read for one piece of history: a fraction of a millisecond, unless one revision is
+/// larger.
+pub const WATCH_PIECE_RECORDS_MAX: usize = 4_096;
+/// Smallest interval of progress notifications (etcd `minWatchProgressInterval`).
+pub const WATCH_PROGRESS_INTERVAL_MIN: std::time::Duration = std::time::Duration::from_millis(100);
+/// Messages that a stream's idle queue keeps room for; a longer one gives its memory back.
+pub const WATCH_IDLE_MESSAGES_MAX: usize = 16;
+
+const _: () = assert!(WATCH_RESPONSE_BYTES_MAX < WATCH_STREAM_RESUME_BYTES, "several fit");
+const _: () = assert!(WATCH_STREAM_BYTES_MAX < WATCH_SHARD_BYTES_MAX);
+const _: () = assert!(WATCH_GATHERED_BYTES_MAX < WATCH_REVISION_BYTES_MAX);
+const _: () = assert!(WATCHERS_PER_STREAM_MAX <= WATCHERS_PER_SHARD_MAX);
+const _: () = assert!(WATCHERS_PER_SHARD_MAX < u32::MAX as usize, "places are u32");

@@ -21,6 +21,7 @@ pub mod lease;
 pub mod maintenance;
 pub mod method;
 pub mod status;
+pub mod watch;
 
 #[cfg(test)]
 mod tests;

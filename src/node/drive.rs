@@ -26,7 +26,7 @@ use crate::{
     mesh::{Newest, NodeEnd, Reply, ToNode, ToShard},
     metrics::NodeMeters,
     tree::CheckpointDone,
-    types::{ClusterId, Index, Ticket},
+    types::{ClusterId, Index, Revision, Ticket},
     wal::{self, Batch, LogEntry, Prepared, Wal, WalError},
 };
 use std::{
@@ -93,7 +93,9 @@ struct Driver<D: Disk, C: Clock> {
     next_tick: Duration,
     /// Rings when the node wants a turn before the next tick.
     alarm: Option<(Duration, Pending<()>)>,
-    outbox: Vec<ToShard>,
+    outbox: Vec<Outbox>,
+    /// Revision of the newest published view.
+    published: Revision,
     events: Vec<Event>,
     actions: Vec<Action>,
     last_checkpoint: LastCheckpoint,
@@ -110,6 +112,14 @@ struct Driver<D: Disk, C: Clock> {
     checkpoint_first: bool,
     /// The disk is full: no new spare segment and no checkpoint until this moment.
     full_until: Option<Duration>,
+}
+
+/// What is to be sent to one shard.
+#[derive(Default)]
+struct Outbox {
+    message: ToShard,
+    /// There is a new revision, and the shard wants to hear of it.
+    news: bool,
 }
 
 struct Appending {
@@ -144,7 +154,8 @@ impl<D: Disk, C: Clock> Driver<D, C> {
             timer: Box::pin(parts.clock.sleep_until(next_tick)),
             next_tick,
             alarm: None,
-            outbox: parts.mesh.to_shards.iter().map(|_| ToShard::default()).collect(),
+            outbox: parts.mesh.to_shards.iter().map(|_| Outbox::default()).collect(),
+            published: parts.newest.load().revision,
             events: Vec::new(),
             actions: Vec::new(),
             last_checkpoint: LastCheckpoint {
@@ -253,23 +264,32 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         // A ticket of another member, or of an earlier boot, has nobody waiting here.
         let shard = ticket.shard_of(self.parts.node.id());
         if let Some(outbox) = shard.and_then(|shard| self.outbox.get_mut(shard)) {
-            outbox.replies.push((ticket, reply));
+            outbox.message.replies.push((ticket, reply));
         }
     }
 
-    /// Publishes the new view, then hands each shard its answers in one message. A shard whose ring
-    /// is full gets them with the next turn.
+    /// Publishes the new view, then hands each shard its answers in one message, and the news of a
+    /// new revision with it or alone. A shard whose ring is full gets them with a later turn.
     fn publish(&mut self) {
         if let Some(view) = self.parts.node.publish() {
+            let is_news = view.revision > self.published;
+            self.published = view.revision;
             self.parts.newest.publish(view);
+            if is_news {
+                let interests = self.parts.mesh.interests.iter();
+                for (outbox, interest) in self.outbox.iter_mut().zip(interests) {
+                    outbox.news |= interest.is_set();
+                }
+            }
         }
         let shards = self.outbox.iter_mut().zip(&mut self.parts.mesh.to_shards);
-        for (outbox, sender) in shards {
-            if outbox.replies.is_empty() {
+        for (Outbox { message, news }, sender) in shards {
+            if message.replies.is_empty() && !*news {
                 continue;
             }
-            if let Err(back) = sender.try_send(std::mem::take(outbox)) {
-                *outbox = back;
+            match sender.try_send(std::mem::take(message)) {
+                Ok(()) => *news = false,
+                Err(back) => *message = back,
             }
         }
         let node = &self.parts.node;

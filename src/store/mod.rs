@@ -39,7 +39,10 @@ pub use quota::{GRANT_COST, Quota, put_cost};
 pub use stream::{Last, Part, Stream};
 pub use view::{RaftSeen, View};
 
+/// What [`View::changes`] tells of.
+pub use crate::tree::Change;
 pub use crate::tree::Lease;
+
 use crate::{
     tree::{RootFacts, Tree},
     types::{ClusterId, Index, MemberId, Revision, Term, Ticket},

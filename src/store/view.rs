@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     tree,
-    types::{Index, MemberId, Revision, Term},
+    types::{Index, MemberId, Revision, Stamp, Term},
 };
 
 /// What raft said when the view was published; the node fills it in.
@@ -56,6 +56,31 @@ impl View {
     /// The leases, and the keys that hold on to them.
     pub fn leases(&self) -> Leases<'_> {
         Leases::new(self.tree.reader(), self.attached.reader())
+    }
+
+    /// Every change of revision `from` and later, in order.
+    pub fn changes(&self, from: Revision) -> tree::Changes<'_> {
+        self.tree.reader().changes(Stamp { main: from, sub: 0 })
+    }
+
+    /// The compacted revision; -1 when never compacted.
+    pub fn compacted(&self) -> Revision {
+        self.tree.reader().compacted()
+    }
+
+    /// Changes of revisions above this one are all there, compacted ones too.
+    pub fn complete_above(&self) -> Revision {
+        self.tree.reader().complete_above()
+    }
+
+    /// The `KeyValue` of `key` just before revision `at`; `None` where there was none, or where it
+    /// was compacted away.
+    pub fn before(&self, key: &[u8], at: Revision) -> Option<&[u8]> {
+        let (reader, before) = (self.tree.reader(), Revision(at.0 - 1));
+        if before < reader.compacted() {
+            return None;
+        }
+        reader.get(key, before).map(|found| found.kv())
     }
 
     /// Live keys.

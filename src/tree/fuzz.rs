@@ -248,7 +248,8 @@ fn tables_of_leases() {
         for _ in 0..dice.below(6) {
             let id = LeaseId(dice.number() as i64);
             let (granted, remaining) = (dice.number() as i64, dice.number() as i64);
-            lease::insert(&mut map, id, Lease { granted, remaining });
+            let since = Index(dice.number());
+            lease::insert(&mut map, id, Lease { granted, remaining, since });
         }
         let view = map.publish();
         let (mut bytes, mut named) = leases(&view, dice.number());

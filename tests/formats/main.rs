@@ -209,7 +209,7 @@ fn write_directory(dir: &Scratch) -> (i64, i64) {
         revision += 1;
         tree.put(Stamp::new(revision, 0), &[b's', key], b"still", LeaseId(0));
     }
-    for id in -2..3 {
+    for id in -2_i64..3 {
         let since = Index(90 + id.unsigned_abs());
         tree.set_lease(LeaseId(id), Lease { granted: 60 + id, remaining: id & 1, since });
     }

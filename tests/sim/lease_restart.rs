@@ -14,8 +14,9 @@ use prost::Message;
 use proto::etcdserverpb as pb;
 use ringleader::{
     store::{
-        Quota, Store, command, command::field, encode_lease_checkpoint, encode_lease_grant,
-        encode_lease_revoke,
+        Quota, Store, command,
+        command::{Expired, field},
+        encode_lease_checkpoint, encode_lease_grant, encode_lease_revoke,
     },
     types::{ClusterId, Index, LeaseId, MemberId, Term, Ticket},
 };
@@ -34,7 +35,8 @@ fn draw(lot: &mut Lot, model: &mut Model) -> Bytes {
         }
         2 => {
             let _refused = model.revoke(&pb::LeaseRevokeRequest { id }).is_err();
-            encode_lease_revoke(LeaseId(id), Some(Term(1)))
+            let expired = Expired { term: Term(1), applied: Index(u64::MAX) };
+            encode_lease_revoke(LeaseId(id), Some(expired))
         }
         3 => encode_lease_checkpoint(&[(LeaseId(id), lot.below(9) as i64)]),
         4 => {

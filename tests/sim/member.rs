@@ -12,7 +12,7 @@ use ringleader::{
     api::Edge,
     fatal::Fatal,
     io::Clock,
-    mesh::{Newest, NodeEnd, ShardEnd, rings},
+    mesh::{Interest, Newest, NodeEnd, ShardEnd, rings},
     metrics::NodeMeters,
     node::{
         drive::{Pace, Parts, drive},
@@ -238,7 +238,8 @@ fn mesh(weather: &Weather) -> (NodeEnd, Vec<ShardEnd>) {
     for (shard, to_node) in to_node.into_iter().enumerate() {
         let (mut sender, inbox) = rings(1, weather.ring_messages);
         to_shards.extend(sender.pop());
-        ends.push(ShardEnd { shard, to_node, inbox });
+        ends.push(ShardEnd { shard, to_node, inbox, interest: Interest::default() });
     }
-    (NodeEnd { to_shards, inbox }, ends)
+    let interests = ends.iter().map(|end: &ShardEnd| end.interest.clone()).collect();
+    (NodeEnd { to_shards, inbox, interests }, ends)
 }

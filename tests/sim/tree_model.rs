@@ -108,7 +108,8 @@ fn draw_lease(lot: &mut Lot) -> Entry {
     let id = LEASES[lot.below(LEASES.len() as u64) as usize];
     let (granted, remaining) =
         (lot.draw() as i64, if lot.one_in(2) { lot.draw() as i64 } else { 0 });
-    Entry::Lease(id, (!lot.one_in(3)).then_some(Lease { granted, remaining }))
+    let since = Index(lot.draw());
+    Entry::Lease(id, (!lot.one_in(3)).then_some(Lease { granted, remaining, since }))
 }
 
 fn draw_entry(lot: &mut Lot, model: &Model, keys: u64) -> Entry {

@@ -16,7 +16,10 @@
 
 use super::*;
 use crate::{
-    store::{Lease, Leases, encode_lease_checkpoint, encode_lease_grant, encode_lease_revoke},
+    store::{
+        Lease, Leases, command::Expired, encode_lease_checkpoint, encode_lease_grant,
+        encode_lease_revoke,
+    },
     types::LeaseId,
 };
 
@@ -249,7 +252,7 @@ fn lease(items: &[Item]) -> LeaseId {
 fn show_leases(leases: Leases<'_>) -> String {
     let one = |(id, lease): (LeaseId, Lease)| {
         let keys: Vec<_> = leases.keys(id).map(|key| key.escape_ascii().to_string()).collect();
-        let Lease { granted, remaining } = lease;
+        let Lease { granted, remaining, .. } = lease;
         format!("  {} ttl={granted} remaining={remaining} [{}]\n", id.0, keys.join(" "))
     };
     leases.from(LeaseId(i64::MIN)).map(one).collect()
@@ -287,8 +290,9 @@ fn run(world: &mut World, items: &[Item]) -> Result<String, Status> {
         }
         "revoke" => {
             let in_term = items.get(2).and_then(|item| word(item).strip_prefix("in_term="));
-            let in_term = in_term.map(|term| Term(int(term) as u64));
-            let body = encode_lease_revoke(lease(items), in_term);
+            // As a leader that has applied everything.
+            let seen = |term| Expired { term: Term(int(term) as u64), applied: Index(u64::MAX) };
+            let body = encode_lease_revoke(lease(items), in_term.map(seen));
             let r: pb::LeaseRevokeResponse = world.propose(&body)?;
             format!("  {}\n", rev(&r.header))
         }
