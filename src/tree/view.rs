@@ -331,7 +331,8 @@ impl<'a> Records<'a> {
     /// The revision that the first record behind the last gap belongs to; its earlier changes may
     /// be in the gap. `newest` where nothing is behind it.
     fn complete_above(&self, newest: Revision) -> Revision {
-        let before = |at: usize| at.checked_sub(1).map_or(Seq(0), |at| self.table[at].identity.next);
+        let before =
+            |at: usize| at.checked_sub(1).map_or(Seq(0), |at| self.table[at].identity.next);
         let has_gap = |at: &usize| {
             let identity = &self.table[*at].identity;
             identity.generation > 0 || identity.first != before(*at)

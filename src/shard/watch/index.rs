@@ -40,7 +40,7 @@ impl Span {
     pub(super) fn contains(&self, key: &[u8]) -> bool {
         match &self.until {
             Until::Itself => *key == *self.from,
-            Until::Before(end) => *key >= *self.from && key < end,
+            Until::Before(end) => *key >= *self.from && *key < **end,
             Until::Forever => *key >= *self.from,
         }
     }

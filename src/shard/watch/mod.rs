@@ -44,9 +44,7 @@ use crate::{
         Header,
         watch::{self, Ask, Create, Head, Kind, WatchId},
     },
-    limits::{
-        WATCH_STREAMS_PER_SHARD_MAX, WATCHERS_PER_SHARD_MAX, WATCHERS_PER_STREAM_MAX,
-    },
+    limits::{WATCH_STREAMS_PER_SHARD_MAX, WATCHERS_PER_SHARD_MAX, WATCHERS_PER_STREAM_MAX},
     store::View,
     types::{ClusterId, MemberId, Revision},
 };

@@ -23,7 +23,10 @@ impl Watches {
             self.streams[stream].progress = None;
             if self.tell_progress(stream) {
                 let next = due + self.period(stream);
-                self.expect_progress_at(stream, if next > now { next } else { now + self.period(stream) });
+                self.expect_progress_at(
+                    stream,
+                    if next > now { next } else { now + self.period(stream) },
+                );
             }
         }
     }
