@@ -46,8 +46,9 @@ use crate::{
     watching::{Delivered, Heard},
 };
 
-/// In front of what protobuf has against a message.
-const MALFORMED: &str = "grpc: error unmarshalling request: ";
+/// In front of what protobuf has against a message: of a unary call, of a stream.
+const MALFORMED: [&str; 2] =
+    ["grpc: error unmarshalling request: ", "grpc: failed to unmarshal the received message: "];
 
 /// What a server answered.
 #[derive(Clone, Debug, PartialEq)]
@@ -164,6 +165,22 @@ impl Answer {
         }
     }
 
+    /// Of two answers that differ, what a person should look at: of all that watchers heard only
+    /// where it differs, from there on.
+    pub fn narrowed(pair: [Self; 2]) -> [Self; 2] {
+        let [Self::Settled(a), Self::Settled(b)] = &pair else { return pair };
+        let mut narrow = [Heard::new(), Heard::new()];
+        for watcher in a.keys().chain(b.keys()) {
+            let heard = [a, b].map(|side| side.get(watcher).map_or(&[][..], Vec::as_slice));
+            let same = heard[0].iter().zip(heard[1]).take_while(|(a, b)| a == b).count();
+            for (narrow, heard) in narrow.iter_mut().zip(heard).filter(|(_, all)| all.len() > same)
+            {
+                narrow.insert(*watcher, heard[same..].to_vec());
+            }
+        }
+        narrow.map(Self::Settled)
+    }
+
     /// Events in it.
     pub fn events(&self) -> usize {
         let Self::Settled(heard) = self else { return 0 };
@@ -208,10 +225,8 @@ impl Answer {
 
 /// An error's text without what is no server's own.
 pub fn error_text(text: &str) -> String {
-    match text.find(MALFORMED) {
-        Some(at) => text[..at + MALFORMED.len()].into(),
-        None => text.into(),
-    }
+    let reason = MALFORMED.iter().find_map(|before| Some(text.find(before)? + before.len()));
+    text[..reason.unwrap_or(text.len())].into()
 }
 
 /// Decodes, and demands that nothing was lost: no field that the message does not have.
@@ -498,9 +513,23 @@ mod tests {
         let error = |code, text: &str| Answer::new(&call, Err(Status::new(code, text)));
         assert_ne!(error(3, "a"), error(3, "b"));
         assert_ne!(error(3, "a"), error(5, "a"));
-        let malformed = |why| error(13, &format!("{MALFORMED}{why}"));
-        assert_eq!(malformed("proto: this"), malformed("that"));
-        assert_ne!(malformed("this"), error(13, "this"));
+        for before in MALFORMED {
+            let malformed = |why| error(13, &format!("{before}{why}"));
+            assert_eq!(malformed("proto: this"), malformed("that"));
+            assert_ne!(malformed("this"), error(13, "this"));
+        }
+    }
+
+    #[test]
+    fn only_what_watchers_heard_differently_is_shown() {
+        let one = |revision| Delivered::Revision(revision, vec![]);
+        let heard = |second| {
+            let both = [((0, 1), vec![one(2), one(second)]), ((0, 2), vec![one(2)])];
+            Answer::Settled(both.into_iter().collect())
+        };
+        let narrowed = Answer::narrowed([heard(3), heard(4)]);
+        let left = |revision| Answer::Settled([((0, 1), vec![one(revision)])].into());
+        assert_eq!(narrowed, [left(3), left(4)]);
     }
 
     #[test]

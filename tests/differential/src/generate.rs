@@ -538,7 +538,7 @@ mod tests {
         let mut paths: Vec<_> = calls.iter().map(|call| call.path().to_owned()).collect();
         paths.sort();
         paths.dedup();
-        assert_eq!(paths.len(), 20, "{paths:?}");
+        assert_eq!(paths.len(), 32, "{paths:?}");
         let deep = |op: &RequestOp| matches!(op.request, Some(Request::RequestTxn(_)));
         let txns = calls.iter().filter_map(|call| match call {
             Call::Txn(txn) => Some(txn),

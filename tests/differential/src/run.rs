@@ -77,7 +77,7 @@ pub fn run<'a>(
         let [a, b] = ask_both(&mut sides, &batch);
         for (a, b) in a.into_iter().zip(b) {
             if a.1 != b.1 {
-                let (calls, answers) = ([a.0, b.0], [a.1, b.1]);
+                let (calls, answers) = ([a.0, b.0], Answer::narrowed([a.1, b.1]));
                 return Err(Box::new(Difference { at: summary.calls, calls, answers }));
             }
             summary.calls += 1;
