@@ -47,7 +47,7 @@ const PLAN: &[(&str, &[&str])] = &[
         ],
     ),
     ("config", &["log", "limits", "types"]),
-    ("api", &["store", "limits", "types"]),
+    ("api", &["mesh", "store", "limits", "types"]),
     ("shard", &["api", "mesh", "store", "io", "metrics", "log", "limits", "types"]),
     (
         "runtime",

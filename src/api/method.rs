@@ -22,6 +22,14 @@ pub enum Method {
     Txn,
     /// `KV.Compact`.
     Compact,
+    /// `Lease.LeaseGrant`.
+    LeaseGrant,
+    /// `Lease.LeaseRevoke`.
+    LeaseRevoke,
+    /// `Lease.LeaseTimeToLive`.
+    LeaseTimeToLive,
+    /// `Lease.LeaseLeases`.
+    LeaseLeases,
     /// `Cluster.MemberList`.
     MemberList,
     /// `Maintenance.Alarm`.
@@ -33,13 +41,17 @@ pub enum Method {
 }
 
 /// Every method that is built, by its number.
-pub const METHODS: [Method; 10] = [
+pub const METHODS: [Method; 14] = [
     Method::Range,
     Method::RangeStream,
     Method::Put,
     Method::DeleteRange,
     Method::Txn,
     Method::Compact,
+    Method::LeaseGrant,
+    Method::LeaseRevoke,
+    Method::LeaseTimeToLive,
+    Method::LeaseLeases,
     Method::MemberList,
     Method::Alarm,
     Method::Status,
@@ -56,6 +68,10 @@ impl Method {
             Self::DeleteRange => ("unary", "etcdserverpb.KV", "DeleteRange"),
             Self::Txn => ("unary", "etcdserverpb.KV", "Txn"),
             Self::Compact => ("unary", "etcdserverpb.KV", "Compact"),
+            Self::LeaseGrant => ("unary", "etcdserverpb.Lease", "LeaseGrant"),
+            Self::LeaseRevoke => ("unary", "etcdserverpb.Lease", "LeaseRevoke"),
+            Self::LeaseTimeToLive => ("unary", "etcdserverpb.Lease", "LeaseTimeToLive"),
+            Self::LeaseLeases => ("unary", "etcdserverpb.Lease", "LeaseLeases"),
             Self::MemberList => ("unary", "etcdserverpb.Cluster", "MemberList"),
             Self::Alarm => ("unary", "etcdserverpb.Maintenance", "Alarm"),
             Self::Status => ("unary", "etcdserverpb.Maintenance", "Status"),
@@ -75,6 +91,10 @@ impl Method {
             kv::DELETE_RANGE => Self::DeleteRange,
             kv::COMPACT => Self::Compact,
             kv::RANGE_STREAM => Self::RangeStream,
+            lease::LEASE_GRANT => Self::LeaseGrant,
+            lease::LEASE_REVOKE => Self::LeaseRevoke,
+            lease::LEASE_TIME_TO_LIVE => Self::LeaseTimeToLive,
+            lease::LEASE_LEASES => Self::LeaseLeases,
             cluster::MEMBER_LIST => Self::MemberList,
             maintenance::ALARM => Self::Alarm,
             maintenance::STATUS => Self::Status,
@@ -87,16 +107,7 @@ impl Method {
 /// What each service that is not wholly built still lacks.
 const NOT_BUILT: &[(&str, &[&str])] = &[
     ("etcdserverpb.Watch", &[watch::WATCH]),
-    (
-        "etcdserverpb.Lease",
-        &[
-            lease::LEASE_GRANT,
-            lease::LEASE_REVOKE,
-            lease::LEASE_KEEP_ALIVE,
-            lease::LEASE_TIME_TO_LIVE,
-            lease::LEASE_LEASES,
-        ],
-    ),
+    ("etcdserverpb.Lease", &[lease::LEASE_KEEP_ALIVE]),
     (
         "etcdserverpb.Cluster",
         &[

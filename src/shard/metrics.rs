@@ -4,7 +4,7 @@
 use super::Meters;
 use crate::{
     api::{Edge, Method, method::METHODS},
-    metrics::{Counter, Histogram},
+    metrics::{Counter, Histogram, LeaseMeters},
     store::View,
 };
 use std::fmt::Write;
@@ -68,6 +68,7 @@ pub fn exposition(meters: &Meters, view: &View, edge: &Edge) -> String {
     let mut page = Page(String::with_capacity(16 << 10));
     server(&mut page, meters, view, edge);
     disk(&mut page, meters, view);
+    leases(&mut page, &meters.leases);
     grpc(&mut page, meters);
     process(&mut page);
     page.0
@@ -132,6 +133,18 @@ fn disk(page: &mut Page, meters: &Meters, view: &View) {
         "etcd_disk_backend_commit_duration_seconds",
         "From beginning a checkpoint until its superblock is durable.",
         &meters.node.checkpoint,
+    );
+}
+
+fn leases(page: &mut Page, meters: &LeaseMeters) {
+    page.counter("etcd_debugging_lease_granted_total", "Leases granted.", meters.granted.get());
+    page.counter("etcd_debugging_lease_revoked_total", "Leases gone.", meters.revoked.get());
+    page.counter("etcd_debugging_lease_renewed_total", "Renewals.", meters.renewed.get());
+    page.histogram("etcd_debugging_lease_ttl_total", "TTLs granted, seconds.", &meters.ttl);
+    page.counter(
+        "etcd_debugging_server_lease_expired_total",
+        "Leases expired.",
+        meters.expired.get(),
     );
 }
 
@@ -208,11 +221,16 @@ impl Page {
         self.line(format_args!("{name}{{{label}=\"{value}\"}} 1"));
     }
 
-    fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
+    fn histogram<const FIRST_MILLIS: u64, const BUCKETS: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        histogram: &Histogram<FIRST_MILLIS, BUCKETS>,
+    ) {
         self.head(name, "histogram", help);
         let cumulative = histogram.cumulative();
         for (bucket, count) in cumulative.iter().enumerate() {
-            let bound = Histogram::bound(bucket).as_secs_f64();
+            let bound = Histogram::<FIRST_MILLIS, BUCKETS>::bound(bucket).as_secs_f64();
             self.line(format_args!("{name}_bucket{{le=\"{bound}\"}} {count}"));
         }
         let count = histogram.count();

@@ -21,6 +21,7 @@ mod metrics;
 mod session;
 mod stream;
 mod tickets;
+pub mod watch;
 
 #[cfg(test)]
 mod fuzz;
@@ -33,7 +34,7 @@ use crate::{
     api::Edge,
     io::{Clock, glommio::GlommioClock},
     mesh::{Inbox, Newest, Reply, Sender, ShardEnd, ToNode, ToShard},
-    metrics::NodeMeters,
+    metrics::{LeaseMeters, NodeMeters},
     store::View,
     types::Ticket,
 };
@@ -67,6 +68,8 @@ pub struct Setup {
 pub struct Meters {
     /// The node's.
     pub node: Arc<NodeMeters>,
+    /// The node's, of leases.
+    pub leases: Arc<LeaseMeters>,
     /// Each shard's, by number.
     pub shards: Arc<[ShardMeters]>,
 }
@@ -111,7 +114,7 @@ impl Drop for Place {
 impl Shard {
     /// A shard that serves from the newest view. Its ring from the node is driven by [`run`].
     pub fn new(end: ShardEnd, newest: Newest, setup: Setup) -> (Rc<Self>, Inbox<ToShard>) {
-        let ShardEnd { shard: number, to_node, inbox } = end;
+        let ShardEnd { shard: number, to_node, inbox, .. } = end;
         let tickets = Tickets::new(setup.edge.member, number, setup.boot_micros);
         let shard = Self {
             number,

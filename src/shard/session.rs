@@ -8,13 +8,14 @@ use super::{
 use crate::{
     api::{
         self, Header, Method, Read, Status, Work, kv,
+        lease::{self, TimeToLive},
         status::{self, Code},
     },
     io::Clock,
     limits::{FAREWELL_INTERVAL, GRPC_OVERHEAD_BYTES, UNFINISHED_REQUESTS_PER_SHARD_MAX},
-    mesh::{Reply, ToNode},
-    store::{Unavailable, View},
-    types::Ticket,
+    mesh::{LeaseAsk, Reply, ToNode},
+    store::{Unavailable, View, encode_lease_grant},
+    types::{LeaseId, Ticket},
 };
 use bytes::Bytes;
 use std::{
@@ -48,6 +49,10 @@ enum What {
     NoSpace { method: Method, respond: Responder },
     /// A proposal of the server's own.
     Own,
+    /// A question to the leader's clock about one lease; its keys are in the view.
+    TimeToLive { method: Method, asked: TimeToLive, respond: Responder },
+    /// A question to the leader's clock about all leases.
+    Leases { method: Method, respond: Responder },
     /// All reads of one ReadIndex round.
     Round(Vec<Reading>),
 }
@@ -136,6 +141,12 @@ impl Shard {
         match api::decode(method, message, &self.setup.edge, disk_bytes) {
             Work::Propose(request) => self.propose(request, What::Proposal { method, respond }),
             Work::NoSpace(alarm) => self.propose(alarm, What::NoSpace { method, respond }),
+            Work::Grant { id, ttl } => self.grant(id, ttl, What::Proposal { method, respond }),
+            Work::TimeToLive(asked) => {
+                let ask = LeaseAsk::Remaining(asked.id);
+                self.ask(ask, What::TimeToLive { method, asked, respond });
+            }
+            Work::Leases => self.ask(LeaseAsk::List, What::Leases { method, respond }),
             Work::Read { serializable: true, read } => self.serve(method, &read, respond),
             Work::Read { serializable: false, read } => {
                 let until = self.deadline();
@@ -153,8 +164,26 @@ impl Shard {
 
     fn propose(&self, request: Bytes, what: What) {
         let ticket = self.wait(what);
-        let sent = self.to_node.borrow_mut().try_send(ToNode::Propose { ticket, request });
-        if sent.is_err() {
+        self.send(ticket, ToNode::Propose { ticket, request });
+    }
+
+    /// A lease without an id gets its ticket's number, which no other request has: positive, as
+    /// etcd's are.
+    fn grant(&self, id: LeaseId, ttl: i64, what: What) {
+        let ticket = self.wait(what);
+        let own = (ticket.0 & i64::MAX.unsigned_abs()).max(1).cast_signed();
+        let id = if id == LeaseId(0) { LeaseId(own) } else { id };
+        self.send(ticket, ToNode::Propose { ticket, request: encode_lease_grant(id, ttl) });
+    }
+
+    /// Asks the leader's clock.
+    fn ask(&self, ask: LeaseAsk, what: What) {
+        let ticket = self.wait(what);
+        self.send(ticket, ToNode::Lease { ticket, ask });
+    }
+
+    fn send(&self, ticket: Ticket, message: ToNode) {
+        if self.to_node.borrow_mut().try_send(message).is_err() {
             self.on_reply(ticket, Reply::Unavailable(Unavailable::TooManyRequests));
         }
     }
@@ -176,9 +205,7 @@ impl Shard {
         let round = std::mem::take(&mut *self.next_round.borrow_mut());
         let ticket = self.wait(What::Round(round));
         self.round_in_flight.set(true);
-        if self.to_node.borrow_mut().try_send(ToNode::Read { ticket }).is_err() {
-            self.on_reply(ticket, Reply::Unavailable(Unavailable::TooManyRequests));
-        }
+        self.send(ticket, ToNode::Read { ticket });
     }
 
     /// The node has answered, or time has run out, which is an answer too.
@@ -189,17 +216,37 @@ impl Shard {
                 let said = match &reply {
                     Reply::Applied(outcome) => api::reply(outcome, self.header(), &mut out),
                     Reply::Unavailable(why) => Err((*why).into()),
-                    Reply::Readable => unreachable!("a proposal is not a read"),
+                    other => unreachable!("no answer to a proposal: {other:?}"),
                 };
                 self.respond(method, respond, said.map(|()| out.into()));
             }
             What::NoSpace { method, respond } => self.refuse(method, respond, &status::NO_SPACE),
             What::Own => {}
+            What::TimeToLive { method, asked, respond } => match reply {
+                Reply::Remaining(found) => {
+                    let (header, mut out) = (self.header(), Vec::with_capacity(64));
+                    let view = self.view.borrow();
+                    lease::answer_time_to_live(asked, found, &view, header, &mut out);
+                    self.respond(method, respond, Ok(out.into()));
+                }
+                Reply::Unavailable(why) => self.refuse(method, respond, &why.into()),
+                other => unreachable!("no answer about a lease: {other:?}"),
+            },
+            What::Leases { method, respond } => match reply {
+                Reply::Leases(found) => {
+                    self.meters().handled(method, Code::Ok as u8, 0);
+                    let listing = lease::Listing::new(found, self.header());
+                    glommio::spawn_local(send_listing(listing, respond)).detach();
+                }
+                Reply::Unavailable(why) => self.refuse(method, respond, &why.into()),
+                other => unreachable!("no answer about all leases: {other:?}"),
+            },
             What::Round(round) => {
                 self.round_in_flight.set(false);
                 let refused = match reply {
                     Reply::Unavailable(why) => Some(Status::from(why)),
-                    Reply::Readable | Reply::Applied(_) => None,
+                    Reply::Readable => None,
+                    other => unreachable!("no answer to a read: {other:?}"),
                 };
                 for reading in round {
                     self.finish_read(reading, refused.as_ref());
@@ -290,6 +337,16 @@ impl Shard {
             self.clock.sleep_until(self.clock.now() + FAREWELL_INTERVAL).await;
         }
     }
+}
+
+/// Sends one `LeaseLeases`, letting others run while it is sorted.
+async fn send_listing(mut listing: lease::Listing, respond: Responder) {
+    while listing.step() {
+        futures_lite::future::yield_now().await;
+    }
+    let mut out = Vec::new();
+    listing.finish(&mut out);
+    respond.answer(out.into());
 }
 
 /// Sends one `RangeStream`, each message once the client has room for it.

@@ -11,11 +11,13 @@ use proto::{
     health,
 };
 use ringleader::{
-    api::{self, Edge, Header, Method, Read, Work, kv, method::METHODS},
-    store::{Quota, RaftSeen, Store, command},
+    api::{self, Edge, Header, Method, Read, Work, kv, lease, method::METHODS},
+    mesh::LeaseTime,
+    store::{Quota, RaftSeen, Store, command, encode_lease_grant},
     tree::{Options, Tree},
-    types::{ClusterId, Index, MemberId, Term, Ticket},
+    types::{ClusterId, Index, LeaseId, MemberId, Term, Ticket},
 };
+use std::{sync::Arc, time::Duration};
 
 fn key(dice: &mut Dice) -> Bytes {
     dice.bytes(5).into()
@@ -120,6 +122,16 @@ pub fn request(method: Method, dice: &mut Dice) -> Vec<u8> {
             let (action, alarm) = (dice.below(4) as i32, dice.below(4) as i32);
             pb::AlarmRequest { action, member_id: dice.number(), alarm }.encode_to_vec()
         }
+        Method::LeaseGrant => {
+            let ttl = if dice.once_in(4) { dice.number() as i64 } else { dice.below(100) as i64 };
+            pb::LeaseGrantRequest { ttl, id: dice.below(9) as i64 }.encode_to_vec()
+        }
+        Method::LeaseRevoke => pb::LeaseRevokeRequest { id: dice.below(9) as i64 }.encode_to_vec(),
+        Method::LeaseTimeToLive => {
+            let (id, keys) = (dice.below(9) as i64, dice.once_in(2));
+            pb::LeaseTimeToLiveRequest { id, keys }.encode_to_vec()
+        }
+        Method::LeaseLeases => pb::LeaseLeasesRequest {}.encode_to_vec(),
         Method::Status => pb::StatusRequest {}.encode_to_vec(),
         Method::HealthCheck => {
             let service = if dice.once_in(2) { String::new() } else { "KV".into() };
@@ -136,6 +148,7 @@ fn edge() -> Edge {
         quota_flag_bytes: -1,
         cluster: ClusterId(0xc1),
         member: MemberId(0x3e),
+        lease_ttl_min: 2,
     }
 }
 
@@ -173,6 +186,26 @@ impl Member {
         assert_eq!((applied, replies), (Ok(()), 1), "what the edge takes can be applied");
     }
 
+    fn time_to_live(&mut self, asked: lease::TimeToLive) {
+        let view = self.store.publish(RaftSeen::default());
+        let found = view.leases().get(asked.id);
+        let remaining = Duration::from_millis(1_500);
+        let found = found.map(|lease| LeaseTime { granted: lease.granted, remaining });
+        let mut out = Vec::new();
+        lease::answer_time_to_live(asked, found, &view, Header::default(), &mut out);
+        check_framed(&out);
+    }
+
+    fn leases(&mut self) {
+        let found = self.store.leases().from(LeaseId(i64::MIN));
+        let found = found.map(|(id, _)| (Duration::ZERO, id)).collect();
+        let mut listing = lease::Listing::new(Arc::new(found), Header::default());
+        while listing.step() {}
+        let mut out = Vec::new();
+        listing.finish(&mut out);
+        check_framed(&out);
+    }
+
     fn answer(&mut self, read: &Read) {
         let view = self.store.publish(RaftSeen::default());
         let mut out = Vec::new();
@@ -205,6 +238,9 @@ fn requests() {
         let decode = || api::decode(method, message.clone(), &edge(), 0);
         match bounded(message.len(), 1200, decode) {
             Work::Propose(body) => member.apply(&body),
+            Work::Grant { id, ttl } => member.apply(&encode_lease_grant(id, ttl)),
+            Work::TimeToLive(asked) => member.time_to_live(asked),
+            Work::Leases => member.leases(),
             Work::NoSpace(_) => panic!("there is room"),
             Work::Read { read, .. } => member.answer(&read),
             Work::Refuse(status) => assert!(!status.message.is_empty()),
