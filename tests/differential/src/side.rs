@@ -91,7 +91,7 @@ impl Side {
     /// Asks, and says what was asked in the end.
     pub fn ask(&mut self, call: &Call) -> (Call, Answer) {
         let call = call.clone().resolve(&self.known);
-        let answer = self.answer(&call).unwrap_or_else(|answer| answer);
+        let answer = self.answer(&call).unwrap_or_else(Failed::into_answer);
         if let Some(revision) = answer.revision() {
             self.known.current = self.known.current.max(revision);
         }
@@ -101,7 +101,7 @@ impl Side {
         (call, answer)
     }
 
-    fn answer(&mut self, call: &Call) -> Result<Answer, Answer> {
+    fn answer(&mut self, call: &Call) -> Result<Answer, Failed> {
         match call {
             Call::Watch { stream, request } => self.watch(*stream, request),
             Call::WatchBytes { stream, message } => {
@@ -135,12 +135,12 @@ impl Side {
 
     /// Whatever is asked of a stream but to create depends on how far it is. It says nothing of that
     /// while a watcher has not begun, however far the others are.
-    fn watch(&mut self, at: usize, request: &WatchRequest) -> Result<Answer, Answer> {
+    fn watch(&mut self, at: usize, request: &WatchRequest) -> Result<Answer, Failed> {
         let answers = match request.request_union {
             Some(RequestUnion::CreateRequest(_)) => self.on_stream(at, |one| one.tell(request)),
             Some(RequestUnion::ProgressRequest(_)) => {
                 let start = self.streams.get(&at).map_or(0, |stream| stream.starts(i64::MAX).0);
-                if start <= self.revision().map_err(unsettled)? {
+                if start <= self.revision().map_err(Failed::Settling)? {
                     self.settle()?;
                 }
                 self.on_stream(at, Stream::ask_progress)
@@ -158,44 +158,46 @@ impl Side {
         &mut self,
         at: usize,
         ask: impl FnOnce(&mut Stream) -> Result<T, Status>,
-    ) -> Result<T, Answer> {
-        let error = |status: Status| Answer::Error(status.code, error_text(&status.message));
+    ) -> Result<T, Failed> {
         let stream = match self.streams.remove(&at) {
             Some(stream) => stream,
-            None => Stream::open(&self.endpoint).map_err(error)?,
+            None => Stream::open(&self.endpoint).map_err(Failed::Call)?,
         };
         let stream = self.streams.entry(at).or_insert(stream);
         let answer = ask(stream);
         if answer.is_err() {
             self.streams.remove(&at);
         }
-        answer.map_err(error)
+        answer.map_err(Failed::Call)
     }
 
     /// Waits until every watcher has all there is. All have started then.
-    fn settle(&mut self) -> Result<(), Answer> {
+    fn settle(&mut self) -> Result<(), Failed> {
         if self.streams.is_empty() {
             return Ok(());
         }
-        let mut revision = self.revision().map_err(unsettled)?;
+        let mut revision = self.revision().map_err(Failed::Settling)?;
         let mut start = 0;
         for stream in self.streams.values_mut() {
             let (near, far) = stream.starts(revision + FILLERS_MAX);
             start = start.max(near);
             for id in far {
-                stream.tell(&cancel(id)).map_err(unsettled)?;
+                stream.tell(&cancel(id)).map_err(Failed::Settling)?;
             }
         }
         while revision < start {
             let put = PutRequest { key: FILLER.into(), ..Default::default() };
-            self.exchange(kv::PUT, put.encode_to_vec().into()).map_err(unsettled)?;
+            self.exchange(kv::PUT, put.encode_to_vec().into()).map_err(Failed::Settling)?;
             revision += 1;
         }
         self.known.current = revision;
-        self.streams.values_mut().try_for_each(|stream| stream.settle(revision)).map_err(unsettled)
+        self.streams
+            .values_mut()
+            .try_for_each(|stream| stream.settle(revision))
+            .map_err(Failed::Settling)
     }
 
-    fn heard(&mut self) -> Result<Heard, Answer> {
+    fn heard(&mut self) -> Result<Heard, Failed> {
         self.settle()?;
         let heard = self.streams.iter_mut().flat_map(|(at, stream)| {
             stream.take_heard().into_iter().map(|(id, heard)| ((*at, id), heard))
@@ -226,7 +228,8 @@ impl Side {
                 }
                 response.id = known.lease(id);
                 if response.ttl < TTL_LONG {
-                    return self.give_back(id).err().unwrap_or(answer);
+                    let failed = self.give_back(id).err().map(Failed::Call);
+                    return failed.map_or(answer, Failed::into_answer);
                 }
             }
             (Call::LeaseRevoke(request), Answer::LeaseRevoke(_)) => leases.revoked(request.id),
@@ -257,14 +260,10 @@ impl Side {
         answer
     }
 
-    fn give_back(&mut self, id: i64) -> Result<(), Answer> {
+    fn give_back(&mut self, id: i64) -> Result<(), Status> {
         self.leases.revoked(id);
         let revoke = LeaseRevokeRequest { id };
-        let came = self.exchange(lease::LEASE_REVOKE, revoke.encode_to_vec().into());
-        match Answer::new(&Call::LeaseRevoke(revoke), came) {
-            Answer::LeaseRevoke(_) => Ok(()),
-            refused => Err(refused),
-        }
+        self.exchange(lease::LEASE_REVOKE, revoke.encode_to_vec().into()).map(drop)
     }
 
     fn keep_alive(&mut self, message: Bytes) -> Result<Vec<Bytes>, Status> {
@@ -298,6 +297,19 @@ impl Side {
     }
 }
 
-fn unsettled(status: Status) -> Answer {
-    Answer::Unsettled(status.to_string())
+/// Why there is no answer of the call's own kind.
+enum Failed {
+    /// The server said no, or nothing.
+    Call(Status),
+    /// The watchers did not get all there is.
+    Settling(Status),
+}
+
+impl Failed {
+    fn into_answer(self) -> Answer {
+        match self {
+            Self::Call(status) => Answer::Error(status.code, error_text(&status.message)),
+            Self::Settling(status) => Answer::Unsettled(status.to_string()),
+        }
+    }
 }

@@ -205,7 +205,9 @@ impl Stream {
         let mut answers = Vec::new();
         loop {
             let mut response = self.duplex.next::<WatchResponse>(PATIENCE)?.ok_or_else(ended)?;
-            if !response.created && !(response.canceled && response.compact_revision == 0) {
+            let is_answer =
+                response.created || (response.canceled && response.compact_revision == 0);
+            if !is_answer {
                 self.take(response);
                 continue;
             }
