@@ -6,11 +6,14 @@
 //!   server     one process: start, wait until it serves, kill, log
 //!   http       one GET by hand
 //!   script     commands, `---`, what they said
+//!   job        a command in the background
+//!   ledger     what was acknowledged, and must be there
 //! ```
 #![allow(clippy::disallowed_methods, reason = "real processes take real time")]
 
 pub mod binary;
 pub mod http;
+pub mod job;
 pub mod ledger;
 pub mod script;
 pub mod server;
