@@ -334,15 +334,20 @@ impl<'a> Records<'a> {
     /// The revision that the first record behind the last gap belongs to; its earlier changes may
     /// be in the gap. `newest` where nothing is behind it.
     fn complete_above(&self, newest: Revision) -> Revision {
-        let before =
-            |at: usize| at.checked_sub(1).map_or(Seq(0), |at| self.table[at].identity.next);
-        let has_gap = |at: &usize| {
-            let identity = &self.table[*at].identity;
-            identity.generation > 0 || identity.first != before(*at)
+        let segments = self.table.len();
+        let first = |at: usize| match self.table.get(at) {
+            Some(segment) => segment.identity.first,
+            None => self.tail_first,
         };
-        let last = (0..self.table.len()).rev().find(has_gap);
-        let Some(last) = last else { return Revision(0) };
-        let mut behind = Position { run: last + 1, record: 0 };
+        let next = |at: usize| at.checked_sub(1).map_or(Seq(0), |at| self.table[at].identity.next);
+        let is_sparse =
+            |at: usize| self.table.get(at).is_some_and(|segment| segment.identity.generation > 0);
+        let behind_gap = (0..=segments).rev().find_map(|at| match is_sparse(at) {
+            true => Some(at + 1),
+            false => (first(at) != next(at)).then_some(at),
+        });
+        let Some(run) = behind_gap else { return Revision(0) };
+        let mut behind = Position { run, record: 0 };
         self.step(&mut behind).map_or(newest, |record| record.main())
     }
 
