@@ -285,7 +285,8 @@ impl Desk {
 
     fn renew_later(&mut self, id: i64) {
         let now = self.floor.clock.now();
-        let late = self.floor.weather.tick + Duration::from_millis(20);
+        let tempo = Duration::from_micros(self.floor.day.tempo.micros_max);
+        let late = self.floor.weather.tick / 2 + tempo + Duration::from_millis(1);
         let late = Duration::from_micros(self.draw(late.as_micros() as u64));
         if let Some(kept) = self.kept.get_mut(&id) {
             kept.next = Some(if kept.in_time { now + kept.ttl / 3 } else { now + kept.ttl + late });

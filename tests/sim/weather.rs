@@ -149,12 +149,12 @@ impl Weather {
 
 impl Day {
     fn draw(lot: &mut Lot) -> Self {
-        let while_serving = lot.below(3) > 0;
+        let (while_serving, leisurely) = (lot.below(3) > 0, lot.one_in(3));
         let soon = 1 + lot.draw() % (1 << (2 + lot.below(5 + 4 * u64::from(while_serving))));
         let requests = 4 + lot.draw() % (1 << (3 + lot.below(6)));
         Self {
             requests,
-            tempo: Tempo::draw(lot),
+            tempo: Tempo::draw(lot, leisurely),
             drought: lot.one_in(3).then(|| Drought::draw(lot)),
             pauses: lot.one_in(4),
             fate: match lot.below(8) {
@@ -167,7 +167,7 @@ impl Day {
             dark: lot.below(3) > 0,
             patience: lot.one_in(4).then(|| Duration::from_micros(lot.below(200_000))),
             reads_only: false,
-            leisure: Duration::from_millis(if lot.one_in(3) { 200 } else { 2 }),
+            leisure: Duration::from_millis(if leisurely { 200 } else { 2 }),
             rest: Duration::ZERO,
             crowd: Self::draw_crowd(lot),
         }
@@ -208,8 +208,12 @@ impl Drought {
 }
 
 impl Tempo {
-    fn draw(lot: &mut Lot) -> Self {
-        let micros_max = [0, 50, 500, 20_000][lot.below(4) as usize];
+    /// The disk is often slow where nobody is in a hurry, so that what is asked then is asked while
+    /// something is on its way to it.
+    fn draw(lot: &mut Lot, leisurely: bool) -> Self {
+        let kinds = if leisurely { 8 } else { 4 };
+        let micros_max =
+            [0, 50, 500, 20_000].get(lot.below(kinds) as usize).copied().unwrap_or(20_000);
         Self { micros_max, stall_odds: lot.one_in(4).then_some(150) }
     }
 }
