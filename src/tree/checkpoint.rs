@@ -435,7 +435,7 @@ impl Checkpoint {
         let file = create(disk, &lease::file(self.number)).await?;
         let mut pieces = lease::Pieces::new(self.facts.cluster, self.number, view);
         let mut at = 0;
-        while let Some(piece) = pieces.next() {
+        for piece in pieces.by_ref() {
             write_at(&file, &piece, at).await?;
             at += piece.len();
             yield_now().await;
