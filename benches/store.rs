@@ -166,7 +166,10 @@ fn many_leases(c: &mut Criterion) {
     for id in 0..1_000_000_u64 {
         // Ids come from members' tickets and from clients: in no order.
         let id = LeaseId(id.wrapping_mul(0x9e37_79b9_7f4a_7c15) as i64 | 1);
-        applier.store.tree_mut().set_lease(id, Lease { granted: 60, remaining: 0 });
+        applier
+            .store
+            .tree_mut()
+            .set_lease(id, Lease { granted: 60, remaining: 0, since: Index(1) });
     }
     black_box(applier.store.publish(RaftSeen::default()));
     let bytes = applier.store.tree().index_bytes() - bytes;

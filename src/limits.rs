@@ -115,6 +115,12 @@ pub const HTTP2_HEADER_BYTES_MAX: u32 = 64 << 10;
 pub const REQUESTS_PER_POLL_MAX: usize = 256;
 /// Requests of a shard whose bodies have not arrived whole; each holds up to one message.
 pub const UNFINISHED_REQUESTS_PER_SHARD_MAX: usize = 4_096;
+/// Calls of a shard whose requests are streams of messages. One a connection, and as many again for
+/// clients that have several; an idle one costs a few hundred bytes.
+pub const CALLS_PER_SHARD_MAX: usize = 2 * CONNECTIONS_PER_SHARD_MAX;
+/// Messages that a call may hold without a place among the unfinished requests, bytes: all that
+/// [`CALLS_PER_SHARD_MAX`] calls can hold so is 625 MiB, and a message that comes in one frame fits.
+pub const CALL_HELD_BYTES_MAX: usize = 16 << 10;
 /// How often requests are looked at for having run out of time.
 pub const TIMEOUT_CHECK_INTERVAL: std::time::Duration = std::time::Duration::from_millis(100);
 /// Head of an HTTP/1.1 request, bytes.
@@ -219,8 +225,9 @@ pub const HTTP2_BLOCK_SEEN_BYTES_MAX: usize = 1_024;
 /// Bytes on their way out past which nothing more is read from the client and bodies wait where
 /// they are: several full sends, so that a fast reader never notices.
 pub const HTTP2_OUT_BYTES_MAX: usize = 256 << 10;
-/// Sent on one connection before others get a turn, bytes: about a millisecond of copying.
-pub const HTTP2_SENT_PER_POLL_BYTES_MAX: usize = 1 << 20;
+/// Read from and sent on one connection before others get a turn, bytes: about a millisecond of
+/// copying.
+pub const HTTP2_MOVED_PER_POLL_BYTES_MAX: usize = 1 << 20;
 /// Streams that a client took back, or that we had to reset, before they had an answer, beyond
 /// those that were answered. A client whose calls all time out at once stays far below; rapid reset
 /// (CVE-2023-44487) does not.
@@ -254,11 +261,13 @@ pub const HTTP2_LINGER_BYTES_MAX: usize = 1 << 20;
 pub const HTTP2_LINGER_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
 
 const _: () = assert!(
-    HTTP2_OUT_BYTES_MAX <= HTTP2_SENT_PER_POLL_BYTES_MAX,
+    HTTP2_OUT_BYTES_MAX <= HTTP2_MOVED_PER_POLL_BYTES_MAX,
     "a turn can send what was gathered"
 );
 const _: () = assert!(HTTP2_RESETS_AHEAD_MAX > UNFINISHED_REQUESTS_PER_SHARD_MAX);
 const _: () = assert!(HTTP2_BODY_CHUNK_BYTES <= HTTP2_BODY_AHEAD_BYTES_MAX);
+const _: () = assert!(HTTP2_READ_BYTES <= HTTP2_MOVED_PER_POLL_BYTES_MAX);
+const _: () = assert!(CALL_HELD_BYTES_MAX < HTTP2_STREAM_WINDOW_BYTES as usize);
 
 // ── process: the runtime ────────────────────────────────────────────────────────────────────────
 
@@ -366,3 +375,16 @@ const _: () = assert!(WATCH_STREAM_BYTES_MAX < WATCH_SHARD_BYTES_MAX);
 const _: () = assert!(WATCH_GATHERED_BYTES_MAX < WATCH_REVISION_BYTES_MAX);
 const _: () = assert!(WATCHERS_PER_STREAM_MAX <= WATCHERS_PER_SHARD_MAX);
 const _: () = assert!(WATCHERS_PER_SHARD_MAX < u32::MAX as usize, "places are u32");
+/// Between two words of progress to watchers that want them, default (etcd: 10 minutes).
+pub const WATCH_PROGRESS_INTERVAL: std::time::Duration = std::time::Duration::from_secs(600);
+// ── shard: streams of leases, and the server as its own client ──────────────────────────────────
+
+/// Keep-alives of one call that may be under way; more are not taken from the client until one is
+/// answered. A client with many leases sends them in a burst.
+pub const KEEP_ALIVES_AHEAD_MAX: usize = 1_024;
+/// TTL of the lease that a lock or election makes for a client that brings none, seconds (etcd
+/// `concurrency.defaultSessionTTL`).
+pub const SESSION_TTL_SECONDS: i64 = 60;
+/// Elections without a leader after which streams that require one are ended (etcd
+/// `maxNoLeaderCnt`).
+pub const NO_LEADER_ELECTIONS_MAX: u32 = 3;

@@ -25,7 +25,7 @@ use crate::{
     },
     limits::{
         ACCEPTED_RING_SOCKETS_MAX, FAREWELL_WAIT, INTRODUCE_INTERVAL, LISTENERS_MAX,
-        LOG_FLUSH_WAIT, SPIN,
+        LOG_FLUSH_WAIT, NO_LEADER_ELECTIONS_MAX, SPIN,
     },
     log,
     mesh::{Inbox, Newest, NodeEnd, Sender, ShardEnd, mesh, rings},
@@ -254,6 +254,8 @@ fn setup(config: &Config, who: &Who, boot_micros: u64, meters: &Meters) -> Setup
         concurrent_streams_max: config.max_concurrent_streams,
         // etcd `ServerConfig.ReqTimeout`: 5 s for the disk, and two elections.
         request_timeout: Duration::from_secs(5) + 2 * config.election,
+        leaderless_wait: NO_LEADER_ELECTIONS_MAX * config.election,
+        watch_progress: config.watch_progress,
         boot_micros,
         meters: meters.clone(),
     }

@@ -1,5 +1,5 @@
 //! A client that makes one call at a time and waits for it, never longer than its timeout: for
-//! tests.
+//! tests. A call may be a conversation, with messages both ways: [`Duplex`].
 //!
 //! ```no_run
 //! use proto::etcdserverpb::{PutRequest, PutResponse, kv};
@@ -17,12 +17,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use prost::Message;
 
 use crate::{
     grpc::{self, Status, Verdict, code},
-    h2::{Broken, Connection, Event},
+    h2::{Broken, Connection, Event, Window},
 };
 
 /// How long a call waits for its next message, unless [`Client::set_timeout`] says otherwise.
@@ -38,7 +38,7 @@ pub(crate) struct Dialed {
 }
 
 /// Connects to `host:port`, with or without `http://`, and waits for the server's SETTINGS.
-pub(crate) fn dial(endpoint: &str, timeout: Duration) -> io::Result<Dialed> {
+pub(crate) fn dial(endpoint: &str, window: Window, timeout: Duration) -> io::Result<Dialed> {
     let authority = endpoint.strip_prefix("http://").unwrap_or(endpoint).trim_end_matches('/');
     let named = |error: io::Error| {
         io::Error::new(error.kind(), format!("cannot reach {authority}: {error}"))
@@ -46,7 +46,7 @@ pub(crate) fn dial(endpoint: &str, timeout: Duration) -> io::Result<Dialed> {
     let socket = TcpStream::connect(authority).map_err(named)?;
     socket.set_nodelay(true)?;
     socket.set_write_timeout(Some(timeout))?;
-    let connection = Connection::default();
+    let connection = Connection::new(window);
     let mut dialed = Dialed { socket, connection, authority: authority.to_owned() };
     let deadline = Instant::now() + timeout;
     while !dialed.connection.greeted() {
@@ -95,7 +95,7 @@ pub struct Client {
 impl Client {
     /// Connects to `host:port`, with or without `http://`.
     pub fn connect(endpoint: &str) -> io::Result<Self> {
-        Ok(Self { dialed: dial(endpoint, TIMEOUT)?, timeout: TIMEOUT })
+        Ok(Self { dialed: dial(endpoint, Window::Wide, TIMEOUT)?, timeout: TIMEOUT })
     }
 
     /// How long each message of an answer may take from now on.
@@ -136,60 +136,112 @@ impl Client {
         let sent = self.dialed.connection.request(0, &head, &grpc::body(request));
         let stream = sent.map_err(|broken| Status::new(code::UNAVAILABLE, broken.to_string()))?;
         self.dialed.flush().map_err(|error| lost(&error))?;
-        Ok(Replies {
-            client: self,
-            stream,
-            body: BytesMut::new(),
-            verdict: Verdict::default(),
-            ended: None,
-            over: false,
-            messages: PhantomData,
-        })
+        let hearing = Hearing::default();
+        Ok(Replies { client: self, stream, hearing, over: false, messages: PhantomData })
+    }
+
+    /// Opens a call with messages both ways, and gives it the connection.
+    pub fn duplex(mut self, path: &str) -> Result<Duplex, Status> {
+        let head = grpc::head(path, &self.dialed.authority);
+        let opened = self.dialed.connection.open(0, &head);
+        let stream = opened.map_err(|broken| Status::new(code::UNAVAILABLE, broken.to_string()))?;
+        self.dialed.flush().map_err(|error| lost(&error))?;
+        Ok(Duplex { dialed: self.dialed, stream, hearing: Hearing::default() })
     }
 }
 
-/// The messages of one answer as they come, then the error if the call failed.
-pub struct Replies<'a, Resp> {
-    client: &'a mut Client,
+/// One call with messages both ways, alone on its connection. Dropping it closes the connection.
+pub struct Duplex {
+    dialed: Dialed,
     stream: u32,
+    hearing: Hearing,
+}
+
+impl Duplex {
+    /// Sends a message. After the server has ended the call nothing is sent, and [`Self::next`]
+    /// says how it ended.
+    pub fn send(&mut self, message: &impl Message) -> Result<(), Status> {
+        self.dialed.connection.send(self.stream, &grpc::body(message));
+        self.dialed.flush().map_err(|error| lost(&error))
+    }
+
+    /// Says that no more messages follow. The server may go on.
+    pub fn finish(&mut self) -> Result<(), Status> {
+        self.dialed.connection.finish(self.stream);
+        self.dialed.flush().map_err(|error| lost(&error))
+    }
+
+    /// The server's next message; none where the call ended well.
+    ///
+    /// # Errors
+    /// [`code::DEADLINE_EXCEEDED`] where no message came within the time, and one may come later;
+    /// how the call failed otherwise.
+    pub fn next<Resp: Message + Default>(
+        &mut self,
+        timeout: Duration,
+    ) -> Result<Option<Resp>, Status> {
+        let deadline = Instant::now() + timeout;
+        let message = self.hearing.next(&mut self.dialed, deadline)?;
+        message.map(decoded).transpose()
+    }
+}
+
+/// What was heard of one answer and not yet passed on.
+#[derive(Default)]
+struct Hearing {
     body: BytesMut,
     verdict: Verdict,
     /// Set once the server has said all.
     ended: Option<Result<(), Status>>,
-    over: bool,
-    messages: PhantomData<Resp>,
 }
 
-impl<Resp: Message + Default> Replies<'_, Resp> {
+impl Hearing {
     /// The next message; none at the end of a call that went well.
-    fn advance(&mut self) -> Result<Option<Resp>, Status> {
-        let deadline = Instant::now() + self.client.timeout;
+    fn next(&mut self, dialed: &mut Dialed, deadline: Instant) -> Result<Option<Bytes>, Status> {
         loop {
             if let Some(message) = grpc::take_message(&mut self.body)? {
-                let message = Resp::decode(message);
-                return message
-                    .map(Some)
-                    .map_err(|error| Status::new(code::INTERNAL, error.to_string()));
+                return Ok(Some(message));
             }
             match self.ended.clone() {
                 Some(Ok(())) if !self.body.is_empty() => {
                     return Err(Status::new(code::INTERNAL, "the answer ends inside a message"));
                 }
                 Some(end) => return end.map(|()| None),
-                None => self.read(deadline).map_err(|error| lost(&error))?,
+                None => self.read(dialed, deadline).map_err(|error| lost(&error))?,
             }
         }
     }
 
-    fn read(&mut self, deadline: Instant) -> io::Result<()> {
-        let Self { client, body, verdict, ended, .. } = self;
-        client.dialed.read(deadline, |event| match event {
+    fn read(&mut self, dialed: &mut Dialed, deadline: Instant) -> io::Result<()> {
+        let Self { body, verdict, ended } = self;
+        dialed.read(deadline, |event| match event {
             Event::Headers(fields) => verdict.add(fields),
             Event::Data(bytes) => body.extend_from_slice(bytes),
             Event::End => *ended = Some(verdict.read()),
             Event::Reset(code) => *ended = Some(Err(grpc::reset(code))),
         })?;
-        client.dialed.flush()
+        dialed.flush()
+    }
+}
+
+fn decoded<Resp: Message + Default>(message: Bytes) -> Result<Resp, Status> {
+    Resp::decode(message).map_err(|error| Status::new(code::INTERNAL, error.to_string()))
+}
+
+/// The messages of one answer as they come, then the error if the call failed.
+pub struct Replies<'a, Resp> {
+    client: &'a mut Client,
+    stream: u32,
+    hearing: Hearing,
+    over: bool,
+    messages: PhantomData<Resp>,
+}
+
+impl<Resp: Message + Default> Replies<'_, Resp> {
+    fn advance(&mut self) -> Result<Option<Resp>, Status> {
+        let deadline = Instant::now() + self.client.timeout;
+        let message = self.hearing.next(&mut self.client.dialed, deadline)?;
+        message.map(decoded).transpose()
     }
 }
 

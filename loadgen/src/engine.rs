@@ -10,26 +10,18 @@
 //! less, and the latencies say nothing of what an open world would have waited.
 
 use std::{
-    fmt,
-    io::{self, ErrorKind, Read, Write},
     mem,
-    net::TcpStream,
     time::{Duration, Instant},
 };
 
 use crate::{
-    client::{Dialed, dial},
     grpc::{self, Status, Verdict},
-    h2::{Broken, Connection, Event},
+    h2::{Event, Window},
+    link::{Failure, Link, PATIENCE, READ_BYTES_MAX},
     poll::Poll,
     report::{CpuUse, Report, Tally},
     work::Work,
 };
-
-/// Longer than any server should take to accept, or to answer anybody at all.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// Read from one connection before its answers are looked at.
-const READ_BYTES_MAX: usize = 1 << 18;
 
 /// When to stop.
 #[derive(Clone, Copy, Debug)]
@@ -55,49 +47,14 @@ pub struct Plan {
     pub pid: Option<u32>,
 }
 
-/// Why there is no report.
-#[derive(Debug)]
-pub enum Failure {
-    /// A connection could not be made, or was lost.
-    Io(io::Error),
-    /// A connection cannot be used any more.
-    Broken(Broken),
-    /// So many calls were open, and no bytes came for 30 seconds.
-    Stalled(usize),
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Io(error) => write!(f, "{error}"),
-            Self::Broken(broken) => write!(f, "{broken}"),
-            Self::Stalled(open) => write!(f, "{open} calls are open and no answer comes"),
-        }
-    }
-}
-
-impl std::error::Error for Failure {}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-impl From<Broken> for Failure {
-    fn from(broken: Broken) -> Self {
-        Self::Broken(broken)
-    }
-}
-
 /// Runs a plan and says what came of it. Calls that fail are counted; a lost connection ends the
 /// run.
 pub fn run(plan: &Plan, work: Work) -> Result<Report, Failure> {
     let mut engine = Engine::connect(plan, work)?;
     let before = CpuUse::now(plan.pid)?;
     engine.clock = Instant::now();
-    for link in 0..plan.connections {
-        engine.start(link)?;
+    for at in 0..plan.connections {
+        engine.start(at)?;
     }
     match plan.until {
         Until::Elapsed(time) => loop {
@@ -124,25 +81,41 @@ pub fn run(plan: &Plan, work: Work) -> Result<Report, Failure> {
 }
 
 /// One connection and its calls, which are known by their slot.
-struct Link {
-    socket: TcpStream,
-    connection: Connection,
+struct Asker {
+    link: Link,
     slots: Vec<Slot>,
-    /// The socket would take no more; we are told when it does.
-    full: bool,
 }
 
 /// One call that is open.
 #[derive(Default)]
-struct Slot {
-    began: Duration,
+pub(crate) struct Slot {
+    pub(crate) began: Duration,
     bytes: usize,
     verdict: Verdict,
     reset: Option<u32>,
 }
 
 impl Slot {
-    fn outcome(&self, bytes_min: usize) -> Result<(), Status> {
+    pub(crate) fn new(began: Duration) -> Self {
+        Self { began, ..Self::default() }
+    }
+
+    /// Takes in what came; whether that was all.
+    pub(crate) fn on(&mut self, event: Event<'_>) -> bool {
+        match event {
+            Event::Headers(fields) => self.verdict.add(fields),
+            Event::Data(bytes) => self.bytes += bytes.len(),
+            Event::End => return true,
+            Event::Reset(code) => {
+                self.reset = Some(code);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// How the call ended; an answer of fewer bytes than this is none.
+    pub(crate) fn outcome(&self, bytes_min: usize) -> Result<(), Status> {
         if let Some(code) = self.reset {
             return Err(grpc::reset(code));
         }
@@ -155,7 +128,7 @@ impl Slot {
 }
 
 struct Engine {
-    links: Vec<Link>,
+    askers: Vec<Asker>,
     poll: Poll,
     work: Work,
     head: Vec<u8>,
@@ -173,22 +146,20 @@ impl Engine {
     fn connect(plan: &Plan, work: Work) -> Result<Self, Failure> {
         assert!(plan.connections > 0 && plan.streams > 0, "somebody must ask");
         let poll = Poll::new()?;
-        let mut links = Vec::new();
+        let mut askers = Vec::new();
         let mut head = Vec::new();
         for token in 0..plan.connections {
-            let Dialed { socket, connection, authority } = dial(&plan.endpoint, PATIENCE)?;
-            socket.set_nonblocking(true)?;
-            poll.add(&socket, token)?;
-            head = grpc::head(work.path(), &authority);
+            let link = Link::connect(&plan.endpoint, Window::Wide, &poll, token)?;
+            head = link.head(work.path());
             let slots = (0..plan.streams).map(|_| Slot::default()).collect();
-            links.push(Link { socket, connection, slots, full: false });
+            askers.push(Asker { link, slots });
         }
         let calls_left = match plan.until {
             Until::Elapsed(_) => u64::MAX,
             Until::Calls(calls) => calls,
         };
         Ok(Self {
-            links,
+            askers,
             poll,
             work,
             head,
@@ -203,22 +174,22 @@ impl Engine {
     }
 
     /// The first call of every slot of a link.
-    fn start(&mut self, link: usize) -> Result<(), Failure> {
+    fn start(&mut self, at: usize) -> Result<(), Failure> {
         let now = self.clock.elapsed();
-        for slot in 0..self.links[link].slots.len() {
-            self.ask(link, slot, now)?;
+        for slot in 0..self.askers[at].slots.len() {
+            self.ask(at, slot, now)?;
         }
-        self.flush(link)
+        self.askers[at].link.flush(&self.poll)
     }
 
     /// Opens a slot's next call, if there is another to make.
-    fn ask(&mut self, link: usize, slot: usize, now: Duration) -> Result<(), Failure> {
+    fn ask(&mut self, at: usize, slot: usize, now: Duration) -> Result<(), Failure> {
         if self.calls_left == 0 {
             return Ok(());
         }
-        let link = &mut self.links[link];
-        link.slots[slot] = Slot { began: now, ..Slot::default() };
-        link.connection.request(slot, &self.head, self.work.body())?;
+        let asker = &mut self.askers[at];
+        asker.slots[slot] = Slot::new(now);
+        asker.link.connection.request(slot, &self.head, self.work.body())?;
         self.calls_left -= 1;
         self.open += 1;
         Ok(())
@@ -226,8 +197,8 @@ impl Engine {
 
     /// Waits once, at most `time`, and serves the links that are ready.
     fn turn(&mut self, time: Duration) -> Result<(), Failure> {
-        for link in self.poll.wait(time.min(PATIENCE))? {
-            self.serve(link)?;
+        for at in self.poll.wait(time.min(PATIENCE))? {
+            self.serve(at)?;
         }
         if self.clock.elapsed() > self.heard + PATIENCE {
             return Err(Failure::Stalled(self.open));
@@ -236,53 +207,26 @@ impl Engine {
     }
 
     fn serve(&mut self, at: usize) -> Result<(), Failure> {
-        let Link { socket, connection, slots, .. } = &mut self.links[at];
-        let read = match socket.read(&mut self.buffer) {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
-            Ok(0) => {
-                return Err(io::Error::new(ErrorKind::UnexpectedEof, "closed by the server").into());
+        let Asker { link, slots } = &mut self.askers[at];
+        let ended = &mut self.ended;
+        let read = link.read(&mut self.buffer, |slot, event| {
+            if slots[slot].on(event) {
+                ended.push(slot);
             }
-            read => read?,
-        };
+        })?;
         // One look at the clock for all that came together.
         let now = self.clock.elapsed();
         if read > 0 {
             self.heard = now;
         }
-        connection.receive(&self.buffer[..read], |slot, event| match event {
-            Event::Headers(fields) => slots[slot].verdict.add(fields),
-            Event::Data(bytes) => slots[slot].bytes += bytes.len(),
-            Event::End => self.ended.push(slot),
-            Event::Reset(code) => {
-                slots[slot].reset = Some(code);
-                self.ended.push(slot);
-            }
-        })?;
         let mut ended = mem::take(&mut self.ended);
         for slot in ended.drain(..) {
-            let done = &self.links[at].slots[slot];
+            let done = &self.askers[at].slots[slot];
             self.tally.add(now - done.began, done.outcome(self.work.answer_bytes_min()));
             self.open -= 1;
             self.ask(at, slot, now)?;
         }
         self.ended = ended;
-        self.flush(at)
-    }
-
-    /// Writes all that a link has to say, as far as its socket takes it.
-    fn flush(&mut self, at: usize) -> Result<(), Failure> {
-        let Link { socket, connection, full, .. } = &mut self.links[at];
-        while !connection.out().is_empty() {
-            match socket.write(connection.out()) {
-                Ok(sent) => connection.sent(sent),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error.into()),
-            }
-        }
-        let is_full = !connection.out().is_empty();
-        if mem::replace(full, is_full) != is_full {
-            self.poll.watch_writable(socket, at, is_full)?;
-        }
-        Ok(())
+        self.askers[at].link.flush(&self.poll)
     }
 }

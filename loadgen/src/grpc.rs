@@ -109,7 +109,7 @@ pub fn take_message(body: &mut BytesMut) -> Result<Option<Bytes>, Status> {
         return Ok(None);
     };
     if *compressed != 0 {
-        return Err(Status::new(code::INTERNAL, "a compressed message, which nobody asked for"));
+        return Err(compressed_message());
     }
     let length = u32::from_be_bytes(*length) as usize;
     if body.len() < PREFIX_BYTES + length {
@@ -117,6 +117,45 @@ pub fn take_message(body: &mut BytesMut) -> Result<Option<Bytes>, Status> {
     }
     body.advance(PREFIX_BYTES);
     Ok(Some(body.split_to(length).freeze()))
+}
+
+/// Calls `on` for each whole message in what was held back before and `bytes`; holds back the rest.
+/// Messages that came whole are read where they lie.
+pub(crate) fn each_message(
+    held: &mut Vec<u8>,
+    bytes: &[u8],
+    on: impl FnMut(&[u8]),
+) -> Result<(), Status> {
+    if held.is_empty() {
+        let used = messages(bytes, on)?;
+        held.extend_from_slice(&bytes[used..]);
+    } else {
+        held.extend_from_slice(bytes);
+        let used = messages(held, on)?;
+        held.drain(..used);
+    }
+    Ok(())
+}
+
+/// The whole messages that `bytes` begins with; returns their length.
+fn messages(bytes: &[u8], mut on: impl FnMut(&[u8])) -> Result<usize, Status> {
+    let mut used = 0;
+    while let Some([compressed, length @ ..]) = bytes[used..].first_chunk::<PREFIX_BYTES>() {
+        if *compressed != 0 {
+            return Err(compressed_message());
+        }
+        let from = used + PREFIX_BYTES;
+        let Some(message) = bytes.get(from..from + u32::from_be_bytes(*length) as usize) else {
+            break;
+        };
+        on(message);
+        used = from + message.len();
+    }
+    Ok(used)
+}
+
+fn compressed_message() -> Status {
+    Status::new(code::INTERNAL, "a compressed message, which nobody asked for")
 }
 
 /// `grpc-message` is percent-encoded UTF-8. What is no escape stands for itself.
@@ -162,6 +201,20 @@ mod tests {
         assert_eq!(take_message(&mut received).unwrap().unwrap(), &b"\x08\x05"[..]);
         received.extend_from_slice(b"\x01\0\0\0\0");
         assert_eq!(take_message(&mut received).unwrap_err().code, code::INTERNAL);
+    }
+
+    #[test]
+    fn messages_are_read_whole_however_they_are_cut() {
+        let whole = [&b"\0\0\0\0\x02ab"[..], b"\0\0\0\0\0", b"\0\0\0\0\x03cde"].concat();
+        for piece in 1..=whole.len() {
+            let (mut held, mut seen) = (Vec::new(), Vec::new());
+            for bytes in whole.chunks(piece) {
+                let message = |message: &[u8]| seen.push(message.to_vec());
+                each_message(&mut held, bytes, message).unwrap();
+            }
+            assert_eq!((seen, held.len()), (vec![b"ab".to_vec(), vec![], b"cde".to_vec()], 0));
+        }
+        assert!(each_message(&mut Vec::new(), b"\x01\0\0\0\0", |_| ()).is_err());
     }
 
     #[test]

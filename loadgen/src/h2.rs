@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   request(tag, head, body) ──►┌────────────┐──► out(): what to write, then sent(n)
-//!                               │ Connection │
+//!   open, send .. send, finish ─►│ Connection │
 //!        receive(bytes read) ──►└────────────┘──► Event { tag, .. } for each open stream
 //! ```
 //!
@@ -136,8 +136,48 @@ struct Stream {
     send_window: i64,
     /// What of our body waits for the window.
     unsent: Vec<u8>,
+    /// The body is whole: its last byte ends our half of the stream.
+    whole: bool,
     /// Bytes received and not yet given back to the server's window.
     owed: i64,
+}
+
+/// How much may be on its way to us, of each stream and of the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Window {
+    /// As much as there is, given back as it is used.
+    Wide,
+    /// What a connection starts with, and never more: a client that stopped reading, as a server
+    /// sees it.
+    Shut,
+}
+
+impl Window {
+    fn bytes(self) -> i64 {
+        match self {
+            Self::Wide => WINDOW_MAX,
+            Self::Shut => WINDOW_DEFAULT,
+        }
+    }
+
+    /// Counts received bytes, and gives the window back once half of it is used.
+    fn take(
+        self,
+        owed: &mut i64,
+        bytes: usize,
+        stream: u32,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Broken> {
+        *owed += bytes as i64;
+        if *owed > self.bytes() {
+            return Err(Broken::Protocol("more DATA than the window allowed"));
+        }
+        if self == Self::Wide && *owed > WINDOW_MAX / 2 {
+            put_u32(out, WINDOW_UPDATE, stream, *owed as u32);
+            *owed = 0;
+        }
+        Ok(())
+    }
 }
 
 /// A header block that goes on in CONTINUATION frames.
@@ -172,6 +212,7 @@ pub struct Connection {
     frame_bytes_max: usize,
     streams_max: usize,
     owed: i64,
+    receive_window: Window,
     goaway: Option<(u32, String)>,
     /// The two header blocks seen last, which are those of nearly every answer.
     seen: [(Vec<u8>, Fields); 2],
@@ -180,15 +221,25 @@ pub struct Connection {
 
 impl Default for Connection {
     fn default() -> Self {
+        Self::new(Window::Wide)
+    }
+}
+
+impl Connection {
+    /// A connection that has its greeting to write.
+    pub fn new(receive_window: Window) -> Self {
         let mut out = PREFACE.to_vec();
+        let window = receive_window.bytes();
         let settings =
-            [(HEADER_TABLE_SIZE, 0), (ENABLE_PUSH, 0), (INITIAL_WINDOW_SIZE, WINDOW_MAX as u32)];
+            [(HEADER_TABLE_SIZE, 0), (ENABLE_PUSH, 0), (INITIAL_WINDOW_SIZE, window as u32)];
         put_head(&mut out, settings.len() * 6, SETTINGS, 0, 0);
         for (name, value) in settings {
             out.extend_from_slice(&name.to_be_bytes());
             out.extend_from_slice(&value.to_be_bytes());
         }
-        put_u32(&mut out, WINDOW_UPDATE, 0, (WINDOW_MAX - WINDOW_DEFAULT) as u32);
+        if window > WINDOW_DEFAULT {
+            put_u32(&mut out, WINDOW_UPDATE, 0, (window - WINDOW_DEFAULT) as u32);
+        }
         Self {
             out,
             out_sent: 0,
@@ -202,6 +253,7 @@ impl Default for Connection {
             frame_bytes_max: FRAME_BYTES_MAX,
             streams_max: usize::MAX,
             owed: 0,
+            receive_window,
             goaway: None,
             seen: Default::default(),
             seen_next: 0,
@@ -236,6 +288,48 @@ impl Connection {
     ///
     /// Returns the stream's number. Refused where the server would not take another stream.
     pub fn request(&mut self, tag: usize, head: &[u8], body: &[u8]) -> Result<u32, Broken> {
+        let (number, mut stream) = self.begin(tag, head)?;
+        stream.whole = true;
+        let taken = self.send_body(number, &mut stream.send_window, body, true);
+        if taken < body.len() {
+            stream.unsent.extend_from_slice(&body[taken..]);
+        } else if body.is_empty() {
+            put_head(&mut self.out, 0, DATA, END_STREAM, number);
+        }
+        self.streams.insert(number, stream);
+        Ok(number)
+    }
+
+    /// Opens a stream with a header block, and a body that comes bit by bit: [`Self::send`], and at
+    /// last [`Self::finish`]. As [`Self::request`] otherwise.
+    pub fn open(&mut self, tag: usize, head: &[u8]) -> Result<u32, Broken> {
+        let (number, stream) = self.begin(tag, head)?;
+        self.streams.insert(number, stream);
+        Ok(number)
+    }
+
+    /// More of an open stream's body. Nothing is sent on a stream that is over.
+    pub fn send(&mut self, number: u32, body: &[u8]) {
+        let Some(stream) = self.streams.get_mut(&number) else { return };
+        assert!(!stream.whole, "a body goes on until it is whole");
+        let (waits, mut window) = (!stream.unsent.is_empty(), stream.send_window);
+        let taken = if waits { 0 } else { self.send_body(number, &mut window, body, false) };
+        let stream = self.streams.get_mut(&number).expect("sending ends no stream");
+        stream.send_window = window;
+        stream.unsent.extend_from_slice(&body[taken..]);
+    }
+
+    /// An open stream's body is whole: our half of the stream ends.
+    pub fn finish(&mut self, number: u32) {
+        let Some(stream) = self.streams.get_mut(&number) else { return };
+        stream.whole = true;
+        if stream.unsent.is_empty() {
+            put_head(&mut self.out, 0, DATA, END_STREAM, number);
+        }
+    }
+
+    /// Says the headers of a new stream.
+    fn begin(&mut self, tag: usize, head: &[u8]) -> Result<(u32, Stream), Broken> {
         if let Some((code, text)) = &self.goaway {
             return Err(Broken::GoAway(*code, text.clone()));
         }
@@ -250,17 +344,8 @@ impl Connection {
         self.next_stream += 2;
         put_head(&mut self.out, head.len(), HEADERS, END_HEADERS, number);
         self.out.extend_from_slice(head);
-
-        let mut stream =
-            Stream { tag, send_window: self.stream_window, unsent: Vec::new(), owed: 0 };
-        let taken = self.send_body(number, &mut stream.send_window, body);
-        if taken < body.len() {
-            stream.unsent.extend_from_slice(&body[taken..]);
-        } else if body.is_empty() {
-            put_head(&mut self.out, 0, DATA, END_STREAM, number);
-        }
-        self.streams.insert(number, stream);
-        Ok(number)
+        let send_window = self.stream_window;
+        Ok((number, Stream { tag, send_window, unsent: Vec::new(), whole: false, owed: 0 }))
     }
 
     /// Gives up a stream: no more events come of it.
@@ -270,8 +355,15 @@ impl Connection {
         }
     }
 
-    /// Sends what both windows let through of a body's rest. The last frame ends the stream.
-    fn send_body(&mut self, stream: u32, stream_window: &mut i64, body: &[u8]) -> usize {
+    /// Sends what both windows let through of a body's rest. If it is whole, the last frame ends the
+    /// stream.
+    fn send_body(
+        &mut self,
+        stream: u32,
+        stream_window: &mut i64,
+        body: &[u8],
+        whole: bool,
+    ) -> usize {
         let mut taken = 0;
         while taken < body.len() {
             let window = self.send_window.min(*stream_window).max(0) as usize;
@@ -279,7 +371,7 @@ impl Connection {
             if part == 0 {
                 break;
             }
-            let flags = if taken + part == body.len() { END_STREAM } else { 0 };
+            let flags = if whole && taken + part == body.len() { END_STREAM } else { 0 };
             put_head(&mut self.out, part, DATA, flags, stream);
             self.out.extend_from_slice(&body[taken..taken + part]);
             self.send_window -= part as i64;
@@ -294,7 +386,8 @@ impl Connection {
         let mut streams = mem::take(&mut self.streams);
         for (&number, stream) in streams.iter_mut().filter(|(_, stream)| !stream.unsent.is_empty())
         {
-            let taken = self.send_body(number, &mut stream.send_window, &stream.unsent);
+            let Stream { send_window, unsent, whole, .. } = stream;
+            let taken = self.send_body(number, send_window, unsent, *whole);
             stream.unsent.drain(..taken);
         }
         self.streams = streams;
@@ -404,11 +497,12 @@ impl Connection {
         }
         let end = head.flags & END_STREAM != 0;
         // Padding counts too (§6.9.1).
-        take_window(&mut self.owed, head.bytes, 0, &mut self.out)?;
+        let window = self.receive_window;
+        window.take(&mut self.owed, head.bytes, 0, &mut self.out)?;
         let Some(stream) = self.streams.get_mut(&head.stream) else { return Ok(()) };
         let tag = stream.tag;
         if !end {
-            take_window(&mut stream.owed, head.bytes, head.stream, &mut self.out)?;
+            window.take(&mut stream.owed, head.bytes, head.stream, &mut self.out)?;
         }
         on(tag, Event::Data(&payload[unpadded(head, payload)?]));
         if end {
@@ -489,7 +583,7 @@ impl Connection {
     /// The server has said all on this stream. If it did not wait for our whole body, neither do we.
     fn end(&mut self, number: u32, on: &mut impl FnMut(usize, Event<'_>)) {
         let Some(stream) = self.streams.remove(&number) else { return };
-        if !stream.unsent.is_empty() {
+        if !stream.unsent.is_empty() || !stream.whole {
             put_u32(&mut self.out, RST_STREAM, number, CANCEL);
         }
         on(stream.tag, Event::End);
@@ -577,19 +671,6 @@ impl Connection {
     fn was_opened(&self, stream: u32) -> bool {
         stream % 2 == 1 && stream < self.next_stream
     }
-}
-
-/// Counts received bytes, and gives the window back once half of it is used.
-fn take_window(owed: &mut i64, bytes: usize, stream: u32, out: &mut Vec<u8>) -> Result<(), Broken> {
-    *owed += bytes as i64;
-    if *owed > WINDOW_MAX {
-        return Err(Broken::Protocol("more DATA than the window allowed"));
-    }
-    if *owed > WINDOW_MAX / 2 {
-        put_u32(out, WINDOW_UPDATE, stream, *owed as u32);
-        *owed = 0;
-    }
-    Ok(())
 }
 
 /// Where the payload is without its padding (§6.1).

@@ -3,9 +3,11 @@
 //! It speaks gRPC over plain HTTP/2 (prior knowledge, RFC 9113 §3.3) with a codec of its own:
 //!
 //! ```text
-//!   client   one call at a time, blocking: for tests          engine   many at a time: for load
-//!        └──────────────┬─────────────────────────────────────────┬─────── work, report, poll
-//!                     grpc    messages, statuses                  │
+//!   client   one call at a time, blocking: for tests          engine   calls: many at a time
+//!        │                                                    fanout   watchers, and who puts
+//!        │                                                    lease    keep-alives; expiry
+//!        └──────────────┬─────────────────────────────────────────┬── work, writers, report, poll
+//!                     grpc    messages, statuses                 link    a socket that never blocks
 //!                       └──────── h2    frames, windows ──────────┘
 //!                                 hpack    header blocks
 //! ```
@@ -18,9 +20,15 @@
 
 pub mod client;
 pub mod engine;
+pub mod expiry;
+pub mod fanout;
 pub mod grpc;
 pub mod h2;
 pub mod hpack;
+pub mod lease;
+pub mod link;
+mod notice;
 mod poll;
 pub mod report;
 pub mod work;
+pub mod writers;

@@ -29,6 +29,26 @@ impl Default for Tally {
 }
 
 impl Tally {
+    /// How many calls went well.
+    pub(crate) fn done(&self) -> u64 {
+        self.latency.len()
+    }
+
+    /// The others, by what they said.
+    pub(crate) fn errors(&self) -> &BTreeMap<String, u64> {
+        &self.errors
+    }
+
+    /// The latency that this part of the calls did not exceed, in microseconds.
+    pub(crate) fn micros_at(&self, quantile: f64) -> f64 {
+        self.latency.value_at_quantile(quantile) as f64 / 1e3
+    }
+
+    /// Counts a call that went well.
+    pub(crate) fn record(&mut self, nanos: u64) {
+        self.latency.saturating_record(nanos);
+    }
+
     /// A call took so long and ended so.
     pub fn add(&mut self, took: Duration, outcome: Result<(), Status>) {
         match outcome {
@@ -57,6 +77,33 @@ impl CpuUse {
         let server = self.server.zip(before.server).map(|(now, before)| now.saturating_sub(before));
         Self { server, client: self.client.saturating_sub(before.client) }
     }
+}
+
+impl CpuUse {
+    /// The server's, per so many of what it did, in microseconds.
+    pub(crate) fn server_micros_per(&self, count: u64) -> Option<f64> {
+        self.server.map(|cpu| micros_per(cpu, count))
+    }
+
+    /// Ours, as [`Self::server_micros_per`].
+    pub(crate) fn client_micros_per(&self, count: u64) -> f64 {
+        micros_per(self.client, count)
+    }
+}
+
+fn micros_per(cpu: Duration, count: u64) -> f64 {
+    cpu.as_secs_f64() * 1e6 / count.max(1) as f64
+}
+
+/// Memory of a process that no file stands behind, so that nothing can take it back: its heap. What
+/// a server maps of its own files is not in it.
+pub(crate) fn heap_bytes(pid: u32) -> io::Result<u64> {
+    let path = format!("/proc/{pid}/status");
+    let status = fs::read_to_string(&path)
+        .map_err(|error| io::Error::new(error.kind(), format!("{path}: {error}")))?;
+    let kib = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let kib = kib.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    kib.map(|kib| kib * 1024).ok_or_else(|| io::Error::other(format!("{path} has no RssAnon")))
 }
 
 fn cpu_time(process: &str) -> io::Result<Duration> {
@@ -118,12 +165,11 @@ impl Report {
     }
 
     fn micros_at(&self, quantile: f64) -> f64 {
-        self.tally.latency.value_at_quantile(quantile) as f64 / 1e3
+        self.tally.micros_at(quantile)
     }
 
     fn micros_per_call(&self, cpu: Duration) -> f64 {
-        let calls = self.done() + self.tally.errors.values().sum::<u64>();
-        cpu.as_secs_f64() * 1e6 / calls.max(1) as f64
+        micros_per(cpu, self.done() + self.tally.errors.values().sum::<u64>())
     }
 }
 

@@ -1,11 +1,11 @@
 //! What is asked of the server: the body of a request, encoded once, whose key is patched.
 
-use proto::etcdserverpb::{PutRequest, RangeRequest, kv};
+use proto::etcdserverpb::{LeaseGrantRequest, PutRequest, RangeRequest, kv, lease};
 
 use crate::grpc;
 
 /// Every key is as long: this and [`KEY_DIGITS`] decimal digits.
-const KEY_PREFIX: &str = "key-";
+pub(crate) const KEY_PREFIX: &str = "key-";
 const KEY_DIGITS: usize = 12;
 
 /// Which call is made.
@@ -17,6 +17,18 @@ pub enum Call {
     Range {
         /// Read from the member's own state, without asking a quorum.
         serializable: bool,
+    },
+    /// `Lease.LeaseGrant`: the key's number and `first` are the lease's id.
+    Grant {
+        /// The id of lease 0.
+        first: i64,
+        /// Seconds.
+        ttl: i64,
+    },
+    /// `KV.Put` of a key with the lease of the key's number.
+    Attach {
+        /// The id of lease 0.
+        first: i64,
     },
 }
 
@@ -37,7 +49,6 @@ pub struct Work {
     keys: u64,
     value_bytes: usize,
     body: Vec<u8>,
-    digits_at: usize,
     turn: u64,
 }
 
@@ -45,54 +56,83 @@ impl Work {
     /// Requests for `keys` keys whose values have `value_bytes` bytes.
     pub fn new(call: Call, order: Order, keys: u64, value_bytes: usize) -> Self {
         assert!(keys > 0 && keys < 10u64.pow(KEY_DIGITS as u32), "keys have {KEY_DIGITS} digits");
-        let key = format!("{KEY_PREFIX}{:0KEY_DIGITS$}", 0).into_bytes();
-        let body = match call {
-            Call::Put => grpc::body(&PutRequest {
-                key: key.clone().into(),
-                // Random, so that no compression on the way makes it smaller.
-                value: (0..value_bytes as u64).map(|at| lot(at) as u8).collect(),
-                ..Default::default()
-            }),
-            Call::Range { serializable } => grpc::body(&RangeRequest {
-                key: key.clone().into(),
-                serializable,
-                ..Default::default()
-            }),
+        let mut work = Self { call, order, keys, value_bytes, body: Vec::new(), turn: 0 };
+        work.body = match call {
+            Call::Put => grpc::body(&work.put(0)),
+            Call::Range { serializable } => {
+                grpc::body(&RangeRequest { key: key(0).into(), serializable, ..Default::default() })
+            }
+            Call::Grant { .. } | Call::Attach { .. } => Vec::new(),
         };
-        let key_at = body.windows(key.len()).position(|window| window == key);
-        let digits_at = key_at.expect("a body holds its key") + KEY_PREFIX.len();
-        Self { call, order, keys, value_bytes, body, digits_at, turn: 0 }
+        work
+    }
+
+    fn put(&self, lease: i64) -> PutRequest {
+        // Random, so that no compression on the way makes it smaller.
+        let value = (0..self.value_bytes as u64).map(|at| lot(at) as u8).collect();
+        PutRequest { key: key(0).into(), value, lease, ..Default::default() }
     }
 
     /// The method to call.
     pub fn path(&self) -> &'static str {
         match self.call {
-            Call::Put => kv::PUT,
+            Call::Put | Call::Attach { .. } => kv::PUT,
             Call::Range { .. } => kv::RANGE,
+            Call::Grant { .. } => lease::LEASE_GRANT,
         }
     }
 
     /// The next body.
     pub fn body(&mut self) -> &[u8] {
-        let mut key = match self.order {
+        let key = match self.order {
             Order::Sequential => self.turn % self.keys,
             Order::Random => lot(self.turn) % self.keys,
         };
         self.turn += 1;
-        for digit in self.body[self.digits_at..][..KEY_DIGITS].iter_mut().rev() {
+        match self.call {
+            Call::Put | Call::Range { .. } => self.patch(key),
+            Call::Grant { first, ttl } => {
+                let grant = LeaseGrantRequest { ttl, id: first + key.cast_signed() };
+                self.body = grpc::body(&grant);
+            }
+            Call::Attach { first } => {
+                self.body = grpc::body(&self.put(first + key.cast_signed()));
+                self.patch(key);
+            }
+        }
+        &self.body
+    }
+
+    /// The next body, its value beginning with these 8 bytes: for puts whose events are timed.
+    pub(crate) fn stamped_body(&mut self, stamp: u64) -> &[u8] {
+        assert!(self.call == Call::Put && self.value_bytes >= 8, "a stamp has 8 bytes");
+        self.body();
+        // The value is the last field.
+        let value_at = self.body.len() - self.value_bytes;
+        self.body[value_at..][..8].copy_from_slice(&stamp.to_be_bytes());
+        &self.body
+    }
+
+    /// Writes the key's digits into the body, where the key is the first field.
+    fn patch(&mut self, mut key: u64) {
+        let digits_at = grpc::PREFIX_BYTES + 2 + KEY_PREFIX.len();
+        for digit in self.body[digits_at..][..KEY_DIGITS].iter_mut().rev() {
             *digit = b'0' + (key % 10) as u8;
             key /= 10;
         }
-        &self.body
     }
 
     /// Fewest bytes of an answer that holds what was asked for. A range that found no key is less.
     pub fn answer_bytes_min(&self) -> usize {
         match self.call {
-            Call::Put => grpc::PREFIX_BYTES + 1,
+            Call::Put | Call::Grant { .. } | Call::Attach { .. } => grpc::PREFIX_BYTES + 1,
             Call::Range { .. } => grpc::PREFIX_BYTES + KEY_DIGITS + self.value_bytes,
         }
     }
+}
+
+fn key(number: u64) -> String {
+    format!("{KEY_PREFIX}{number:0KEY_DIGITS$}")
 }
 
 /// The `turn`th number of splitmix64.
@@ -116,6 +156,22 @@ mod tests {
             let put = PutRequest::decode(&work.body()[grpc::PREFIX_BYTES..]).unwrap();
             assert_eq!((&put.key[..], put.value.len()), (key.as_bytes(), 256));
         }
+        let stamped = work.stamped_body(0x0102_0304_0506_0708).to_vec();
+        let put = PutRequest::decode(&stamped[grpc::PREFIX_BYTES..]).unwrap();
+        assert_eq!(
+            (&put.value[..9], put.value.len()),
+            (&[1, 2, 3, 4, 5, 6, 7, 8, lot(8) as u8][..], 256)
+        );
+
+        let mut work = Work::new(Call::Grant { first: 1 << 50, ttl: 7 }, Order::Sequential, 9, 0);
+        work.body();
+        let grant = LeaseGrantRequest::decode(&work.body()[grpc::PREFIX_BYTES..]).unwrap();
+        assert_eq!((grant.id, grant.ttl), ((1 << 50) + 1, 7));
+        let mut work = Work::new(Call::Attach { first: 5 }, Order::Sequential, 9, 3);
+        work.body();
+        let put = PutRequest::decode(&work.body()[grpc::PREFIX_BYTES..]).unwrap();
+        assert_eq!((&put.key[..], put.lease, put.value.len()), (&b"key-000000000001"[..], 6, 3));
+
         let mut work = Work::new(Call::Range { serializable: true }, Order::Random, 10, 0);
         let range = RangeRequest::decode(&work.body()[grpc::PREFIX_BYTES..]).unwrap();
         assert!(range.serializable && range.key.starts_with(b"key-00000000000"));

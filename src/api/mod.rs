@@ -81,6 +81,8 @@ pub enum Work {
     TimeToLive(lease::TimeToLive),
     /// The leader's clock is asked: [`lease::Listing`].
     Leases,
+    /// Is made of other requests, which the server makes itself: locks and elections.
+    Recipe(Bytes),
     /// Is answered from a view by [`answer`]; by [`kv::Stream`] for a stream.
     Read {
         /// A local view will do; otherwise one as new as the cluster's agreement at this moment.
@@ -122,6 +124,14 @@ pub fn decode(method: Method, message: Bytes, edge: &Edge, disk_bytes: u64) -> W
         Method::LeaseRevoke => lease::decode_revoke(message),
         Method::LeaseTimeToLive => lease::decode_time_to_live(message),
         Method::LeaseLeases => lease::decode_leases(message),
+        Method::Lock
+        | Method::Unlock
+        | Method::Campaign
+        | Method::Proclaim
+        | Method::Leader
+        | Method::Observe
+        | Method::Resign => Ok(Work::Recipe(message)),
+        Method::Watch | Method::LeaseKeepAlive => Err(status::NO_SINGLE_REQUEST),
         Method::Alarm => maintenance::decode_alarm(message, edge),
         Method::Status => maintenance::decode_status(message),
         Method::MemberList => cluster::decode_member_list(message),

@@ -154,6 +154,10 @@ pub const MALFORMED: Status = Status::new(
     "grpc: error unmarshalling request: proto: cannot parse invalid wire-format data",
 );
 
+/// A method whose request is a stream, asked as if it had one message.
+pub const NO_SINGLE_REQUEST: Status =
+    Status::new(Internal, "grpc: the request of this method is a stream of messages");
+
 /// The same where the answer is a stream.
 pub const MALFORMED_IN_STREAM: Status = Status::new(
     Internal,

@@ -89,6 +89,7 @@ impl World {
     fn call_raw(&mut self, method: Method, request: Vec<u8>) -> Result<Vec<Vec<u8>>, Status> {
         let mut out = Vec::new();
         match decode(method, request.into(), &self.edge, self.disk_bytes) {
+            Work::Recipe(_) => panic!("recipes are served by shards"),
             Work::Refuse(status) => return Err(status),
             Work::NoSpace(alarm) => {
                 self.commit(&alarm);

@@ -125,7 +125,8 @@ pub fn decode(message: Bytes) -> Result<Ask, Status> {
 }
 
 /// Unknown filters filter nothing (etcd `FiltersFromRequest`).
-fn decode_create(request: WatchCreateRequest) -> Ask {
+/// What a request for a new watcher asks.
+pub fn decode_create(request: WatchCreateRequest) -> Ask {
     let key = if request.key.is_empty() { Bytes::from_static(b"\0") } else { request.key };
     if request.start_revision < 0 {
         return Ask::Refused(NEGATIVE_START);

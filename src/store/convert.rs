@@ -60,19 +60,21 @@ pub(super) fn lease_revoke(message: Bytes) -> Result<(LeaseId, Option<Expired>),
 }
 
 /// Our own fields of a `LeaseRevokeRequest`, which the generated decoder passes over. Without a
-/// term, and no entry is of term 0, it is a client's.
+/// term it is a client's.
 fn expired(mut message: Bytes) -> Result<Option<Expired>, DecodeError> {
-    let (mut term, mut applied) = (0, 0);
+    let (mut term, mut applied) = (None, 0);
     while message.has_remaining() {
         match decode_key(&mut message)? {
-            (field::LEASE_REVOKE_TERM, WireType::Varint) => term = decode_varint(&mut message)?,
+            (field::LEASE_REVOKE_TERM, WireType::Varint) => {
+                term = Some(Term(decode_varint(&mut message)?));
+            }
             (field::LEASE_REVOKE_APPLIED, WireType::Varint) => {
                 applied = decode_varint(&mut message)?;
             }
             (tag, wire) => skip_field(wire, tag, &mut message, DecodeContext::default())?,
         }
     }
-    Ok((term != 0).then_some(Expired { term: Term(term), applied: Index(applied) }))
+    Ok(term.map(|term| Expired { term, applied: Index(applied) }))
 }
 
 pub(super) fn lease_checkpoint(message: Bytes) -> Result<Vec<(LeaseId, i64)>, DecodeError> {

@@ -7,7 +7,9 @@ use super::{
 use bytes::Bytes;
 use prost::Message;
 use proto::{
-    etcdserverpb::{self as pb, compare::TargetUnion, request_op::Request},
+    etcdserverpb::{
+        self as pb, compare::TargetUnion, request_op::Request, watch_request::RequestUnion,
+    },
     health,
 };
 use ringleader::{
@@ -104,6 +106,24 @@ fn txn(dice: &mut Dice, depth: usize) -> pb::TxnRequest {
     }
 }
 
+fn watch(dice: &mut Dice) -> pb::WatchRequest {
+    let union = match dice.below(4) {
+        0 => RequestUnion::CancelRequest(pb::WatchCancelRequest { watch_id: dice.below(3) as i64 }),
+        1 => RequestUnion::ProgressRequest(pb::WatchProgressRequest {}),
+        _ => RequestUnion::CreateRequest(pb::WatchCreateRequest {
+            key: key(dice),
+            range_end: key(dice),
+            start_revision: dice.below(20) as i64 - 2,
+            progress_notify: dice.once_in(2),
+            filters: (0..dice.below(3)).map(|_| dice.below(3) as i32).collect(),
+            prev_kv: dice.once_in(2),
+            watch_id: dice.below(3) as i64 - 1,
+            fragment: dice.once_in(2),
+        }),
+    };
+    pb::WatchRequest { request_union: Some(union) }
+}
+
 /// A message that a client of `method` may send.
 pub fn request(method: Method, dice: &mut Dice) -> Vec<u8> {
     match method {
@@ -132,6 +152,18 @@ pub fn request(method: Method, dice: &mut Dice) -> Vec<u8> {
             pb::LeaseTimeToLiveRequest { id, keys }.encode_to_vec()
         }
         Method::LeaseLeases => pb::LeaseLeasesRequest {}.encode_to_vec(),
+        Method::LeaseKeepAlive => {
+            pb::LeaseKeepAliveRequest { id: dice.below(9) as i64 }.encode_to_vec()
+        }
+        Method::Watch => watch(dice).encode_to_vec(),
+        // What they ask is read when their recipe begins.
+        Method::Lock
+        | Method::Unlock
+        | Method::Campaign
+        | Method::Proclaim
+        | Method::Leader
+        | Method::Observe
+        | Method::Resign => dice.bytes(20),
         Method::Status => pb::StatusRequest {}.encode_to_vec(),
         Method::HealthCheck => {
             let service = if dice.once_in(2) { String::new() } else { "KV".into() };
@@ -243,8 +275,27 @@ fn requests() {
             Work::Leases => member.leases(),
             Work::NoSpace(_) => panic!("there is room"),
             Work::Read { read, .. } => member.answer(&read),
+            Work::Recipe(same) => assert_eq!(same, message),
             Work::Refuse(status) => assert!(!status.message.is_empty()),
         }
+    });
+}
+
+/// What streams bring, one message at a time.
+#[test]
+fn messages_of_streams() {
+    fuzz("message of a stream", |dice| {
+        let mut message = request(Method::Watch, dice);
+        assert!(api::watch::decode(message.clone().into()).is_ok());
+        dice.spoil(&mut message);
+        let message = Bytes::from(message);
+        let asked = bounded(message.len(), 300, || api::watch::decode(message.clone()));
+        assert!(asked.is_ok_and(|ask| ask == ask.clone()) || !message.is_empty());
+        let mut message = request(Method::LeaseKeepAlive, dice);
+        assert!(lease::decode_keep_alive(message.clone().into()).is_ok());
+        dice.spoil(&mut message);
+        let read = || lease::decode_keep_alive(message.clone().into());
+        assert_eq!(read(), read(), "the same bytes say the same");
     });
 }
 

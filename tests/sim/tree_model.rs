@@ -239,6 +239,9 @@ impl Model {
         let plain = |change: Change<'_>| (change.stamp, change.tombstone, change.kv.to_vec());
         let changes: Vec<_> = reader.changes(Stamp::new(from, 0)).map(plain).collect();
         assert_eq!(changes, self.changes(from));
+        let from = reader.complete_above().0 + 1;
+        let changes: Vec<_> = reader.changes(Stamp::new(from, 0)).map(plain).collect();
+        assert_eq!(changes, self.changes(from), "what is said to be complete");
     }
 
     fn check_leases(&self, reader: &Reader<'_>, lot: &mut Lot) {

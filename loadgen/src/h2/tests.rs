@@ -194,3 +194,53 @@ fn broken_servers_are_reported() {
     told(&mut connection, &frame(HEADERS, 0, 1, b"\x88")).unwrap();
     broken(&mut connection, &frame(DATA, 0, 1, b"between"));
 }
+
+#[test]
+fn a_body_may_come_bit_by_bit_and_waits_in_order() {
+    let mut connection = greeted(&[(INITIAL_WINDOW_SIZE, 5)]);
+    let stream = connection.open(3, HEAD).unwrap();
+    connection.send(stream, b"abc");
+    connection.send(stream, b"def");
+    connection.send(stream, b"gh");
+    assert_eq!(
+        written(&mut connection),
+        [(HEADERS, END_HEADERS, 1, 2), (DATA, 0, 1, 3), (DATA, 0, 1, 2)]
+    );
+    connection.finish(stream);
+    assert!(connection.out().is_empty());
+    told(&mut connection, &frame(WINDOW_UPDATE, 0, 1, &9u32.to_be_bytes())).unwrap();
+    assert!(connection.out().ends_with(b"fgh"));
+    assert_eq!(written(&mut connection), [(DATA, END_STREAM, 1, 3)]);
+
+    let idle = connection.open(4, HEAD).unwrap();
+    written(&mut connection);
+    connection.finish(idle);
+    assert_eq!(written(&mut connection), [(DATA, END_STREAM, 3, 0)]);
+}
+
+#[test]
+fn a_server_that_ends_an_open_stream_is_told_to_forget_it() {
+    let mut connection = greeted(&[]);
+    let stream = connection.open(0, HEAD).unwrap();
+    written(&mut connection);
+    told(&mut connection, &frame(HEADERS, END_HEADERS | END_STREAM, 1, b"\x88")).unwrap();
+    assert_eq!(written(&mut connection), [(RST_STREAM, 0, 1, 4)]);
+    connection.send(stream, b"late");
+    connection.finish(stream);
+    assert!(connection.out().is_empty());
+}
+
+#[test]
+fn a_shut_window_is_never_given_back() {
+    let mut connection = Connection::new(Window::Shut);
+    told(&mut connection, &settings(&[])).unwrap();
+    connection.request(0, HEAD, b"x").unwrap();
+    written(&mut connection);
+    let full = frame(DATA, 0, 1, &[0; FRAME_BYTES_MAX]);
+    for _ in 0..3 {
+        told(&mut connection, &full).unwrap();
+    }
+    assert!(connection.out().is_empty());
+    told(&mut connection, &frame(DATA, 0, 1, &[0; FRAME_BYTES_MAX - 1])).unwrap();
+    assert!(told(&mut connection, &frame(DATA, 0, 1, b"one more")).is_err());
+}

@@ -6,14 +6,21 @@
 //!   server     one process: start, wait until it serves, kill, log
 //!   http       one GET by hand
 //!   script     commands, `---`, what they said
+//!   job        a command in the background
+//!   ledger     what was acknowledged, and must be there
+//!   watch      a watch stream, and what it promises
+//!   neighbour  a good client beside a bad one
 //! ```
 #![allow(clippy::disallowed_methods, reason = "real processes take real time")]
 
 pub mod binary;
 pub mod http;
+pub mod job;
 pub mod ledger;
+pub mod neighbour;
 pub mod script;
 pub mod server;
+pub mod watch;
 
 /// Random enough for tests, the same for the same seed (splitmix64: Steele, Lea, Flood 2014).
 #[derive(Debug, Clone)]

@@ -10,16 +10,37 @@
 //!   exit 1                              only where it is not 0
 //! ```
 //!
+//! A command may run beside those that follow it:
+//!
+//! ```text
+//!   server --a-flag          the first step of a script may name flags for the server
+//!   w& watch -i              starts it under the name w
+//!   await w 3                waits until it has said three lines more; what `<` holds, it hears first
+//!   interrupt w              Ctrl-C, and all it said since
+//!   close w                  its input ends; all it said since
+//!   end w                    waits for it to end by itself; all it said since
+//!   kill w                   kill -9
+//!   until 4 get k --prefix   asks until four lines are said
+//! ```
+//!
 //! What differs from run to run is replaced before comparing: ports, times, sizes, raft's index and
-//! term. Ids are not: they follow from the advertised peer URL, which is always the same.
+//! term. The ids of member and cluster are not: they follow from the advertised peer URL, which is
+//! always the same. A lease's id is `L1` in what is said and in what is asked, the next one's `L2`.
 
 use std::{
-    fmt::Write as _,
+    collections::BTreeMap,
     fs,
-    io::Write as _,
-    path::Path,
-    process::{Command, Stdio},
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
+
+use crate::job::Job;
+
+/// A server chooses of so many that what is smaller was chosen by the script, or is no lease.
+const LEASE_MIN: u64 = 1 << 44;
+/// How long a question of `until` is repeated.
+const UNTIL_MAX: Duration = Duration::from_secs(15);
 
 /// A command and what it said.
 #[derive(Debug, PartialEq)]
@@ -34,13 +55,28 @@ struct Step {
     output: String,
 }
 
+/// The flags that a script wants its server to have.
+pub fn flags(script: &str) -> Vec<String> {
+    let first = parse(script).into_iter().next().map(|step| step.words).unwrap_or_default();
+    match first.split_first() {
+        Some((word, flags)) if word == "server" => flags.into(),
+        _ => vec![],
+    }
+}
+
 /// Runs a script's commands against a server, and returns it with what they said now.
 ///
 /// # Panics
 /// Where the script cannot be read or the program not be started.
 pub fn replay(script: &str, etcdctl: &Path, endpoint: &str) -> String {
+    let mut run = Run {
+        etcdctl: etcdctl.into(),
+        endpoint: endpoint.into(),
+        jobs: BTreeMap::new(),
+        leases: vec![],
+    };
     let steps = parse(script).into_iter().map(|step| {
-        let output = normal(&run(&step, etcdctl, endpoint), endpoint);
+        let output = run.step(&step);
         Step { output, ..step }
     });
     render(&steps.collect::<Vec<_>>())
@@ -101,38 +137,125 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
-fn run(step: &Step, etcdctl: &Path, endpoint: &str) -> String {
-    let mut child = Command::new(etcdctl)
-        .args(["--endpoints", endpoint])
-        .args(&step.words)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("etcdctl starts");
-    let mut stdin = child.stdin.take().expect("it is piped");
-    // A command that reads nothing may be gone already.
-    stdin.write_all(step.input.as_bytes()).ok();
-    drop(stdin);
-    let done = child.wait_with_output().expect("it is our process");
-    let mut said = String::new();
-    let mut lines = |mark: char, text: &[u8]| {
-        for line in String::from_utf8_lossy(text).lines() {
-            // etcdctl's own log, with times and addresses of its memory.
-            if !line.starts_with("{\"level\"") {
-                let space = if line.is_empty() { "" } else { " " };
-                writeln!(said, "{mark}{space}{}", line.trim_end()).expect("a string takes all");
+/// A script on its way.
+struct Run {
+    etcdctl: PathBuf,
+    endpoint: String,
+    /// What runs beside, by name.
+    jobs: BTreeMap<String, Job>,
+    /// Ids of leases in the order in which they were first heard of.
+    leases: Vec<u64>,
+}
+
+impl Run {
+    fn step(&mut self, step: &Step) -> String {
+        let words: Vec<&str> = step.words.iter().map(String::as_str).collect();
+        let said = match *words {
+            ["server", ..] => vec![],
+            ["await", name, count] => {
+                let input = self.ids(&step.input);
+                let job = self.jobs.get_mut(name).expect("it was started");
+                job.hear(&input);
+                job.lines(count.parse().expect("a number of lines"))
+            }
+            ["interrupt", name] => {
+                let mut job = self.take(name);
+                job.interrupt();
+                ended(job)
+            }
+            ["close", name] => {
+                let mut job = self.take(name);
+                job.close();
+                ended(job)
+            }
+            ["end", name] => ended(self.take(name)),
+            ["kill", name] => {
+                self.take(name).kill();
+                vec![]
+            }
+            ["until", count, ref command @ ..] => {
+                self.until(count.parse().expect("a number of lines"), command)
+            }
+            [name, ref command @ ..] if name.ends_with('&') => {
+                let mut job = self.start(command);
+                job.hear(&self.ids(&step.input));
+                self.jobs.insert(name.trim_end_matches('&').into(), job);
+                vec![]
+            }
+            ref command => self.run(command, &step.input),
+        };
+        self.normal(said.join("\n").trim_end())
+    }
+
+    fn take(&mut self, name: &str) -> Job {
+        self.jobs.remove(name).expect("it was started")
+    }
+
+    fn start(&self, command: &[&str]) -> Job {
+        let endpoint = ["--endpoints".to_owned(), self.endpoint.clone()];
+        let words = command.iter().map(|word| self.ids(word));
+        Job::start(&self.etcdctl, &endpoint.into_iter().chain(words).collect::<Vec<_>>())
+    }
+
+    fn run(&self, command: &[&str], input: &str) -> Vec<String> {
+        let mut job = self.start(command);
+        job.hear(&self.ids(input));
+        job.close();
+        ended(job)
+    }
+
+    fn until(&self, count: usize, command: &[&str]) -> Vec<String> {
+        let deadline = Instant::now() + UNTIL_MAX;
+        loop {
+            let said = self.run(command, "");
+            if said.len() == count || Instant::now() > deadline {
+                return said;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// `L1` in what is asked stands for the first lease's id.
+    fn ids(&self, text: &str) -> String {
+        self.leases.iter().enumerate().fold(text.to_owned(), |text, (at, lease)| {
+            text.replace(&format!("L{}", at + 1), &format!("{lease:x}"))
+        })
+    }
+
+    fn normal(&mut self, said: &str) -> String {
+        for start in ["lease ", "/"] {
+            let ids = said.split(start).skip(1).filter_map(|rest| lease(rest));
+            for lease in ids {
+                if !self.leases.contains(&lease) {
+                    self.leases.push(lease);
+                }
             }
         }
-    };
-    lines('>', &done.stdout);
-    lines('!', &done.stderr);
-    match done.status.code() {
-        Some(0) => {}
-        Some(code) => writeln!(said, "exit {code}").expect("a string takes all"),
-        None => said.push_str("killed\n"),
+        let said = self.leases.iter().enumerate().fold(said.to_owned(), |said, (at, lease)| {
+            let name = format!("L{}", at + 1);
+            let forms = [format!("{lease:016x}"), format!("{lease:x}"), lease.to_string()];
+            forms.iter().fold(said, |said, form| said.replace(form, &name))
+        });
+        normal(&said, &self.endpoint)
     }
-    said.trim_end().into()
+}
+
+/// The lease that a text begins with, in hexadecimal as etcdctl writes it.
+fn lease(text: &str) -> Option<u64> {
+    let end = text.find(|at: char| !at.is_ascii_hexdigit()).unwrap_or(text.len());
+    let number = u64::from_str_radix(&text[..end], 16).ok();
+    number.filter(|number| *number >= LEASE_MIN)
+}
+
+/// Waits for the end: what it said, and how it ended where that is not well.
+fn ended(job: Job) -> Vec<String> {
+    let (mut said, code) = job.end();
+    match code {
+        Some(0) => {}
+        Some(code) => said.push(format!("exit {code}")),
+        None => said.push("killed".into()),
+    }
+    said
 }
 
 fn render(steps: &[Step]) -> String {
@@ -147,7 +270,9 @@ fn render(steps: &[Step]) -> String {
 
 /// Names in front of numbers that differ from run to run, as `-w json`, `fields` and `simple` write
 /// them. Of a time, its digits, point and unit are dropped.
-const VARYING: [&str; 16] = [
+const VARYING: [&str; 18] = [
+    "\"TTL\" : ",
+    "remaining(",
     "\"raft_term\":",
     "\"raftIndex\":",
     "\"raftTerm\":",
@@ -167,6 +292,7 @@ const VARYING: [&str; 16] = [
 ];
 
 fn normal(said: &str, endpoint: &str) -> String {
+    let said = &sorted(said, "attached keys([", "])");
     let (_, port) = endpoint.rsplit_once(':').expect("an endpoint has a port");
     let mut said =
         said.replace(&format!(":{port}"), &format!(":{:-<width$}", "", width = port.len()));
@@ -179,6 +305,17 @@ fn normal(said: &str, endpoint: &str) -> String {
     said
 }
 
+/// With the words between these two in order: etcd names the keys of a lease in none.
+fn sorted(said: &str, from: &str, to: &str) -> String {
+    let sorted = said.split_once(from).and_then(|(before, rest)| {
+        let (words, after) = rest.split_once(to)?;
+        let mut words: Vec<_> = words.split(' ').collect();
+        words.sort_unstable();
+        Some(format!("{before}{from}{}{to}{after}", words.join(" ")))
+    });
+    sorted.unwrap_or_else(|| said.into())
+}
+
 fn after_number(text: &str) -> &str {
     let rest = text.trim_start_matches(|at: char| at.is_ascii_digit() || at == '.');
     let unit = ["ms", "µs", "s"].into_iter().find_map(|unit| rest.strip_prefix(unit));
@@ -188,6 +325,23 @@ fn after_number(text: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn leases_have_names_by_the_order_in_which_they_are_heard_of() {
+        let (etcdctl, endpoint) = ("etcdctl".into(), "127.0.0.1:12345".into());
+        let mut run = Run { etcdctl, endpoint, jobs: BTreeMap::new(), leases: vec![] };
+        let said = "> lease 00a1b2c3d4e5f607 granted with TTL(9s), remaining(8s)\n> k/12ab56cd90ef";
+        let normal = "> lease L1 granted with TTL(9s), remaining(…)\n> k/L2";
+        assert_eq!(run.normal(said), normal);
+        assert_eq!(run.normal("\"lease\":45514025410622983,"), "\"lease\":L1,");
+        assert_eq!(run.ids("--lease=L1"), "--lease=a1b2c3d4e5f607");
+    }
+
+    #[test]
+    fn a_script_may_ask_for_flags() {
+        assert_eq!(flags("server --a --b=c\n---\n\nget k\n---\n"), ["--a", "--b=c"]);
+        assert!(flags("get k\n---\n").is_empty());
+    }
 
     #[test]
     fn a_script_survives_being_read_and_written() {

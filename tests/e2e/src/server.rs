@@ -282,17 +282,18 @@ impl Server {
 
     /// SIGTERM, and how it ended.
     pub fn terminate(mut self) -> Ended {
-        let pid = libc::pid_t::try_from(self.pid()).expect("the kernel's own number");
-        terminate(pid);
+        signal(self.pid(), libc::SIGTERM);
         let status = self.wait(STOP_MAX);
         Ended { status, log: self.log() }
     }
 }
 
+/// Sends a signal to a child that was not yet waited for, so that it is still ours.
 #[allow(unsafe_code)]
-fn terminate(pid: libc::pid_t) {
-    // SAFETY: takes two numbers; the process is a child not yet waited for, so it is still ours.
-    let done = unsafe { libc::kill(pid, libc::SIGTERM) };
+pub(crate) fn signal(pid: u32, signal: libc::c_int) {
+    let pid = libc::pid_t::try_from(pid).expect("the kernel's own number");
+    // SAFETY: takes two numbers and touches no memory.
+    let done = unsafe { libc::kill(pid, signal) };
     assert_eq!(done, 0, "it is our process");
 }
 

@@ -1,22 +1,20 @@
-//! Bad clients hurt themselves: while each does its worst, another client's puts go on.
+//! Bad clients hurt themselves: while each does its worst, another client's puts and watches go on.
 #![allow(clippy::disallowed_methods, reason = "real sockets take real time")]
 
 use std::{
     io::{ErrorKind, Read, Write},
     net::{Shutdown, TcpStream},
-    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
 };
 
 use e2e::{
     Dice, binary,
-    ledger::{self, Ledger},
-    server::{Folder, Server, Setup},
+    ledger::Ledger,
+    neighbour::{SERVED_MAX, beside_a_good_client},
+    server::Server,
 };
 
-/// A good client's put may take this long beside a bad one.
-const PUT_MAX: Duration = Duration::from_secs(5);
 const IDLE_CONNECTIONS: usize = 10_000;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
@@ -36,30 +34,6 @@ fn put_headers(stream: u8) -> Vec<u8> {
         block.extend(value.as_bytes());
     }
     [&[0, 0, block.len() as u8, 1, 4, 0, 0, 0, stream][..], &block].concat()
-}
-
-/// Does the worst, on a server that a good client uses meanwhile.
-fn beside_a_good_client(name: &str, worst: impl FnOnce(&Server)) {
-    let folder = Folder::new(name);
-    let server = Setup::new(&binary::ringleader(), folder.path()).start().expect("it starts");
-    let over = AtomicBool::new(false);
-    let (over, good) = (&over, &server);
-    let ledger = thread::scope(|scope| {
-        let good = scope.spawn(move || {
-            let mut ledger = Ledger::new("good", 50);
-            let mut client = good.client();
-            client.set_timeout(PUT_MAX);
-            while !over.load(Ordering::Relaxed) || ledger.acknowledged < 100 {
-                ledger.put(&mut client, 100).expect("a good client is served");
-            }
-            ledger
-        });
-        worst(&server);
-        over.store(true, Ordering::Relaxed);
-        good.join().expect("a good client is served")
-    });
-    let all = ledger::all(&mut server.client()).expect("it still serves");
-    ledger.check(&all).unwrap_or_else(|lost| panic!("{lost}"));
 }
 
 fn connect(server: &Server) -> TcpStream {
@@ -191,7 +165,7 @@ fn ten_thousand_idle_connections() {
             .collect();
         let mut ledger = Ledger::new("late", 10);
         let mut client = server.client();
-        client.set_timeout(PUT_MAX);
+        client.set_timeout(SERVED_MAX);
         for _ in 0..50 {
             ledger.put(&mut client, 100).expect("a new client is served");
         }

@@ -1,5 +1,9 @@
-//! Puts, gets, deletes, transactions, compactions, status and members by way of the `etcd-client`
-//! crate, which nobody here wrote. One argument: the endpoint of a fresh server.
+//! Every call of a member by way of the `etcd-client` crate, which nobody here wrote: keys and the
+//! cluster here, watches, leases, locks and elections beside. `$ENDPOINT` is a fresh server.
+
+mod lease;
+mod lock;
+mod watch;
 
 use etcd_client::{
     Client, CompactionOptions, Compare, CompareOp, DeleteOptions, Error, GetOptions, PutOptions,
@@ -10,7 +14,7 @@ type Tested = Result<(), Error>;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Tested {
-    let endpoint = std::env::args().nth(1).expect("usage: etcd-client-test ENDPOINT");
+    let endpoint = std::env::var("ENDPOINT").expect("$ENDPOINT names a server");
     let mut client = Client::connect([endpoint], None).await?;
     puts_and_gets(&mut client).await?;
     ranges(&mut client).await?;
@@ -19,6 +23,9 @@ async fn main() -> Tested {
     compactions(&mut client).await?;
     errors(&mut client).await?;
     the_cluster(&mut client).await?;
+    watch::all(&mut client).await?;
+    lease::all(&mut client).await?;
+    lock::all(&mut client).await?;
     println!("etcd-client: all as expected");
     Ok(())
 }
