@@ -27,6 +27,7 @@ fn edge() -> Edge {
         quota_flag_bytes: 0,
         cluster: ClusterId(0xcdf8_1818_6ad2_c1f8),
         member: MemberId(0x8e9e_05c5_2164_694d),
+        lease_ttl_min: 2,
     }
 }
 

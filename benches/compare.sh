@@ -8,71 +8,13 @@
 # in milliseconds, CPU time in microseconds a call. The folder must be on a real disk.
 set -euo pipefail
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-target=${CARGO_TARGET_DIR:-$root/target}
-etcd=$target/etcd/etcd ours=$target/release/ringleader loadgen=$target/release/loadgen
-seconds=5 rounds=2 keys=100000 folder=$target/compare
-value_bytes=256 port=23790
-
-while (($#)); do
-    case $1 in
-        --etcd | --ours | --loadgen | --seconds | --rounds | --keys | --folder)
-            declare "${1#--}=${2:?$1 wants a value}"
-            shift 2
-            ;;
-        *)
-            sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
-            exit 2
-            ;;
-    esac
-done
-
-for binary in "$etcd" "$ours" "$loadgen"; do
-    [[ -x $binary ]] || { echo "compare: there is no $binary" >&2; exit 1; }
-done
-mkdir -p "$folder"
-if [[ $(stat -f -c %T "$folder") == tmpfs ]]; then
-    echo "compare: $folder is in memory; name one on a disk with --folder" >&2
-    exit 1
-fi
-run=$(mktemp -d "$folder/run.XXXXXX")
-server=
-stop() {
-    if [[ -n $server ]]; then
-        kill "$server" 2>/dev/null || true
-        wait "$server" 2>/dev/null || true
-        server=
-    fi
-}
-trap 'stop; rm -rf "$run"' EXIT
-
-# start SIDE BINARY: on a fresh folder, until it takes a put.
-start() {
-    local client=http://127.0.0.1:$port peer=http://127.0.0.1:$((port + 1))
-    if ask put --ops 1 --keys 1 >/dev/null 2>&1; then
-        echo "compare: something answers on port $port already" >&2
-        exit 1
-    fi
-    rm -rf "$run/data"
-    "$2" --data-dir "$run/data" --log-level error \
-        --listen-client-urls "$client" --advertise-client-urls "$client" \
-        --listen-peer-urls "$peer" --initial-advertise-peer-urls "$peer" \
-        --initial-cluster "default=$peer" >"$run/$1.log" 2>&1 &
-    server=$!
-    for _ in {1..100}; do
-        if ask put --ops 1 --keys 1 >/dev/null 2>&1; then
-            return
-        fi
-        kill -0 "$server" 2>/dev/null || break
-        sleep 0.2
-    done
-    echo "compare: $2 does not serve:" >&2
-    tail -20 "$run/$1.log" >&2
-    exit 1
-}
+seconds=5 rounds=2 keys=100000
+flags=(seconds rounds keys)
+# shellcheck source=benches/beside.sh
+source "$(dirname "${BASH_SOURCE[0]}")/beside.sh"
 
 ask() {
-    "$loadgen" "$@" --endpoint "127.0.0.1:$port" --value-size "$value_bytes"
+    "$loadgen" "$@" --endpoint "$endpoint" --value-size 256
 }
 
 # measure SIDE WORK FLAGS...: one run, one line of numbers kept and shown.
@@ -98,10 +40,7 @@ one_side() {
     stop
 }
 
-for ((round = 1; round <= rounds; round++)); do
-    one_side etcd "$etcd"
-    one_side ours "$ours"
-done
+in_turn one_side
 
 awk '
     { key = $1 " " $2; runs[key]++; for (at = 3; at <= 8; at++) sum[key, at] += $at }

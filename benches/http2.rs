@@ -1,16 +1,24 @@
-//! What a unary call costs in framing, header decoding and stream state: one connection in memory.
+//! What calls cost in framing, header decoding and stream state: one connection in memory.
+//!
+//! Unary calls:
 //!
 //! - `indexed`: the client's headers are all in the table, as most gRPC clients' are;
 //! - `deadline`: as well, but for a `grpc-timeout` that is new each time and enters the table;
 //! - `literal`: a client without a table.
 //!
 //! 32 calls arrive in one read and are answered in one send. Put-sized: 300 bytes in, 30 out.
+//!
+//! Messages on calls that stay open:
+//!
+//! - `fan-out`: one on each of 1,000, 120 bytes, 100 of them shared, as watchers of one key get;
+//! - `ping-pong`: one in and one out on each of 32, 12 bytes and 40, as leases are kept alive.
 
 use bytes::{Bytes, BytesMut};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ringleader::shard::http2::{
-    connection::{Connection, Intake, Rules},
-    frame::{self, PREFACE, flag, kind},
+    Inbound,
+    connection::{Connection, Intake, Opened, Request, Rules},
+    frame::{self, PREFACE, flag, kind, setting},
 };
 use std::{hint::black_box, time::Duration};
 
@@ -51,23 +59,49 @@ struct Pair {
     server: Connection,
     next: u32,
     bodies: BytesMut,
-    requests: Vec<ringleader::shard::http2::connection::Request>,
+    requests: Vec<Request>,
+    calls: Vec<Opened>,
     input: Vec<u8>,
     window: usize,
 }
 
 impl Pair {
     fn new() -> Self {
-        let rules = Rules { concurrent_streams_max: u32::MAX, message_bytes_max: 2 << 20 };
+        let rules = Rules {
+            concurrent_streams_max: u32::MAX,
+            message_bytes_max: 2 << 20,
+            takes_stream: ringleader::api::method::takes_stream,
+        };
         let mut pair = Self {
             server: Connection::new(rules),
             next: 1,
             bodies: BytesMut::with_capacity(16 << 10),
             requests: Vec::new(),
+            calls: Vec::new(),
             input: PREFACE.to_vec(),
             window: 0,
         };
         frame::put_settings(&mut pair.input, &[]);
+        pair
+    }
+
+    /// One on which this many calls are open, with windows that no measurement exhausts.
+    fn with_open_calls(calls: u32) -> Self {
+        let mut pair = Self::new();
+        let window = frame::WINDOW_MAX as u32;
+        frame::put_settings(&mut pair.input, &[(setting::INITIAL_WINDOW_SIZE, window)]);
+        frame::put_word(&mut pair.input, kind::WINDOW_UPDATE, 0, window / 2);
+        let mut block = vec![0x83, 0x86];
+        literal(&mut block, 0, ":path", "/etcdserverpb.Watch/Watch");
+        FIELDS[1..].iter().for_each(|(name, value)| literal(&mut block, 0, name, value));
+        for nth in 0..calls {
+            let (stream, flags) = (2 * nth + 1, flag::END_HEADERS);
+            frame::put_head(&mut pair.input, block.len(), kind::HEADERS, flags, stream);
+            pair.input.extend_from_slice(&block);
+        }
+        pair.receive();
+        assert_eq!(pair.calls.len(), calls as usize);
+        pair.drain();
         pair
     }
 
@@ -80,18 +114,27 @@ impl Pair {
     }
 
     fn turn(&mut self, answer: &[u8]) {
+        self.receive();
+        for request in self.requests.drain(..) {
+            black_box((request.path, request.metadata, request.body));
+            self.server.answer(request.stream, Bytes::copy_from_slice(answer));
+        }
+        self.drain();
+    }
+
+    fn receive(&mut self) {
         let mut intake = Intake {
             now: Duration::ZERO,
             requests: &mut self.requests,
+            calls: &mut self.calls,
             bodies: &mut self.bodies,
             admit: &mut || None,
         };
         self.server.receive(&self.input, &mut intake).expect("a legal client");
         self.input.clear();
-        for request in self.requests.drain(..) {
-            black_box((request.path, request.metadata, request.body));
-            self.server.answer(request.stream, Bytes::copy_from_slice(answer));
-        }
+    }
+
+    fn drain(&mut self) {
         self.window += self.server.out().len();
         black_box(self.server.out());
         self.server.sent(self.server.out().len());
@@ -149,5 +192,44 @@ fn unary(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, unary);
+fn streams(c: &mut Criterion) {
+    const WATCHERS: u32 = 1_000;
+    let mut group = c.benchmark_group("message on an open call");
+
+    let (message, mut pair) = (message(115), Pair::with_open_calls(WATCHERS));
+    let (head, body) = (&message[..20], Bytes::copy_from_slice(&message[20..]));
+    group.throughput(Throughput::Elements(u64::from(WATCHERS)));
+    group.bench_function("fan-out", |b| {
+        b.iter(|| {
+            pair.receive();
+            for call in &pair.calls {
+                black_box(pair.server.send(call.stream, head, &body));
+            }
+            pair.drain();
+        });
+    });
+
+    let (ask, answer) = (self::message(7), self::message(35));
+    let (mut pair, none) = (Pair::with_open_calls(CALLS), Bytes::new());
+    group.throughput(Throughput::Elements(u64::from(CALLS)));
+    group.bench_function("ping-pong", |b| {
+        b.iter(|| {
+            for nth in 0..CALLS {
+                frame::put_head(&mut pair.input, ask.len(), kind::DATA, 0, 2 * nth + 1);
+                pair.input.extend_from_slice(&ask);
+            }
+            pair.receive();
+            while let Some(stream) = pair.server.next_stirred() {
+                while let Inbound::Message(message) = pair.server.take(stream) {
+                    black_box(message);
+                    black_box(pair.server.send(stream, &answer, &none));
+                }
+            }
+            pair.drain();
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, unary, streams);
 criterion_main!(benches);

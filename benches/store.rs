@@ -14,11 +14,16 @@ use ringleader::{
     store::{
         Quota, RaftSeen, Store,
         command::{self, field},
+        encode_lease_grant, encode_lease_revoke,
     },
-    tree::{Options, Tree},
-    types::{Index, Term, Ticket},
+    tree::{Lease, Options, Tree},
+    types::{Index, LeaseId, Term, Ticket},
 };
-use std::{hint::black_box, time::Duration};
+use std::{
+    hint::black_box,
+    iter,
+    time::{Duration, Instant},
+};
 
 /// Entries that come round again and again: so many keys.
 const ENTRIES: usize = 64;
@@ -68,6 +73,13 @@ impl Applier {
         Self { store, next: 0 }
     }
 
+    /// One body as an entry of its own.
+    fn propose(&mut self, body: &[u8]) {
+        let mut data = Vec::new();
+        command::append(&mut data, Ticket(1), body);
+        self.apply(&[data.into()]);
+    }
+
     fn apply(&mut self, entries: &[Bytes]) {
         let data = entries[self.next % entries.len()].clone();
         self.next += 1;
@@ -101,5 +113,79 @@ fn apply(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, apply);
+/// Attaching to one lease that has ever more keys, beside the same puts without it; granting and
+/// revoking; a revocation of ten thousand keys.
+fn leases(c: &mut Criterion) {
+    let mut group = c.benchmark_group("store leases");
+    group.warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
+    group.sample_size(20);
+    let puts = |lease| -> Vec<_> {
+        (0..100_000)
+            .map(|n| entry(field::PUT, iter::once(leased(n, lease).encode_to_vec())))
+            .collect()
+    };
+    for (name, lease) in [("put", 0), ("put with a lease", 1)] {
+        let (mut applier, entries) = (Applier::new(), puts(lease));
+        applier.propose(&encode_lease_grant(LeaseId(1), 60));
+        group.bench_function(name, |b| b.iter(|| applier.apply(&entries)));
+    }
+    let mut applier = Applier::new();
+    group.bench_function("grant and revoke", |b| {
+        b.iter(|| {
+            applier.propose(&encode_lease_grant(LeaseId(1), 60));
+            applier.propose(&encode_lease_revoke(LeaseId(1), None));
+        });
+    });
+    group.sample_size(10);
+    group.bench_function("revoke of 10,000 keys", |b| {
+        b.iter_custom(|rounds| (0..rounds).map(|_| revoke_many()).sum());
+    });
+    group.finish();
+}
+
+fn leased(n: usize, lease: i64) -> PutRequest {
+    PutRequest { lease, ..put(n) }
+}
+
+fn revoke_many() -> Duration {
+    let mut applier = Applier::new();
+    applier.propose(&encode_lease_grant(LeaseId(1), 60));
+    for at in 0..100 {
+        let puts = (0..100).map(|n| leased(at * 100 + n, 1).encode_to_vec());
+        applier.apply(&[entry(field::PUT, puts)]);
+    }
+    let begun = Instant::now();
+    applier.propose(&encode_lease_revoke(LeaseId(1), None));
+    begun.elapsed()
+}
+
+/// A million leases: a grant with a view published after it, and the memory they take.
+fn many_leases(c: &mut Criterion) {
+    let mut applier = Applier::new();
+    let bytes = applier.store.tree().index_bytes();
+    for id in 0..1_000_000_u64 {
+        // Ids come from members' tickets and from clients: in no order.
+        let id = LeaseId(id.wrapping_mul(0x9e37_79b9_7f4a_7c15) as i64 | 1);
+        applier
+            .store
+            .tree_mut()
+            .set_lease(id, Lease { granted: 60, remaining: 0, since: Index(1) });
+    }
+    black_box(applier.store.publish(RaftSeen::default()));
+    let bytes = applier.store.tree().index_bytes() - bytes;
+    println!("a million leases take {} MiB of memory", bytes >> 20);
+    let mut group = c.benchmark_group("store with a million leases");
+    group.warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
+    let (mut next, seen) = (0_i64, RaftSeen::default());
+    group.bench_function("grant and publish", |b| {
+        b.iter(|| {
+            next += 2;
+            applier.propose(&encode_lease_grant(LeaseId(next), 60));
+        });
+    });
+    group.bench_function("publish", |b| b.iter(|| applier.store.publish(seen)));
+    group.finish();
+}
+
+criterion_group!(benches, apply, leases, many_leases);
 criterion_main!(benches);

@@ -55,11 +55,39 @@ pub const APPENDS_IN_FLIGHT_MAX: usize = 2;
 /// Heartbeats after which an unanswered ReadIndex round is asked again (etcd: 500 ms).
 pub const READ_INDEX_RETRY_TICKS: u32 = 5;
 
+// ── process: leases on the leader's clock ───────────────────────────────────────────────────────
+
+/// Longest TTL that is granted, seconds (etcd `lease.MaxLeaseTTL`). As nanoseconds it still fits 64
+/// bits.
+pub const LEASE_TTL_SECONDS_MAX: i64 = 9_000_000_000;
+/// Changes that expired leases may make in one [`LEASE_EXPIRY_INTERVAL`]: each lease counts as one,
+/// and each of its keys. About a millisecond of applying, so a put waits no longer than that for
+/// them; 25,600 leases a second without keys, where etcd revokes 1,000.
+pub const LEASE_EXPIRY_CHANGES_MAX: usize = 256;
+/// See [`LEASE_EXPIRY_CHANGES_MAX`].
+pub const LEASE_EXPIRY_INTERVAL: std::time::Duration = std::time::Duration::from_millis(10);
+/// Keys of an expired lease that are counted; one lease with more than this is revoked as one
+/// piece all the same, and others wait for it 160 ms.
+pub const LEASE_KEYS_COUNTED_MAX: usize = 4_096;
+/// Leases looked at in one turn by each thing that looks at all of them: a new leader, a list, and
+/// the queue of those whose time may have come. Each is a third of a millisecond.
+pub const LEASES_PER_TURN_MAX: usize = 1_024;
+/// Questions about leases that wait for a revocation or for a new leader's first entry.
+pub const LEASE_ASKS_HELD_MAX: usize = 65_536;
+
+const _: () = assert!(LEASE_TTL_SECONDS_MAX < i64::MAX / 1_000_000_000, "nanoseconds fit");
+const _: () = assert!(LEASE_EXPIRY_CHANGES_MAX <= LEASES_PER_TURN_MAX, "a piece is one look");
+const _: () = assert!(
+    LEASE_EXPIRY_CHANGES_MAX * 64 <= ENTRY_BYTES_MAX,
+    "a piece of revocations is one entry, and a small one"
+);
+
 // ── process: checkpoints ────────────────────────────────────────────────────────────────────────
 
 /// A change is in a checkpoint after this long at the latest.
 pub const CHECKPOINT_INTERVAL: std::time::Duration = std::time::Duration::from_secs(60);
 /// Log written since the last checkpoint, bytes, past which one is due: what a start must replay.
+/// What a start finds counts too, or a member that is killed again and again starts ever slower.
 pub const CHECKPOINT_LOG_BYTES_MAX: u64 = 256 << 20;
 /// Records that are not in a sealed file yet, bytes, past which a checkpoint is due: memory.
 pub const UNSEALED_BYTES_MAX: u64 = 128 << 20;
@@ -87,6 +115,12 @@ pub const HTTP2_HEADER_BYTES_MAX: u32 = 64 << 10;
 pub const REQUESTS_PER_POLL_MAX: usize = 256;
 /// Requests of a shard whose bodies have not arrived whole; each holds up to one message.
 pub const UNFINISHED_REQUESTS_PER_SHARD_MAX: usize = 4_096;
+/// Calls of a shard whose requests are streams of messages. One a connection, and as many again for
+/// clients that have several; an idle one costs a few hundred bytes.
+pub const CALLS_PER_SHARD_MAX: usize = 2 * CONNECTIONS_PER_SHARD_MAX;
+/// Messages that a call may hold without a place among the unfinished requests, bytes: all that
+/// [`CALLS_PER_SHARD_MAX`] calls can hold so is 625 MiB, and a message that comes in one frame fits.
+pub const CALL_HELD_BYTES_MAX: usize = 16 << 10;
 /// How often requests are looked at for having run out of time.
 pub const TIMEOUT_CHECK_INTERVAL: std::time::Duration = std::time::Duration::from_millis(100);
 /// Head of an HTTP/1.1 request, bytes.
@@ -113,7 +147,8 @@ pub const SEGMENTS_MAX: usize = 4096;
 pub const ROOT_SEGMENT_SHARE: usize = 16;
 /// Smallest superblock slot, for directories with tiny segments.
 pub const ROOT_BYTES_MIN: usize = 64 << 10;
-/// What the store may add to a superblock: members, alarms and leases, about 150,000 of them.
+/// What the store may add to a superblock: members, alarms and raft's configuration. Leases have a
+/// file of their own.
 pub const ROOT_STATE_BYTES_MAX: usize = 3 << 20;
 /// One write of a checkpoint. Larger ones gain little and hold up the log's writes longer.
 pub const CHECKPOINT_CHUNK_BYTES: usize = 256 << 10;
@@ -166,6 +201,8 @@ const _: () = assert!(WAL_SPARES_MIN <= WAL_SPARES_MAX, "what is kept covers wha
 pub const QUOTA_BYTES_DEFAULT: u64 = 2 * 1024 * 1024 * 1024;
 /// What a key costs beside its bytes when room is estimated (etcd `storage/quota.go`).
 pub const QUOTA_KEY_BYTES: usize = 256;
+/// What a lease costs, bytes, when room is estimated (etcd `storage/quota.go`).
+pub const QUOTA_LEASE_BYTES: u64 = 64;
 /// Most bytes of a request's header in the log: two bytes of key, a length, a byte of key and a
 /// ten-byte number. Counted whole against [`REQUEST_BYTES_MAX`].
 pub const REQUEST_HEADER_BYTES_MAX: usize = 14;
@@ -188,8 +225,9 @@ pub const HTTP2_BLOCK_SEEN_BYTES_MAX: usize = 1_024;
 /// Bytes on their way out past which nothing more is read from the client and bodies wait where
 /// they are: several full sends, so that a fast reader never notices.
 pub const HTTP2_OUT_BYTES_MAX: usize = 256 << 10;
-/// Sent on one connection before others get a turn, bytes: about a millisecond of copying.
-pub const HTTP2_SENT_PER_POLL_BYTES_MAX: usize = 1 << 20;
+/// Read from and sent on one connection before others get a turn, bytes: about a millisecond of
+/// copying.
+pub const HTTP2_MOVED_PER_POLL_BYTES_MAX: usize = 1 << 20;
 /// Streams that a client took back, or that we had to reset, before they had an answer, beyond
 /// those that were answered. A client whose calls all time out at once stays far below; rapid reset
 /// (CVE-2023-44487) does not.
@@ -223,11 +261,13 @@ pub const HTTP2_LINGER_BYTES_MAX: usize = 1 << 20;
 pub const HTTP2_LINGER_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
 
 const _: () = assert!(
-    HTTP2_OUT_BYTES_MAX <= HTTP2_SENT_PER_POLL_BYTES_MAX,
+    HTTP2_OUT_BYTES_MAX <= HTTP2_MOVED_PER_POLL_BYTES_MAX,
     "a turn can send what was gathered"
 );
 const _: () = assert!(HTTP2_RESETS_AHEAD_MAX > UNFINISHED_REQUESTS_PER_SHARD_MAX);
 const _: () = assert!(HTTP2_BODY_CHUNK_BYTES <= HTTP2_BODY_AHEAD_BYTES_MAX);
+const _: () = assert!(HTTP2_READ_BYTES <= HTTP2_MOVED_PER_POLL_BYTES_MAX);
+const _: () = assert!(CALL_HELD_BYTES_MAX < HTTP2_STREAM_WINDOW_BYTES as usize);
 
 // ── process: the runtime ────────────────────────────────────────────────────────────────────────
 
@@ -292,3 +332,59 @@ pub const NUDGE_INTERVAL: std::time::Duration = std::time::Duration::from_millis
 /// How often a busy executor looks for news from other cores. glommio's own default makes a busy
 /// core answer after 93 ms; this makes it 0.3 ms.
 pub const TASK_LATENCY: std::time::Duration = std::time::Duration::from_micros(200);
+
+// ── watch: what watchers may cost a shard ───────────────────────────────────────────────────────
+
+/// Watch streams of a shard: five for each of its connections, as many as a client library opens.
+pub const WATCH_STREAMS_PER_SHARD_MAX: usize = 5 * CONNECTIONS_PER_SHARD_MAX;
+/// Watchers of a shard; at some 400 bytes each, 400 MB.
+pub const WATCHERS_PER_SHARD_MAX: usize = 1_000_000;
+/// Watchers of one stream: a client that multiplexes all it watches, with room for four such.
+pub const WATCHERS_PER_STREAM_MAX: usize = 250_000;
+/// Answers to a client's own requests that wait for it to read; then none is taken from it
+/// (etcd: 16 and what its sockets hold).
+pub const WATCH_CONTROLS_MAX: usize = 64;
+/// Messages of one stream that wait for its client, bytes. Its watchers fall behind past it, and
+/// the history is their queue. Enough to fill a connection's window while more is fetched.
+pub const WATCH_STREAM_BYTES_MAX: usize = 1 << 20;
+/// Watchers that fell behind go on when less than this waits for their client, bytes.
+pub const WATCH_STREAM_RESUME_BYTES: usize = WATCH_STREAM_BYTES_MAX / 2;
+/// Messages that wait for all clients of a shard, bytes; past it a stream has room only when
+/// nothing waits for it. Bodies that are shared count each time.
+pub const WATCH_SHARD_BYTES_MAX: usize = 256 << 20;
+/// A response that has reached this many bytes of events ends with its revision. Well below the
+/// 4 MiB that gRPC clients take by default.
+pub const WATCH_RESPONSE_BYTES_MAX: usize = 256 << 10;
+/// Events gathered before any is handed out, bytes; then all are, at the end of a revision.
+pub const WATCH_GATHERED_BYTES_MAX: usize = 4 << 20;
+/// Events of one revision copied for those who want different parts of it, bytes. Past it they fall
+/// behind and are told one after the other.
+pub const WATCH_REVISION_BYTES_MAX: usize = 64 << 20;
+/// Watchers that share a piece of history (etcd `maxWatchersPerSync`).
+pub const WATCH_COHORT_MAX: usize = 512;
+/// Records read for one piece of history: a fraction of a millisecond, unless one revision is
+/// larger.
+pub const WATCH_PIECE_RECORDS_MAX: usize = 4_096;
+/// Smallest interval of progress notifications (etcd `minWatchProgressInterval`).
+pub const WATCH_PROGRESS_INTERVAL_MIN: std::time::Duration = std::time::Duration::from_millis(100);
+/// Messages that a stream's idle queue keeps room for; a longer one gives its memory back.
+pub const WATCH_IDLE_MESSAGES_MAX: usize = 16;
+
+const _: () = assert!(WATCH_RESPONSE_BYTES_MAX < WATCH_STREAM_RESUME_BYTES, "several fit");
+const _: () = assert!(WATCH_STREAM_BYTES_MAX < WATCH_SHARD_BYTES_MAX);
+const _: () = assert!(WATCH_GATHERED_BYTES_MAX < WATCH_REVISION_BYTES_MAX);
+const _: () = assert!(WATCHERS_PER_STREAM_MAX <= WATCHERS_PER_SHARD_MAX);
+const _: () = assert!(WATCHERS_PER_SHARD_MAX < u32::MAX as usize, "places are u32");
+/// Between two words of progress to watchers that want them, default (etcd: 10 minutes).
+pub const WATCH_PROGRESS_INTERVAL: std::time::Duration = std::time::Duration::from_secs(600);
+// ── shard: streams of leases, and the server as its own client ──────────────────────────────────
+
+/// Keep-alives of one call that may be under way; more are not taken from the client until one is
+/// answered. A client with many leases sends them in a burst.
+pub const KEEP_ALIVES_AHEAD_MAX: usize = 1_024;
+/// TTL of the lease that a lock or election makes for a client that brings none, seconds (etcd
+/// `concurrency.defaultSessionTTL`).
+pub const SESSION_TTL_SECONDS: i64 = 60;
+/// Elections without a leader after which streams that require one are ended (etcd
+/// `maxNoLeaderCnt`).
+pub const NO_LEADER_ELECTIONS_MAX: u32 = 3;

@@ -17,14 +17,18 @@
 use crate::{
     limits::{TO_NODE_RING_MESSAGES_MAX, TO_SHARD_RING_MESSAGES_MAX},
     store::{Outcome, Unavailable, View},
-    types::Ticket,
+    types::{LeaseId, Ticket},
 };
 use arc_swap::ArcSwap;
 use atomic_waker::AtomicWaker;
 use bytes::Bytes;
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering, fence},
+    },
     task::{Context, Poll},
+    time::Duration,
 };
 
 /// What a shard asks of the node.
@@ -42,15 +46,72 @@ pub enum ToNode {
         /// Ties the answer to the reads that wait for it; one ticket may stand for many.
         ticket: Ticket,
     },
+    /// Something about leases that only the leader's clock knows.
+    Lease {
+        /// Ties the answer to the client.
+        ticket: Ticket,
+        /// What.
+        ask: LeaseAsk,
+    },
     /// This shard is going down and asks nothing any more.
     Farewell,
 }
 
-/// What the node tells a shard: at most one message a turn.
+/// What is asked of the leader's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseAsk {
+    /// Let it live for its TTL from now on. Answered by [`Reply::Renewed`].
+    Renew(LeaseId),
+    /// How long does it still live? Answered by [`Reply::Remaining`].
+    Remaining(LeaseId),
+    /// All of them. Answered by [`Reply::Leases`].
+    List,
+}
+
+/// A lease's time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseTime {
+    /// As granted, seconds.
+    pub granted: i64,
+    /// Until it expires; zero once it has, until it is revoked.
+    pub remaining: Duration,
+}
+
+/// What the node tells a shard: at most one message a turn. An empty one says that there is a new
+/// revision, to a shard that has set its [`Interest`].
 #[derive(Debug, Default)]
 pub struct ToShard {
     /// Answers, in the order they came about. [`Newest`] holds everything that they speak of.
     pub replies: Vec<(Ticket, Reply)>,
+}
+
+/// Whether a shard wants to hear of every new revision. The shard sets it, the node looks.
+///
+/// ```text
+///   shard:  set interest ── fence ── load newest view ── look what is new
+///   node:   publish view ── fence ── look at interest ── send news
+/// ```
+///
+/// Of the two fences one is first. If it is the shard's, the node sees the interest and sends news;
+/// if it is the node's, the shard loads that view or a newer one. So no revision comes between the
+/// view that the shard looked at and the news of the next (store buffering, as in Dekker's
+/// algorithm; C++ \[atomics.order\] on fences of sequential consistency).
+#[derive(Clone, Default)]
+pub struct Interest(Arc<AtomicBool>);
+
+impl Interest {
+    /// From now on each new revision is told by a message, an empty one if need be; or no more.
+    /// Whoever begins to want it loads [`Newest`] afterwards, not before.
+    pub fn set(&self, wanted: bool) {
+        self.0.store(wanted, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
+    /// Whether news are wanted. Looked at after the view was published.
+    pub fn is_set(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// The newest published view. One writer; loading it takes no lock.
@@ -82,6 +143,13 @@ pub enum Reply {
     Applied(Outcome),
     /// The newest view, or any later one, may serve the read.
     Readable,
+    /// The lease lives for this many seconds from when it was renewed; `None`: there is none.
+    Renewed(Option<i64>),
+    /// The lease's time; `None`: there is none.
+    Remaining(Option<LeaseTime>),
+    /// All leases with the moment of the node's clock when each expires, in no useful order. Where
+    /// the member does not lead it knows no moments: all are the same.
+    Leases(Arc<Vec<(Duration, LeaseId)>>),
     /// Decided before the log: whether it took effect is what the variant says.
     Unavailable(Unavailable),
 }
@@ -179,6 +247,8 @@ pub struct ShardEnd {
     pub to_node: Sender<ToNode>,
     /// From the node.
     pub inbox: Inbox<ToShard>,
+    /// Whether the node should tell of every new revision.
+    pub interest: Interest,
 }
 
 /// The node's end: one sender to each shard, one inbox from all.
@@ -187,6 +257,8 @@ pub struct NodeEnd {
     pub to_shards: Vec<Sender<ToShard>>,
     /// From all shards.
     pub inbox: Inbox<ToNode>,
+    /// Of each shard, by its number.
+    pub interests: Vec<Interest>,
 }
 
 /// The whole mesh for a node and `shards` shards.
@@ -197,15 +269,16 @@ pub fn mesh(shards: usize) -> (NodeEnd, Vec<ShardEnd>) {
     for (shard, to_node) in to_node.into_iter().enumerate() {
         let (mut sender, inbox) = rings(1, TO_SHARD_RING_MESSAGES_MAX);
         to_shards.extend(sender.pop());
-        ends.push(ShardEnd { shard, to_node, inbox });
+        ends.push(ShardEnd { shard, to_node, inbox, interest: Interest::default() });
     }
-    (NodeEnd { to_shards, inbox }, ends)
+    let interests = ends.iter().map(|end| end.interest.clone()).collect();
+    (NodeEnd { to_shards, inbox, interests }, ends)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicU64, AtomicUsize};
     use std::task::{Wake, Waker};
 
     #[derive(Default)]
@@ -250,6 +323,40 @@ mod tests {
         assert_eq!((inbox.pop(), inbox.pop()), (Some(1), Some(2)));
         drop(senders);
         assert!(inbox.is_closed());
+    }
+
+    /// The node publishes once, the shard begins to be interested once, at the same time: the shard
+    /// has the view, or it gets the news.
+    #[test]
+    fn interest_that_begins_as_a_view_is_published_misses_nothing() {
+        const ROUNDS: u64 = 20_000;
+        let (newest, rounds) = (AtomicU64::new(0), std::sync::Barrier::new(2));
+        let interest = Interest::default();
+        std::thread::scope(|scope| {
+            let node = scope.spawn(|| {
+                let publish = |round| {
+                    rounds.wait();
+                    newest.store(round, Ordering::Relaxed);
+                    let told = interest.is_set();
+                    rounds.wait();
+                    told
+                };
+                (1..=ROUNDS).map(publish).collect::<Vec<_>>()
+            });
+            let subscribe = |_| {
+                interest.set(false);
+                rounds.wait();
+                interest.set(true);
+                let seen = newest.load(Ordering::Relaxed);
+                rounds.wait();
+                seen
+            };
+            let seen: Vec<_> = (1..=ROUNDS).map(subscribe).collect();
+            let told = node.join().unwrap();
+            for (round, (seen, told)) in (1..).zip(seen.into_iter().zip(told)) {
+                assert!(told || seen == round, "round {round} was missed");
+            }
+        });
     }
 
     #[test]

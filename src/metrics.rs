@@ -38,18 +38,27 @@ impl Counter {
     }
 }
 
-/// Buckets of [`Histogram`]: etcd's disk histograms are `exp(0.001, 2, 14)` seconds.
-pub const BUCKETS: usize = 14;
-
-/// Durations in etcd's disk buckets: 1 ms, 2 ms, 4 ms … 8.192 s.
-#[derive(Debug, Default)]
-pub struct Histogram {
+/// Durations in `BUCKETS` buckets, the first up to `FIRST_MILLIS`, each next up to twice as much.
+/// As it stands: etcd's disk buckets, 1 ms, 2 ms, 4 ms … 8.192 s.
+#[derive(Debug)]
+pub struct Histogram<const FIRST_MILLIS: u64 = 1, const BUCKETS: usize = 14> {
     buckets: [Counter; BUCKETS],
     count: Counter,
-    sum_nanos: Counter,
+    /// Seconds, as the bits of an `f64`.
+    sum: Gauge,
 }
 
-impl Histogram {
+/// etcd's buckets of leases' TTLs: 1 s, 2 s, 4 s … 97 days.
+pub type TtlHistogram = Histogram<1_000, 24>;
+
+impl<const FIRST_MILLIS: u64, const BUCKETS: usize> Default for Histogram<FIRST_MILLIS, BUCKETS> {
+    fn default() -> Self {
+        let buckets = std::array::from_fn(|_| Counter::default());
+        Self { buckets, count: Counter::default(), sum: Gauge::default() }
+    }
+}
+
+impl<const FIRST_MILLIS: u64, const BUCKETS: usize> Histogram<FIRST_MILLIS, BUCKETS> {
     /// Counts one duration.
     pub fn record(&self, took: Duration) {
         let fits = (0..BUCKETS).find(|bucket| took <= Self::bound(*bucket));
@@ -57,12 +66,12 @@ impl Histogram {
             self.buckets[bucket].add(1);
         }
         self.count.add(1);
-        self.sum_nanos.add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+        self.sum.set((self.sum_seconds() + took.as_secs_f64()).to_bits());
     }
 
     /// Upper bound of a bucket, inclusive.
     pub fn bound(bucket: usize) -> Duration {
-        Duration::from_millis(1 << bucket)
+        Duration::from_millis(FIRST_MILLIS << bucket)
     }
 
     /// How many durations were at most each bound, in order.
@@ -81,7 +90,7 @@ impl Histogram {
 
     /// Their sum in seconds.
     pub fn sum_seconds(&self) -> f64 {
-        self.sum_nanos.get() as f64 / 1e9
+        f64::from_bits(self.sum.get())
     }
 }
 
@@ -104,19 +113,34 @@ pub struct NodeMeters {
     pub checkpoint: Histogram,
 }
 
+/// What is counted of leases.
+#[derive(Debug, Default)]
+pub struct LeaseMeters {
+    /// Leases granted, as seen by this member.
+    pub granted: Counter,
+    /// Leases gone, expired ones among them, as seen by this member.
+    pub revoked: Counter,
+    /// Leases renewed here.
+    pub renewed: Counter,
+    /// Leases that expired while this member led.
+    pub expired: Counter,
+    /// TTLs granted.
+    pub ttl: TtlHistogram,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn durations_fall_into_etcds_buckets() {
-        let histogram = Histogram::default();
+        let histogram: Histogram = Histogram::default();
         for micros in [500, 1_000, 1_001, 3_000, 100_000_000] {
             histogram.record(Duration::from_micros(micros));
         }
         let cumulative = histogram.cumulative();
         assert_eq!(cumulative[..3], [2, 3, 4]);
-        assert_eq!((cumulative[BUCKETS - 1], histogram.count()), (4, 5));
+        assert_eq!((cumulative.last(), histogram.count()), (Some(&4), 5));
         assert!((histogram.sum_seconds() - 100.005_501).abs() < 1e-6);
     }
 }

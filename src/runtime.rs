@@ -25,7 +25,7 @@ use crate::{
     },
     limits::{
         ACCEPTED_RING_SOCKETS_MAX, FAREWELL_WAIT, INTRODUCE_INTERVAL, LISTENERS_MAX,
-        LOG_FLUSH_WAIT, SPIN,
+        LOG_FLUSH_WAIT, NO_LEADER_ELECTIONS_MAX, SPIN,
     },
     log,
     mesh::{Inbox, Newest, NodeEnd, Sender, ShardEnd, mesh, rings},
@@ -195,6 +195,7 @@ fn start(
     let (node_end, shard_ends) = mesh(plan.shards.len());
     let meters = Meters {
         node: Arc::new(NodeMeters::default()),
+        leases: member.node.lease_meters(),
         shards: plan.shards.iter().map(|_| ShardMeters::default()).collect(),
     };
     let Member { mut node, wal, cluster } = member;
@@ -226,7 +227,11 @@ fn start(
         mesh: node_end,
         newest,
         meters: meters.node.clone(),
-        pace: Pace { tick: config.heartbeat, checkpoint_entries: config.snapshot_count },
+        pace: Pace {
+            tick: config.heartbeat,
+            election: config.election,
+            checkpoint_entries: config.snapshot_count,
+        },
     };
     let nudger =
         Nudger::start().map_err(|error| format!("cannot start the thread nudge: {error}"))?;
@@ -244,13 +249,24 @@ fn setup(config: &Config, who: &Who, boot_micros: u64, meters: &Meters) -> Setup
             quota_flag_bytes: config.quota_backend_bytes,
             cluster: who.cluster,
             member: who.member,
+            lease_ttl_min: lease_ttl_min(config),
         },
         concurrent_streams_max: config.max_concurrent_streams,
         // etcd `ServerConfig.ReqTimeout`: 5 s for the disk, and two elections.
         request_timeout: Duration::from_secs(5) + 2 * config.election,
+        leaderless_wait: NO_LEADER_ELECTIONS_MAX * config.election,
+        watch_progress: config.watch_progress,
         boot_micros,
         meters: meters.clone(),
     }
+}
+
+/// The shortest TTL that is granted, seconds: one and a half elections, in whole ticks (etcd
+/// `NewServer`).
+fn lease_ttl_min(config: &Config) -> i64 {
+    let election_ticks = config.election.as_millis() / config.heartbeat.as_millis();
+    let millis = (3 * election_ticks / 2) * config.heartbeat.as_millis();
+    i64::try_from(millis.div_ceil(1_000)).expect("an election is at most 50 s")
 }
 
 #[derive(Clone)]

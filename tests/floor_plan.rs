@@ -47,7 +47,7 @@ const PLAN: &[(&str, &[&str])] = &[
         ],
     ),
     ("config", &["log", "limits", "types"]),
-    ("api", &["store", "limits", "types"]),
+    ("api", &["mesh", "store", "limits", "types"]),
     ("shard", &["api", "mesh", "store", "io", "metrics", "log", "limits", "types"]),
     (
         "runtime",
@@ -101,6 +101,8 @@ const DOORS: &[(&str, &[&str])] = &[
 
 /// Modules that decide: values in, values out. What waits beside them moves bytes.
 const DECIDERS: &[&str] = &["api", "consensus", "node", "store"];
+/// The same in part of a module.
+const DECIDERS_WITHIN: &[&str] = &["shard/watch/"];
 const MOVERS: &[&str] = &["node/drive.rs", "node/recover.rs"];
 
 /// What a decider may not ask: the machine, the clock, chance.
@@ -117,6 +119,7 @@ const MACHINE: &[&[&str]] = &[
 /// Constants that look like bounds and are facts of a format or of a structure.
 const FORMATS: &[(&str, &[&str])] = &[
     ("api/encode.rs", &["PREFIX_BYTES"]),
+    ("api/watch.rs", &["HEAD_BYTES"]),
     ("io/mod.rs", &["BLOCK_BYTES"]),
     ("shard/grpc.rs", &["PREFIX_BYTES"]),
     (
@@ -227,7 +230,8 @@ impl<'a> Room<'a> {
     }
 
     fn decides(&self) -> bool {
-        self.module().is_some_and(|module| DECIDERS.contains(&module))
+        let within = || DECIDERS_WITHIN.iter().any(|folder| is_in(self.path, folder));
+        (self.module().is_some_and(|module| DECIDERS.contains(&module)) || within())
             && !MOVERS.contains(&self.path)
     }
 

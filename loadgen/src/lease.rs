@@ -73,8 +73,9 @@ pub fn run(plan: &Plan, time: Duration) -> Result<Report, Failure> {
 pub(crate) fn grant(plan: &Plan) -> Result<i64, Failure> {
     assert!(plan.leases >= plan.connections * plan.streams, "no stream without a lease");
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    // Room for 16 million between runs a second apart.
-    let first = since.expect("it is after 1970").as_secs().cast_signed() << 24;
+    // No server grants a lease a nanosecond, so no run comes to another's ids.
+    let nanos = since.expect("it is after 1970").as_nanos();
+    let first = i64::try_from(nanos).expect("it is before 2262");
     each_lease(plan, Call::Grant { first, ttl: plan.ttl })?;
     if plan.attach {
         each_lease(plan, Call::Attach { first })?;

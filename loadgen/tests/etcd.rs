@@ -15,12 +15,16 @@ use std::{
 use loadgen::{
     client::Client,
     engine::{self, Plan, Until},
+    expiry, fanout,
     grpc::code,
+    lease as keeping,
     work::{Call, Order, Work},
+    writers::Puts,
 };
 use proto::{
     etcdserverpb::{
-        LeaseGrantRequest, LeaseGrantResponse, PutRequest, PutResponse, RangeRequest,
+        LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
+        LeaseLeasesRequest, LeaseLeasesResponse, PutRequest, PutResponse, RangeRequest,
         RangeResponse, RangeStreamResponse, SnapshotRequest, SnapshotResponse, kv, lease,
         maintenance,
     },
@@ -199,4 +203,81 @@ fn load_is_counted_exactly_and_leaves_what_it_says() {
     let report =
         engine::run(&plan(Until::Calls(100)), Work::new(range, Order::Random, 1_000_000, 100));
     assert!(report.unwrap().errors().contains_key("code 0: an answer without what was asked for"));
+}
+
+#[test]
+fn a_conversation_goes_on_until_both_have_ended_it() {
+    let Some(etcd) = Etcd::start("duplex") else { return };
+    let mut client = etcd.client();
+    let grant = LeaseGrantRequest { ttl: 100, id: 9 };
+    let _: LeaseGrantResponse = client.unary(lease::LEASE_GRANT, &grant).unwrap();
+    let mut call = client.duplex(lease::LEASE_KEEP_ALIVE).unwrap();
+    let soon = Duration::from_millis(20);
+    let silence = call.next::<LeaseKeepAliveResponse>(soon).unwrap_err();
+    assert_eq!(silence.code, code::DEADLINE_EXCEEDED);
+    for id in [9, 10, 9] {
+        call.send(&LeaseKeepAliveRequest { id }).unwrap();
+    }
+    let mut next = || call.next::<LeaseKeepAliveResponse>(Duration::from_secs(20)).unwrap();
+    let kept = [next(), next(), next()].map(|answer| answer.unwrap());
+    assert_eq!(kept.map(|answer| (answer.id, answer.ttl)), [(9, 100), (10, 0), (9, 100)]);
+    call.finish().unwrap();
+    assert_eq!(call.next::<LeaseKeepAliveResponse>(Duration::from_secs(20)).unwrap(), None);
+}
+
+#[test]
+fn every_watcher_gets_every_put() {
+    let Some(etcd) = Etcd::start("fanout") else { return };
+    let mut client = etcd.client();
+    let plan = |rate, stalled| fanout::Plan {
+        endpoint: etcd.endpoint.clone(),
+        connections: 3,
+        streams: 2,
+        watchers: 20,
+        prev_kv: true,
+        stalled,
+        puts: Puts { writers: 2, rate, keys: 10, value_bytes: 64 },
+        time: Duration::from_millis(300),
+        pid: Some(etcd.process.id()),
+    };
+    for plan in [plan(None, 0), plan(Some(200), 2)] {
+        let report = fanout::run(&plan).unwrap();
+        assert_eq!((report.failed(), report.events()), (0, report.puts() * 20));
+        assert!(report.puts() > 0);
+        let text = format!("{report} {}", report.json());
+        assert_eq!(text.contains("2 stalled"), plan.stalled == 2, "{text}");
+    }
+    let response: RangeResponse = client.unary(kv::RANGE, &everything()).unwrap();
+    assert_eq!(response.count, 10);
+}
+
+#[test]
+fn leases_are_kept_alive_and_then_let_go() {
+    let Some(etcd) = Etcd::start("leases") else { return };
+    let mut client = etcd.client();
+    let plan = |ttl, depth, attach| keeping::Plan {
+        endpoint: etcd.endpoint.clone(),
+        connections: 3,
+        streams: 2,
+        leases: 50,
+        depth,
+        ttl,
+        attach,
+        pid: Some(etcd.process.id()),
+    };
+    let report = keeping::run(&plan(500, 3, false), Duration::from_millis(200)).unwrap();
+    assert!(report.done() > 0 && report.errors().is_empty());
+
+    let puts = Puts { writers: 1, rate: Some(100), keys: 10, value_bytes: 8 };
+    let report =
+        expiry::run(&plan(3, 1, true), &puts, Duration::from_millis(100), Duration::from_secs(30));
+    let report = report.unwrap();
+    assert!(report.all_gone() && report.failed() == 0, "{report}");
+    let left: LeaseLeasesResponse =
+        client.unary(lease::LEASE_LEASES, &LeaseLeasesRequest {}).unwrap();
+    // The one of the member's start, and those of 500 seconds.
+    assert_eq!(left.leases.len(), 1 + 50);
+    let range = RangeRequest { count_only: true, ..everything() };
+    let response: RangeResponse = client.unary(kv::RANGE, &range).unwrap();
+    assert_eq!(response.count, 10, "the leases' 50 keys are gone but for those put again");
 }

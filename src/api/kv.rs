@@ -99,7 +99,7 @@ pub(super) fn propose(field: u32, raw: &[u8], edge: &Edge) -> Result<Work, Statu
     Ok(Work::Propose(body))
 }
 
-fn no_space(member: MemberId) -> Work {
+pub(super) fn no_space(member: MemberId) -> Work {
     let order = AlarmOrder { action: AlarmAction::Activate, member, kind: ALARM_NOSPACE };
     Work::NoSpace(order.encode())
 }

@@ -22,6 +22,32 @@ pub enum Method {
     Txn,
     /// `KV.Compact`.
     Compact,
+    /// `Lease.LeaseGrant`.
+    LeaseGrant,
+    /// `Lease.LeaseRevoke`.
+    LeaseRevoke,
+    /// `Lease.LeaseTimeToLive`.
+    LeaseTimeToLive,
+    /// `Lease.LeaseLeases`.
+    LeaseLeases,
+    /// `Lease.LeaseKeepAlive`: request and answer are streams.
+    LeaseKeepAlive,
+    /// `Watch.Watch`: request and answer are streams.
+    Watch,
+    /// `Lock.Lock`.
+    Lock,
+    /// `Lock.Unlock`.
+    Unlock,
+    /// `Election.Campaign`.
+    Campaign,
+    /// `Election.Proclaim`.
+    Proclaim,
+    /// `Election.Leader`.
+    Leader,
+    /// `Election.Observe`: the answer is a stream.
+    Observe,
+    /// `Election.Resign`.
+    Resign,
     /// `Cluster.MemberList`.
     MemberList,
     /// `Maintenance.Alarm`.
@@ -33,13 +59,26 @@ pub enum Method {
 }
 
 /// Every method that is built, by its number.
-pub const METHODS: [Method; 10] = [
+pub const METHODS: [Method; 23] = [
     Method::Range,
     Method::RangeStream,
     Method::Put,
     Method::DeleteRange,
     Method::Txn,
     Method::Compact,
+    Method::LeaseGrant,
+    Method::LeaseRevoke,
+    Method::LeaseTimeToLive,
+    Method::LeaseLeases,
+    Method::LeaseKeepAlive,
+    Method::Watch,
+    Method::Lock,
+    Method::Unlock,
+    Method::Campaign,
+    Method::Proclaim,
+    Method::Leader,
+    Method::Observe,
+    Method::Resign,
     Method::MemberList,
     Method::Alarm,
     Method::Status,
@@ -56,6 +95,19 @@ impl Method {
             Self::DeleteRange => ("unary", "etcdserverpb.KV", "DeleteRange"),
             Self::Txn => ("unary", "etcdserverpb.KV", "Txn"),
             Self::Compact => ("unary", "etcdserverpb.KV", "Compact"),
+            Self::LeaseGrant => ("unary", "etcdserverpb.Lease", "LeaseGrant"),
+            Self::LeaseRevoke => ("unary", "etcdserverpb.Lease", "LeaseRevoke"),
+            Self::LeaseTimeToLive => ("unary", "etcdserverpb.Lease", "LeaseTimeToLive"),
+            Self::LeaseLeases => ("unary", "etcdserverpb.Lease", "LeaseLeases"),
+            Self::LeaseKeepAlive => ("bidi_stream", "etcdserverpb.Lease", "LeaseKeepAlive"),
+            Self::Watch => ("bidi_stream", "etcdserverpb.Watch", "Watch"),
+            Self::Lock => ("unary", "v3lockpb.Lock", "Lock"),
+            Self::Unlock => ("unary", "v3lockpb.Lock", "Unlock"),
+            Self::Campaign => ("unary", "v3electionpb.Election", "Campaign"),
+            Self::Proclaim => ("unary", "v3electionpb.Election", "Proclaim"),
+            Self::Leader => ("unary", "v3electionpb.Election", "Leader"),
+            Self::Observe => ("server_stream", "v3electionpb.Election", "Observe"),
+            Self::Resign => ("unary", "v3electionpb.Election", "Resign"),
             Self::MemberList => ("unary", "etcdserverpb.Cluster", "MemberList"),
             Self::Alarm => ("unary", "etcdserverpb.Maintenance", "Alarm"),
             Self::Status => ("unary", "etcdserverpb.Maintenance", "Status"),
@@ -75,6 +127,19 @@ impl Method {
             kv::DELETE_RANGE => Self::DeleteRange,
             kv::COMPACT => Self::Compact,
             kv::RANGE_STREAM => Self::RangeStream,
+            lease::LEASE_GRANT => Self::LeaseGrant,
+            lease::LEASE_REVOKE => Self::LeaseRevoke,
+            lease::LEASE_TIME_TO_LIVE => Self::LeaseTimeToLive,
+            lease::LEASE_LEASES => Self::LeaseLeases,
+            lease::LEASE_KEEP_ALIVE => Self::LeaseKeepAlive,
+            watch::WATCH => Self::Watch,
+            v3lockpb::lock::LOCK => Self::Lock,
+            v3lockpb::lock::UNLOCK => Self::Unlock,
+            v3electionpb::election::CAMPAIGN => Self::Campaign,
+            v3electionpb::election::PROCLAIM => Self::Proclaim,
+            v3electionpb::election::LEADER => Self::Leader,
+            v3electionpb::election::OBSERVE => Self::Observe,
+            v3electionpb::election::RESIGN => Self::Resign,
             cluster::MEMBER_LIST => Self::MemberList,
             maintenance::ALARM => Self::Alarm,
             maintenance::STATUS => Self::Status,
@@ -84,19 +149,16 @@ impl Method {
     }
 }
 
+/// Whether a path is an RPC whose request is a stream of messages, so that it is taken before the
+/// client has said everything.
+pub fn takes_stream(path: &str) -> bool {
+    matches!(path, watch::WATCH | lease::LEASE_KEEP_ALIVE)
+}
+
 /// What each service that is not wholly built still lacks.
 const NOT_BUILT: &[(&str, &[&str])] = &[
-    ("etcdserverpb.Watch", &[watch::WATCH]),
-    (
-        "etcdserverpb.Lease",
-        &[
-            lease::LEASE_GRANT,
-            lease::LEASE_REVOKE,
-            lease::LEASE_KEEP_ALIVE,
-            lease::LEASE_TIME_TO_LIVE,
-            lease::LEASE_LEASES,
-        ],
-    ),
+    ("etcdserverpb.Watch", &[]),
+    ("etcdserverpb.Lease", &[]),
     (
         "etcdserverpb.Cluster",
         &[
@@ -139,17 +201,8 @@ const NOT_BUILT: &[(&str, &[&str])] = &[
             auth::ROLE_REVOKE_PERMISSION,
         ],
     ),
-    ("v3lockpb.Lock", &[v3lockpb::lock::LOCK, v3lockpb::lock::UNLOCK]),
-    (
-        "v3electionpb.Election",
-        &[
-            v3electionpb::election::CAMPAIGN,
-            v3electionpb::election::PROCLAIM,
-            v3electionpb::election::LEADER,
-            v3electionpb::election::OBSERVE,
-            v3electionpb::election::RESIGN,
-        ],
-    ),
+    ("v3lockpb.Lock", &[]),
+    ("v3electionpb.Election", &[]),
     ("grpc.health.v1.Health", &[health::health::WATCH]),
     ("etcdserverpb.KV", &[]),
 ];

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! :path ─ Method::parse ─ decode(method, message) ─┬ Propose ─ node ─ outcome ─ reply()
+//!                                                  ├ TimeToLive, Leases ─ node ─ lease
 //!                                                  ├ Read ─── view ─────────── answer()
 //!                                                  └ Refuse ─ Status
 //! ```
@@ -16,9 +17,11 @@ pub mod cluster;
 pub mod encode;
 pub mod http;
 pub mod kv;
+pub mod lease;
 pub mod maintenance;
 pub mod method;
 pub mod status;
+pub mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -32,7 +35,7 @@ use crate::{
         Outcome, Quota, View,
         command::{Range, Txn},
     },
-    types::{ClusterId, MemberId},
+    types::{ClusterId, LeaseId, MemberId},
 };
 
 /// The etcd whose API this is: `Status.version`, `/version` (decision 1).
@@ -53,6 +56,8 @@ pub struct Edge {
     pub cluster: ClusterId,
     /// This member.
     pub member: MemberId,
+    /// The shortest TTL of a lease, seconds: `--election-timeout` and half of it.
+    pub lease_ttl_min: i64,
 }
 
 /// What a request asks of the server.
@@ -64,6 +69,20 @@ pub enum Work {
     /// There is no room: propose this alarm, then refuse with [`status::NO_SPACE`] whatever comes
     /// of it (etcd `v3rpc/quota.go`).
     NoSpace(Bytes),
+    /// Goes into the log as [`crate::store::encode_lease_grant`] makes it; its [`Outcome`] goes to
+    /// [`reply`].
+    Grant {
+        /// 0: the server picks one.
+        id: LeaseId,
+        /// Seconds, already raised to the shortest.
+        ttl: i64,
+    },
+    /// The leader's clock is asked, then a view: [`lease::answer_time_to_live`].
+    TimeToLive(lease::TimeToLive),
+    /// The leader's clock is asked: [`lease::Listing`].
+    Leases,
+    /// Is made of other requests, which the server makes itself: locks and elections.
+    Recipe(Bytes),
     /// Is answered from a view by [`answer`]; by [`kv::Stream`] for a stream.
     Read {
         /// A local view will do; otherwise one as new as the cluster's agreement at this moment.
@@ -101,6 +120,18 @@ pub fn decode(method: Method, message: Bytes, edge: &Edge, disk_bytes: u64) -> W
         Method::Txn => kv::decode_txn(message, edge, disk_bytes),
         Method::DeleteRange => kv::decode_delete_range(message, edge),
         Method::Compact => kv::decode_compact(message, edge),
+        Method::LeaseGrant => lease::decode_grant(message, edge, disk_bytes),
+        Method::LeaseRevoke => lease::decode_revoke(message),
+        Method::LeaseTimeToLive => lease::decode_time_to_live(message),
+        Method::LeaseLeases => lease::decode_leases(message),
+        Method::Lock
+        | Method::Unlock
+        | Method::Campaign
+        | Method::Proclaim
+        | Method::Leader
+        | Method::Observe
+        | Method::Resign => Ok(Work::Recipe(message)),
+        Method::Watch | Method::LeaseKeepAlive => Err(status::NO_SINGLE_REQUEST),
         Method::Alarm => maintenance::decode_alarm(message, edge),
         Method::Status => maintenance::decode_status(message),
         Method::MemberList => cluster::decode_member_list(message),
@@ -144,6 +175,13 @@ pub fn reply(outcome: &Outcome, header: Header, out: &mut Vec<u8>) -> Result<(),
         }
         Outcome::Alarms { revision, alarms } => {
             encode::message(out, |out| maintenance::alarms(alarms, header.at(*revision), out));
+        }
+        Outcome::LeaseGranted { id, ttl, revision } => {
+            encode::message(out, |out| lease::granted(*id, *ttl, header.at(*revision), out));
+        }
+        Outcome::LeaseGrantedWithoutRoom { .. } => return Err(status::NO_SPACE),
+        Outcome::LeaseRevoked { revision, .. } => {
+            encode::message(out, |out| header.at(*revision).encode(out));
         }
         Outcome::Done => encode::message(out, |out| header.encode(out)),
         Outcome::Refused(refusal) => return Err((*refusal).into()),

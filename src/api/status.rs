@@ -100,6 +100,11 @@ pub const NO_SPACE: Status =
     Status::new(ResourceExhausted, "etcdserver: mvcc: database space exceeded");
 /// No such lease.
 pub const LEASE_NOT_FOUND: Status = Status::new(NotFound, "etcdserver: requested lease not found");
+/// A lease of that id is there.
+pub const LEASE_EXISTS: Status =
+    Status::new(FailedPrecondition, "etcdserver: lease already exists");
+/// A lease's TTL is longer than any.
+pub const LEASE_TTL_TOO_LARGE: Status = Status::new(OutOfRange, "etcdserver: too large lease TTL");
 /// Over `--max-request-bytes`.
 pub const REQUEST_TOO_LARGE: Status =
     Status::new(InvalidArgument, "etcdserver: request is too large");
@@ -149,6 +154,10 @@ pub const MALFORMED: Status = Status::new(
     "grpc: error unmarshalling request: proto: cannot parse invalid wire-format data",
 );
 
+/// A method whose request is a stream, asked as if it had one message.
+pub const NO_SINGLE_REQUEST: Status =
+    Status::new(Internal, "grpc: the request of this method is a stream of messages");
+
 /// The same where the answer is a stream.
 pub const MALFORMED_IN_STREAM: Status = Status::new(
     Internal,
@@ -162,6 +171,7 @@ impl From<Refusal> for Status {
             Refusal::FutureRevision => FUTURE_REVISION,
             Refusal::KeyNotFound => KEY_NOT_FOUND,
             Refusal::LeaseNotFound => LEASE_NOT_FOUND,
+            Refusal::LeaseExists => LEASE_EXISTS,
             Refusal::NoSpace => NO_SPACE,
             Refusal::Corrupt => CORRUPT,
         }

@@ -7,13 +7,17 @@ use bytes::Bytes;
 use prost::Message;
 use proto::etcdserverpb as pb;
 
-use super::{Edge, Header, Method, Status, Work, answer, decode, kv, reply, status};
+use super::{Edge, Header, Method, Status, Work, answer, decode, kv, lease, reply, status};
 use crate::{
-    store::{Member, Outcome, Quota, RaftSeen, Store, View, command},
+    mesh::LeaseTime,
+    store::{Lease, Member, Outcome, Quota, RaftSeen, Store, View, command, encode_lease_grant},
     tree::{Options, Tree},
-    types::{ClusterId, Index, MemberId, Term, Ticket},
+    types::{ClusterId, Index, LeaseId, MemberId, Term, Ticket},
 };
+use std::{sync::Arc, time::Duration};
 
+mod lease_test;
+mod leases;
 mod model_test;
 mod refusals;
 mod script;
@@ -40,6 +44,7 @@ impl World {
             quota_flag_bytes: 0,
             cluster: ClusterId(0xc),
             member: MemberId(7),
+            lease_ttl_min: 2,
         };
         let tree = Tree::new(Options { page_bytes: 256, segment_bytes: 1 << 16 });
         let mut store = Store::new(tree, quota);
@@ -72,10 +77,19 @@ impl World {
         outcome
     }
 
+    /// The one message that answers a body which is proposed without an edge.
+    fn propose<R: Message + Default>(&mut self, body: &[u8]) -> Result<R, Status> {
+        let mut out = Vec::new();
+        reply(&self.commit(body), self.header(), &mut out)?;
+        let body = unframed(&out).pop().expect("a unary call has one answer");
+        Ok(R::decode(Bytes::from(body)).expect("we write what prost can read"))
+    }
+
     /// The bodies of the messages that answer a request.
     fn call_raw(&mut self, method: Method, request: Vec<u8>) -> Result<Vec<Vec<u8>>, Status> {
         let mut out = Vec::new();
         match decode(method, request.into(), &self.edge, self.disk_bytes) {
+            Work::Recipe(_) => panic!("recipes are served by shards"),
             Work::Refuse(status) => return Err(status),
             Work::NoSpace(alarm) => {
                 self.commit(&alarm);
@@ -84,6 +98,26 @@ impl World {
             Work::Propose(body) => {
                 let outcome = self.commit(&body);
                 reply(&outcome, self.header(), &mut out)?;
+            }
+            Work::Grant { id, ttl } => {
+                let id = if id == LeaseId(0) { LeaseId(0x70) } else { id };
+                let outcome = self.commit(&encode_lease_grant(id, ttl));
+                reply(&outcome, self.header(), &mut out)?;
+            }
+            Work::TimeToLive(asked) => {
+                // As if a tenth of a second had passed since it was granted.
+                let found = self.view.leases().get(asked.id).map(|lease| LeaseTime {
+                    granted: lease.granted,
+                    remaining: ttl(lease) - Duration::from_millis(100),
+                });
+                lease::answer_time_to_live(asked, found, &self.view, self.header(), &mut out);
+            }
+            Work::Leases => {
+                let found = self.view.leases().from(LeaseId(i64::MIN));
+                let found = found.map(|(id, lease)| (ttl(lease), id)).collect();
+                let mut listing = lease::Listing::new(Arc::new(found), self.header());
+                while listing.step() {}
+                listing.finish(&mut out);
             }
             Work::Read { read: super::Read::RangeStream(query), .. } => {
                 let mut stream = kv::Stream::new(query, &self.view, &self.edge);
@@ -118,6 +152,10 @@ fn unframed(mut out: &[u8]) -> Vec<Vec<u8>> {
     }
     assert!(out.is_empty(), "no bytes beside whole messages");
     bodies
+}
+
+fn ttl(lease: Lease) -> Duration {
+    Duration::from_secs(lease.granted.unsigned_abs())
 }
 
 fn put(key: &str, value: &str) -> pb::PutRequest {

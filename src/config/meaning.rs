@@ -5,7 +5,7 @@ use super::{ClusterState, Config, Notice, Scheme, Url, settings::Settings};
 use crate::{
     limits::{
         CORES_MAX, ELECTION_MS_MAX, QUOTA_BYTES, REQUEST_BYTES_CEILING, REQUEST_BYTES_RECOMMENDED,
-        SNAPSHOT_COUNT,
+        SNAPSHOT_COUNT, WATCH_PROGRESS_INTERVAL, WATCH_PROGRESS_INTERVAL_MIN,
     },
     log::{self, Format, Level, Output},
 };
@@ -80,11 +80,31 @@ pub(super) fn mean(
         max_request_bytes: request_bytes(settings, notices)?,
         max_concurrent_streams: u32::try_from(settings.uint("max-concurrent-streams"))
             .expect("the table bounds it by u32::MAX"),
+        watch_progress: watch_progress(settings, notices),
         log,
         shards,
         cores,
         name,
     })
+}
+
+/// etcd's `v3rpc/watch.go`.
+fn watch_progress(settings: &Settings, notices: &mut Vec<Notice>) -> Duration {
+    let nanos = settings.int("watch-progress-notify-interval");
+    match u64::try_from(nanos).map(Duration::from_nanos) {
+        Err(_) | Ok(Duration::ZERO) => WATCH_PROGRESS_INTERVAL,
+        Ok(short) if short < WATCH_PROGRESS_INTERVAL_MIN => {
+            notices.push(
+                Notice::new(
+                    Level::Warn,
+                    "adjusting watch progress notify interval to minimum period",
+                )
+                .with("min-watch-progress-notify-interval", "100ms"),
+            );
+            WATCH_PROGRESS_INTERVAL_MIN
+        }
+        Ok(interval) => interval,
+    }
 }
 
 fn data_dir(settings: &Settings, name: &str, notices: &mut Vec<Notice>) -> PathBuf {

@@ -88,6 +88,8 @@ pub struct Config {
     pub max_request_bytes: usize,
     /// Streams that one connection may have open, at most.
     pub max_concurrent_streams: u32,
+    /// Between two words of progress to watchers that want them (`--watch-progress-notify-interval`).
+    pub watch_progress: Duration,
     /// How to write the log.
     pub log: log::Options,
     /// Cores that serve clients; 0 is one for each core that may be used.

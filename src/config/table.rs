@@ -383,11 +383,11 @@ const FEATURES: &[Flag] = &[
     harmless("compact-hash-check-time", Duration, "1m0s", NO_PEERS),
     harmless("compaction-batch-limit", Int, "0", NO_BACKEND),
     harmless("compaction-sleep-interval", Duration, "0s", NO_BACKEND),
-    refused(
+    works(
         "watch-progress-notify-interval",
         Duration,
         "0s",
-        "another interval than 10 minutes for watch progress is not built yet",
+        "Between two words of progress to watchers that want them; 0 is 10 minutes, and less than 100ms is 100ms.",
     ),
     harmless("warning-apply-duration", Duration, "100ms", NO_SLOW_LOG),
     harmless("bootstrap-defrag-threshold-megabytes", UINT, "0", NO_BACKEND),

@@ -19,24 +19,35 @@ pub(super) struct Sweeping {
     unfinished: bool,
 }
 
+impl Sweeping {
+    /// Whether another turn has work to do although nothing new happened.
+    pub(super) fn has_more(&self) -> bool {
+        self.unfinished
+    }
+}
+
 impl Node {
     pub(super) fn on_committed(
         &mut self,
         entries: Vec<Entry>,
         out: &mut Vec<Action>,
     ) -> Result<(), Stuck> {
-        let Some(last) = entries.last().map(|entry| entry.index) else { return Ok(()) };
+        let last = entries.last().map(|entry| (entry.index, entry.term));
+        let Some((last, last_term)) = last else { return Ok(()) };
         for entry in entries {
             self.apply(entry, out)?;
         }
         self.replica.applied_through(last);
+        if self.leadership.own && last_term == self.leadership.term {
+            self.leases.take_charge(self.now, self.store.leases(), out);
+        }
         self.changed = true;
         Ok(())
     }
 
     fn apply(&mut self, entry: Entry, out: &mut Vec<Action>) -> Result<(), Stuck> {
         let Entry { index, term, data, .. } = entry;
-        let sweeping = &mut self.sweeping;
+        let (sweeping, leases, now) = (&mut self.sweeping, &mut self.leases, self.now);
         let mut no_space = false;
         let reply = |ticket, outcome| match outcome {
             Outcome::Compacted { physical: true, .. } => {
@@ -44,7 +55,16 @@ impl Node {
                 sweeping.waiting.push((ticket, outcome));
             }
             outcome => {
-                no_space |= matches!(outcome, Outcome::Refused(Refusal::NoSpace));
+                match outcome {
+                    Outcome::Refused(Refusal::NoSpace) => no_space = true,
+                    Outcome::LeaseGranted { id, ttl, .. } => leases.granted(id, ttl, now),
+                    Outcome::LeaseGrantedWithoutRoom { id, ttl } => {
+                        no_space = true;
+                        leases.granted(id, ttl, now);
+                    }
+                    Outcome::LeaseRevoked { id, .. } => leases.revoked(id, out),
+                    _ => {}
+                }
                 sweeping.unfinished |= matches!(outcome, Outcome::Compacted { .. });
                 out.push(Action::Reply { ticket, reply: Reply::Applied(outcome) });
             }
@@ -79,10 +99,5 @@ impl Node {
                 |(ticket, outcome)| Action::Reply { ticket, reply: Reply::Applied(outcome) };
             out.extend(done.map(reply));
         }
-    }
-
-    /// Whether another turn has work to do although nothing new happened.
-    pub fn is_sweeping(&self) -> bool {
-        self.sweeping.unfinished
     }
 }

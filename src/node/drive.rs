@@ -26,7 +26,7 @@ use crate::{
     mesh::{Newest, NodeEnd, Reply, ToNode, ToShard},
     metrics::NodeMeters,
     tree::CheckpointDone,
-    types::{ClusterId, Index, Ticket},
+    types::{ClusterId, Index, Revision, Ticket},
     wal::{self, Batch, LogEntry, Prepared, Wal, WalError},
 };
 use std::{
@@ -68,6 +68,8 @@ pub struct Parts<D: Disk, C: Clock> {
 pub struct Pace {
     /// Time between two ticks of raft (`--heartbeat-interval`).
     pub tick: Duration,
+    /// How long a leader may be silent (`--election-timeout`).
+    pub election: Duration,
     /// Applied entries after which a checkpoint is due (`--snapshot-count`).
     pub checkpoint_entries: u64,
 }
@@ -89,7 +91,11 @@ struct Driver<D: Disk, C: Clock> {
     prepare: Option<Pending<io::Result<Prepared<D::File>>>>,
     timer: Pending<()>,
     next_tick: Duration,
-    outbox: Vec<ToShard>,
+    /// Rings when the node wants a turn before the next tick.
+    alarm: Option<(Duration, Pending<()>)>,
+    outbox: Vec<Outbox>,
+    /// Revision of the newest published view.
+    published: Revision,
     events: Vec<Event>,
     actions: Vec<Action>,
     last_checkpoint: LastCheckpoint,
@@ -97,12 +103,23 @@ struct Driver<D: Disk, C: Clock> {
     farewells: usize,
     /// The log's last frame says that all before it are durable.
     sealed: bool,
-    /// Bytes of entries handed to the log since the start.
+    /// Bytes of entries handed to the log, after those that it held at the start.
     log_bytes: u64,
     /// Appends that the log has no room for yet, in order; nothing is proposed meanwhile.
     held: VecDeque<Append>,
+    /// The log was long at the start: its checkpoint comes before a new spare segment, which takes
+    /// the same thread a second. A member that is killed again and again so gets somewhere.
+    checkpoint_first: bool,
     /// The disk is full: no new spare segment and no checkpoint until this moment.
     full_until: Option<Duration>,
+}
+
+/// What is to be sent to one shard.
+#[derive(Default)]
+struct Outbox {
+    message: ToShard,
+    /// There is a new revision, and the shard wants to hear of it.
+    news: bool,
 }
 
 struct Appending {
@@ -136,7 +153,9 @@ impl<D: Disk, C: Clock> Driver<D, C> {
             prepare: None,
             timer: Box::pin(parts.clock.sleep_until(next_tick)),
             next_tick,
-            outbox: parts.mesh.to_shards.iter().map(|_| ToShard::default()).collect(),
+            alarm: None,
+            outbox: parts.mesh.to_shards.iter().map(|_| Outbox::default()).collect(),
+            published: parts.newest.load().revision,
             events: Vec::new(),
             actions: Vec::new(),
             last_checkpoint: LastCheckpoint {
@@ -146,14 +165,16 @@ impl<D: Disk, C: Clock> Driver<D, C> {
             },
             farewells: 0,
             sealed: false,
-            log_bytes: 0,
+            log_bytes: parts.wal.live_bytes(),
             held: VecDeque::new(),
+            checkpoint_first: parts.wal.live_bytes() >= CHECKPOINT_LOG_BYTES_MAX,
             full_until: None,
             parts,
         }
     }
 
     async fn run(&mut self) -> Result<(), Fatal> {
+        self.parts.node.extend_leases_by(self.parts.pace.election);
         self.parts.node.campaign();
         while self.farewells < self.parts.mesh.to_shards.len() {
             self.turn()?;
@@ -167,6 +188,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
     /// Everything between two waits. Nothing in here waits.
     fn turn(&mut self) -> Result<(), Fatal> {
         self.take_in();
+        self.parts.node.begin_turn(self.parts.clock.now());
         let mut actions = std::mem::take(&mut self.actions);
         for event in self.events.drain(..) {
             self.parts.node.handle(event, &mut actions);
@@ -184,7 +206,17 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         self.append_held()?;
         self.publish();
         self.maintain();
+        self.set_alarm(room);
         Ok(())
+    }
+
+    /// Without `room` for another append the node is asked again when there is some.
+    fn set_alarm(&mut self, room: bool) {
+        let at = if room { self.parts.node.wants_turn_at() } else { None };
+        if self.alarm.as_ref().map(|(at, _)| *at) != at {
+            self.alarm =
+                at.map(|at| (at, Box::pin(self.parts.clock.sleep_until(at)) as Pending<_>));
+        }
     }
 
     fn take_in(&mut self) {
@@ -194,6 +226,9 @@ impl<D: Disk, C: Clock> Driver<D, C> {
                     self.events.push(Event::Propose { ticket, request });
                 }
                 Some(ToNode::Read { ticket }) => self.events.push(Event::Read { ticket }),
+                Some(ToNode::Lease { ticket, ask }) => {
+                    self.events.push(Event::Lease { ticket, ask });
+                }
                 Some(ToNode::Farewell) => self.farewells += 1,
                 None => break,
             }
@@ -229,23 +264,32 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         // A ticket of another member, or of an earlier boot, has nobody waiting here.
         let shard = ticket.shard_of(self.parts.node.id());
         if let Some(outbox) = shard.and_then(|shard| self.outbox.get_mut(shard)) {
-            outbox.replies.push((ticket, reply));
+            outbox.message.replies.push((ticket, reply));
         }
     }
 
-    /// Publishes the new view, then hands each shard its answers in one message. A shard whose ring
-    /// is full gets them with the next turn.
+    /// Publishes the new view, then hands each shard its answers in one message, and the news of a
+    /// new revision with it or alone. A shard whose ring is full gets them with a later turn.
     fn publish(&mut self) {
         if let Some(view) = self.parts.node.publish() {
+            let is_news = view.revision > self.published;
+            self.published = view.revision;
             self.parts.newest.publish(view);
+            if is_news {
+                let interests = self.parts.mesh.interests.iter();
+                for (outbox, interest) in self.outbox.iter_mut().zip(interests) {
+                    outbox.news |= interest.is_set();
+                }
+            }
         }
         let shards = self.outbox.iter_mut().zip(&mut self.parts.mesh.to_shards);
-        for (outbox, sender) in shards {
-            if outbox.replies.is_empty() {
+        for (Outbox { message, news }, sender) in shards {
+            if message.replies.is_empty() && !*news {
                 continue;
             }
-            if let Err(back) = sender.try_send(std::mem::take(outbox)) {
-                *outbox = back;
+            match sender.try_send(std::mem::take(message)) {
+                Ok(()) => *news = false,
+                Err(back) => *message = back,
             }
         }
         let node = &self.parts.node;
@@ -263,7 +307,8 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         if self.full_until.is_some_and(|until| now < until) {
             return;
         }
-        if self.prepare.is_none() {
+        let spare_may_wait = self.checkpoint_first && self.held.is_empty();
+        if self.prepare.is_none() && !spare_may_wait {
             self.prepare = self.parts.wal.prepare().map(|future| Box::pin(future) as Pending<_>);
         }
         if self.checkpoint.is_none() && self.checkpoint_is_due(now) {
@@ -276,7 +321,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         let entries = self.parts.node.applied().0 - last.applied.0;
         let log_bytes = self.log_bytes - last.log_bytes;
         entries >= self.parts.pace.checkpoint_entries
-            || log_bytes >= CHECKPOINT_LOG_BYTES_MAX
+            || (entries > 0 && log_bytes >= CHECKPOINT_LOG_BYTES_MAX)
             || self.parts.node.store().tree().unsealed_bytes() >= UNSEALED_BYTES_MAX
             || (entries > 0 && now >= last.at + CHECKPOINT_INTERVAL)
     }
@@ -295,7 +340,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
     }
 
     fn poll_causes(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fatal>> {
-        let mut woken = self.parts.node.is_sweeping();
+        let mut woken = self.parts.node.has_more();
         woken |= self.parts.mesh.inbox.poll_ready(cx).is_ready();
         woken |= self.poll_appends(cx)?;
         woken |= self.poll_checkpoint(cx)?;
@@ -305,6 +350,12 @@ impl<D: Disk, C: Clock> Driver<D, C> {
             woken = true;
             let again = self.timer.as_mut().poll(cx);
             assert!(again.is_pending(), "a timer for later rang at once");
+        }
+        if let Some((_, alarm)) = &mut self.alarm
+            && alarm.as_mut().poll(cx).is_ready()
+        {
+            self.alarm = None;
+            woken = true;
         }
         if woken { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
@@ -327,7 +378,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         let Some(running) = &mut self.checkpoint else { return Ok(false) };
         let Poll::Ready(outcome) = running.done.as_mut().poll(cx) else { return Ok(false) };
         let (applied, since) = (running.applied, running.since);
-        self.checkpoint = None;
+        (self.checkpoint, self.checkpoint_first) = (None, false);
         match outcome {
             Ok(done) => {
                 self.parts.node.finish_checkpoint(done);
@@ -411,6 +462,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
             if woken { Poll::Ready(Ok::<(), Fatal>(())) } else { Poll::Pending }
         })
         .await?;
+        self.parts.node.begin_turn(self.parts.clock.now());
         let mut actions = Vec::new();
         for event in self.events.drain(..) {
             self.parts.node.handle(event, &mut actions);

@@ -1,6 +1,10 @@
 //! Everything that can happen to a node, and everything it can do.
 
-use crate::{consensus::Append, mesh::Reply, types::Ticket};
+use crate::{
+    consensus::Append,
+    mesh::{LeaseAsk, Reply},
+    types::Ticket,
+};
 use bytes::Bytes;
 
 /// A closed set of causes: if it is not here, it cannot happen to a node.
@@ -19,6 +23,13 @@ pub enum Event {
     Read {
         /// Who waits.
         ticket: Ticket,
+    },
+    /// A shard asks about leases what only the leader's clock knows.
+    Lease {
+        /// Who waits.
+        ticket: Ticket,
+        /// What it asks.
+        ask: LeaseAsk,
     },
     /// The disk holds everything up to and including this append.
     Appended {

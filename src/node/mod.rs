@@ -1,4 +1,5 @@
-//! The single writer. Events in, actions out; it never waits and never looks at a clock.
+//! The single writer. Events in, actions out; it never waits and never looks at a clock: each turn
+//! begins with being told the time.
 //!
 //! [`Node`] owns raft, the store and what waits for either; it lives on one core, and only
 //! [`drive`](drive::drive) may call it. Each kind of event has its own file:
@@ -8,10 +9,13 @@
 //! | a proposal | `propose.rs` |
 //! | a committed entry | `apply.rs` |
 //! | a linearizable read | `read.rs` |
+//! | a renewal, a deadline | `lease.rs`, `listing.rs` |
 
 mod apply;
 pub mod drive;
 mod event;
+mod lease;
+mod listing;
 mod propose;
 mod read;
 pub mod recover;
@@ -20,12 +24,16 @@ pub use event::{Action, Event};
 
 use crate::{
     consensus::{HardState, Leadership, Replica},
+    metrics::LeaseMeters,
     store::{BadEntry, RaftSeen, Store, View},
     tree::{Checkpoint, CheckpointDone},
     types::{ClusterId, Index, MemberId},
 };
+use lease::Expiry;
+use listing::Listing;
 use propose::Proposals;
 use read::Reads;
+use std::{sync::Arc, time::Duration};
 
 /// One member's decisions.
 pub struct Node {
@@ -36,6 +44,10 @@ pub struct Node {
     reads: Reads,
     /// Compactions whose clients wait until the room is free.
     sweeping: apply::Sweeping,
+    leases: Expiry,
+    listing: Listing,
+    /// When this turn began, by the driver's clock.
+    now: Duration,
     leadership: Leadership,
     leaders_seen: u64,
     /// Whether anything a reader could see has changed since the last [`Node::publish`].
@@ -63,9 +75,22 @@ impl Node {
             proposals: Proposals::default(),
             reads: Reads::default(),
             sweeping: apply::Sweeping::default(),
+            leases: Expiry::default(),
+            listing: Listing::default(),
+            now: Duration::ZERO,
             leaders_seen: 0,
             changed: true,
         }
+    }
+
+    /// A turn begins at `now`, by a clock that never goes back; it is read after the turn's events
+    /// have arrived, so that nothing that is renewed in it counts from before it was asked for.
+    ///
+    /// # Panics
+    /// If the clock went back.
+    pub fn begin_turn(&mut self, now: Duration) {
+        assert!(now >= self.now, "the clock went back from {:?} to {now:?}", self.now);
+        self.now = now;
     }
 
     /// Takes in one cause. What follows from it comes out of [`Node::flush`].
@@ -74,6 +99,7 @@ impl Node {
             Event::Tick => self.on_tick(),
             Event::Propose { ticket, request } => self.on_propose(ticket, &request, out),
             Event::Read { ticket } => self.reads.wait(ticket),
+            Event::Lease { ticket, ask } => self.on_lease(ticket, ask, out),
             Event::Appended { number } => self.replica.appended(number),
         }
     }
@@ -86,11 +112,12 @@ impl Node {
     pub fn flush(&mut self, room: bool, out: &mut Vec<Action>) -> Result<(), Stuck> {
         if room {
             self.propose_packed(out);
+            self.revoke_expired();
         }
         self.ask_reads();
         loop {
             let effects = self.replica.drain();
-            self.notice_leadership();
+            self.notice_leadership(out);
             if effects.append.is_empty() && effects.committed.is_empty() && effects.reads.is_empty()
             {
                 break;
@@ -101,6 +128,7 @@ impl Node {
         }
         self.reads.ripen(self.store.applied(), out);
         self.sweep(out);
+        self.tend_leases(out);
         Ok(())
     }
 
@@ -110,7 +138,7 @@ impl Node {
     }
 
     /// A change of leader is news to readers, and what waited for the old one must ask again.
-    fn notice_leadership(&mut self) {
+    fn notice_leadership(&mut self, out: &mut Vec<Action>) {
         let now = self.replica.leadership();
         if now == self.leadership {
             return;
@@ -122,8 +150,25 @@ impl Node {
             "own" => now.own,
         );
         self.leadership = now;
+        self.leases.on_leadership(now, out);
         self.changed = true;
         self.leaders_seen += u64::from(now.leader.0 != 0);
+    }
+
+    /// How much more than its TTL a lease lives under a new leader: one election timeout (etcd), in
+    /// which the one before may have renewed it.
+    pub fn extend_leases_by(&mut self, election_timeout: Duration) {
+        self.leases.extend_by(election_timeout);
+    }
+
+    /// What is counted of leases.
+    pub fn lease_meters(&self) -> Arc<LeaseMeters> {
+        self.leases.meters()
+    }
+
+    /// Whether another turn has work to do although nothing new happened.
+    pub fn has_more(&self) -> bool {
+        self.sweeping.has_more() || self.leases.has_more() || self.listing.has_more()
     }
 
     /// Times somebody came to lead, as seen from here.

@@ -19,7 +19,7 @@ pub(super) struct Proposals {
 }
 
 /// The ticket of requests that nobody waits for (etcd: ID 0 is no request's).
-const NOBODY: Ticket = Ticket(0);
+pub(super) const NOBODY: Ticket = Ticket(0);
 
 #[derive(Default)]
 struct Packed {

@@ -6,6 +6,7 @@ use super::{
     grpc::{self, PREFIX_BYTES},
     http1::{self, Parsed},
     http2::{
+        Inbound,
         connection::{Connection, Intake, Rules},
         frame::{self, PREFACE, flag, kind},
     },
@@ -15,7 +16,10 @@ use crate::{
     limits::HTTP2_OUT_BYTES_MAX,
 };
 use bytes::BytesMut;
-use std::{rc::Rc, time::Duration};
+use std::{collections::BTreeMap, rc::Rc, time::Duration};
+
+const UNARY: &str = "/etcdserverpb.KV/Put";
+const STREAM: &str = "/etcdserverpb.Watch/Watch";
 
 #[test]
 fn grpc_frames() {
@@ -98,9 +102,9 @@ fn http1_heads() {
 }
 
 /// The header fields of a call: from the static table, into the dynamic one, or in Huffman code.
-fn fields(dice: &mut Dice) -> Vec<u8> {
+fn fields(dice: &mut Dice, path: &str) -> Vec<u8> {
     let named = [
-        (":path", "/etcdserverpb.KV/Put"),
+        (":path", path),
         (":authority", "a"),
         ("content-type", "application/grpc"),
         ("te", "trailers"),
@@ -122,18 +126,24 @@ fn fields(dice: &mut Dice) -> Vec<u8> {
     block
 }
 
+/// A call: its path, and the lengths of its messages.
+type Said = (&'static str, Vec<usize>);
+
 /// What a client may say: a greeting, then calls, in frames of any size.
-fn conversation(dice: &mut Dice) -> (Vec<u8>, usize) {
+fn conversation(dice: &mut Dice) -> (Vec<u8>, Vec<Said>) {
     let mut said = PREFACE.to_vec();
     frame::put_settings(&mut said, &[]);
-    let calls = dice.below(5);
-    for nth in 0..calls as u32 {
-        let (stream, len) = (2 * nth + 1, dice.below(80));
-        frame::put_headers(&mut said, stream, &fields(dice), false, 40 + dice.below(60));
-        let mut body = vec![0];
-        body.extend_from_slice(&(len as u32).to_be_bytes());
-        body.resize(PREFIX_BYTES + len, b'm');
-        for part in body.chunks(1 + dice.below(50)) {
+    let mut calls = Vec::new();
+    for nth in 0..dice.below(5) as u32 {
+        let stream = 2 * nth + 1;
+        let (path, messages) = match dice.once_in(2) {
+            true => (UNARY, 1),
+            false => (STREAM, dice.below(5)),
+        };
+        let lens: Vec<_> = (0..messages).map(|_| dice.below(80)).collect();
+        frame::put_headers(&mut said, stream, &fields(dice, path), false, 40 + dice.below(60));
+        let body: Vec<u8> = lens.iter().flat_map(|len| framed(*len)).collect();
+        for part in body.chunks(1 + dice.below(100)) {
             frame::put_head(&mut said, part.len(), kind::DATA, 0, stream);
             said.extend_from_slice(part);
         }
@@ -141,38 +151,80 @@ fn conversation(dice: &mut Dice) -> (Vec<u8>, usize) {
         if dice.once_in(3) {
             frame::put_word(&mut said, kind::WINDOW_UPDATE, 0, 1 + dice.below(1000) as u32);
         }
+        calls.push((path, lens));
     }
     (said, calls)
 }
 
-/// Messages of the requests that came in, in order, and whether the client kept to the rules.
+fn framed(len: usize) -> Vec<u8> {
+    let mut message = vec![0];
+    message.extend_from_slice(&(len as u32).to_be_bytes());
+    message.resize(PREFIX_BYTES + len, b'm');
+    message
+}
+
+/// What a server has heard.
+#[derive(Default, PartialEq, Debug)]
+struct Heard {
+    /// Messages of unary requests, in order, framed.
+    unary: Vec<Vec<u8>>,
+    /// Messages of each call whose request is a stream, in order, and what stands behind them.
+    calls: BTreeMap<u32, (Vec<Vec<u8>>, Option<Inbound>)>,
+}
+
+impl Heard {
+    fn take(&mut self, connection: &mut Connection) {
+        for (stream, (messages, end)) in &mut self.calls {
+            *end = loop {
+                match connection.take(*stream) {
+                    Inbound::Message(message) => messages.push(message.to_vec()),
+                    end => break Some(end),
+                }
+            };
+        }
+    }
+}
+
+/// What is heard, and whether the client kept to the rules. Messages are taken as they come, or all
+/// at the end.
 ///
 /// Answers wait for the end: what a late frame means depends on whether its stream was answered. A
 /// body that holds no message is left out: one that comes in parts is refused before it is whole.
-fn hear(said: &[u8], step: usize) -> (Vec<Vec<u8>>, bool) {
-    let rules = Rules { concurrent_streams_max: 10, message_bytes_max: 1000 };
+fn hear(said: &[u8], step: usize, at_once: bool) -> (Heard, bool) {
+    let takes_stream = |path: &str| path == STREAM;
+    let rules = Rules { concurrent_streams_max: 10, message_bytes_max: 1000, takes_stream };
     let (mut connection, unfinished) = (Connection::new(rules), Rc::default());
     let (mut bodies, mut requests, mut legal) = (BytesMut::new(), Vec::new(), true);
+    let (mut calls, mut heard) = (Vec::new(), Heard::default());
     for part in said.chunks(step) {
         let mut intake = Intake {
             now: Duration::ZERO,
             requests: &mut requests,
+            calls: &mut calls,
             bodies: &mut bodies,
             admit: &mut || Place::take(&unfinished, 10),
         };
         legal = connection.receive(part, &mut intake).is_ok();
+        heard.calls.extend(calls.drain(..).map(|call| (call.stream, Default::default())));
+        if at_once {
+            heard.take(&mut connection);
+        }
         assert!(connection.out().len() < HTTP2_OUT_BYTES_MAX);
         connection.sent(connection.out().len());
         if !legal {
             break;
         }
     }
-    let mut heard = Vec::new();
+    heard.take(&mut connection);
     for request in requests {
         if grpc::unary(&request.body, rules.message_bytes_max).is_ok() {
-            heard.push(request.body.to_vec());
+            heard.unary.push(request.body.to_vec());
         }
         connection.answer(request.stream, request.body);
+    }
+    for stream in heard.calls.keys() {
+        connection.send(*stream, &framed(3), &bodies.split().freeze());
+        connection.finish(*stream, None);
     }
     assert!(connection.out().len() < HTTP2_OUT_BYTES_MAX);
     (heard, legal)
@@ -182,14 +234,34 @@ fn hear(said: &[u8], step: usize) -> (Vec<Vec<u8>>, bool) {
 fn http2_connections() {
     fuzz("HTTP/2 connection", |dice| {
         let (mut said, calls) = conversation(dice);
-        let (heard, legal) = hear(&said, 1 + dice.below(200));
-        assert_eq!((heard.len(), legal), (calls, true), "every call arrives");
+        let at_once = dice.once_in(2);
+        let (heard, legal) = hear(&said, 1 + dice.below(200), at_once);
+        assert!(legal);
+        let of = |wanted: &str| -> Vec<Vec<usize>> {
+            let of_path = calls.iter().filter(|(path, _)| *path == wanted);
+            of_path.map(|(_, lens)| lens.clone()).collect()
+        };
+        let lens = |messages: &Vec<Vec<u8>>| messages.iter().map(Vec::len).collect::<Vec<_>>();
+        let unary = lens(&heard.unary).into_iter().map(|len| vec![len - PREFIX_BYTES]);
+        assert_eq!(unary.collect::<Vec<_>>(), of(UNARY), "every call arrives");
+        let streams: Vec<_> = heard.calls.values().map(|(messages, _)| lens(messages)).collect();
+        assert_eq!(streams, of(STREAM), "with every message");
+        assert!(heard.calls.values().all(|(_, end)| *end == Some(Inbound::Ended)));
+
         dice.spoil(&mut said);
-        let (whole, cut) = (hear(&said, said.len().max(1)), hear(&said, 1 + dice.below(60)));
-        assert_eq!(whole.1, cut.1, "legal or not, however cut");
+        let whole = hear(&said, said.len().max(1), false);
+        let cut = hear(&said, 1 + dice.below(60), false);
+        let eager = hear(&said, 1 + dice.below(60), true);
+        assert_eq!([whole.1; 2], [cut.1, eager.1], "legal or not, however cut");
         // Of a connection that broke a rule nothing is answered, so what was heard does not matter.
-        if whole.1 {
-            assert_eq!(whole.0, cut.0, "however cut");
+        if !whole.1 {
+            return;
+        }
+        assert_eq!(whole.0, cut.0, "however cut");
+        assert_eq!(whole.0.unary, eager.0.unary);
+        // A client that resets a call takes back what was not taken.
+        for (stream, (messages, _)) in &whole.0.calls {
+            assert!(eager.0.calls[stream].0.starts_with(messages), "however taken");
         }
     });
 }

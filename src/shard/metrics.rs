@@ -4,7 +4,7 @@
 use super::Meters;
 use crate::{
     api::{Edge, Method, method::METHODS},
-    metrics::{Counter, Histogram},
+    metrics::{Counter, Gauge, Histogram, LeaseMeters},
     store::View,
 };
 use std::fmt::Write;
@@ -45,6 +45,9 @@ pub struct ShardMeters {
     methods: [MethodMeters; METHODS.len()],
     received_bytes: Counter,
     sent_bytes: Counter,
+    watch_streams: Gauge,
+    watchers: Gauge,
+    watchers_behind: Gauge,
 }
 
 impl ShardMeters {
@@ -52,6 +55,23 @@ impl ShardMeters {
     pub(super) fn started(&self, method: Method, bytes: usize) {
         self.methods[method as usize].started.add(1);
         self.received_bytes.add(bytes as u64);
+    }
+
+    /// One more message has come in a stream, of `bytes`.
+    pub(super) fn received(&self, bytes: usize) {
+        self.received_bytes.add(bytes as u64);
+    }
+
+    /// One more message goes out in a stream, of `bytes`.
+    pub(super) fn sent(&self, bytes: usize) {
+        self.sent_bytes.add(bytes as u64);
+    }
+
+    /// How many watch, and how many of them are told from the history.
+    pub(super) fn watching(&self, streams: usize, watchers: usize, behind: usize) {
+        self.watch_streams.set(streams as u64);
+        self.watchers.set(watchers as u64);
+        self.watchers_behind.set(behind as u64);
     }
 
     /// It was answered with `code` and a body of `bytes`.
@@ -68,6 +88,8 @@ pub fn exposition(meters: &Meters, view: &View, edge: &Edge) -> String {
     let mut page = Page(String::with_capacity(16 << 10));
     server(&mut page, meters, view, edge);
     disk(&mut page, meters, view);
+    leases(&mut page, &meters.leases);
+    watches(&mut page, meters);
     grpc(&mut page, meters);
     process(&mut page);
     page.0
@@ -132,6 +154,37 @@ fn disk(page: &mut Page, meters: &Meters, view: &View) {
         "etcd_disk_backend_commit_duration_seconds",
         "From beginning a checkpoint until its superblock is durable.",
         &meters.node.checkpoint,
+    );
+}
+
+fn watches(page: &mut Page, meters: &Meters) {
+    let sum = |count: &dyn Fn(&ShardMeters) -> u64| meters.shards.iter().map(count).sum::<u64>();
+    page.gauge(
+        "etcd_debugging_mvcc_watch_stream_total",
+        "Open watch streams.",
+        sum(&|shard| shard.watch_streams.get()),
+    );
+    page.gauge(
+        "etcd_debugging_mvcc_watcher_total",
+        "Watchers.",
+        sum(&|shard| shard.watchers.get()),
+    );
+    page.gauge(
+        "etcd_debugging_mvcc_slow_watcher_total",
+        "Watchers that are told from the history.",
+        sum(&|shard| shard.watchers_behind.get()),
+    );
+}
+
+fn leases(page: &mut Page, meters: &LeaseMeters) {
+    page.counter("etcd_debugging_lease_granted_total", "Leases granted.", meters.granted.get());
+    page.counter("etcd_debugging_lease_revoked_total", "Leases gone.", meters.revoked.get());
+    page.counter("etcd_debugging_lease_renewed_total", "Renewals.", meters.renewed.get());
+    page.histogram("etcd_debugging_lease_ttl_total", "TTLs granted, seconds.", &meters.ttl);
+    page.counter(
+        "etcd_debugging_server_lease_expired_total",
+        "Leases expired.",
+        meters.expired.get(),
     );
 }
 
@@ -208,11 +261,16 @@ impl Page {
         self.line(format_args!("{name}{{{label}=\"{value}\"}} 1"));
     }
 
-    fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
+    fn histogram<const FIRST_MILLIS: u64, const BUCKETS: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        histogram: &Histogram<FIRST_MILLIS, BUCKETS>,
+    ) {
         self.head(name, "histogram", help);
         let cumulative = histogram.cumulative();
         for (bucket, count) in cumulative.iter().enumerate() {
-            let bound = Histogram::bound(bucket).as_secs_f64();
+            let bound = Histogram::<FIRST_MILLIS, BUCKETS>::bound(bucket).as_secs_f64();
             self.line(format_args!("{name}_bucket{{le=\"{bound}\"}} {count}"));
         }
         let count = histogram.count();

@@ -17,10 +17,14 @@ mod grpc;
 mod http;
 mod http1;
 pub mod http2;
+mod inside;
+mod keep_alive;
 mod metrics;
 mod session;
 mod stream;
 mod tickets;
+pub mod watch;
+mod watching;
 
 #[cfg(test)]
 mod fuzz;
@@ -32,21 +36,24 @@ pub use metrics::ShardMeters;
 use crate::{
     api::Edge,
     io::{Clock, glommio::GlommioClock},
-    mesh::{Inbox, Newest, Reply, Sender, ShardEnd, ToNode, ToShard},
-    metrics::NodeMeters,
+    limits::GRPC_OVERHEAD_BYTES,
+    mesh::{Inbox, Interest, Newest, Reply, Sender, ShardEnd, ToNode, ToShard},
+    metrics::{LeaseMeters, NodeMeters},
     store::View,
     types::Ticket,
 };
 use session::Waiting;
 use std::{
     cell::{Cell, RefCell},
+    collections::BTreeMap,
     future::{Future, poll_fn},
     rc::Rc,
     sync::Arc,
-    task::Poll,
+    task::{Poll, Waker},
     time::Duration,
 };
 use tickets::Tickets;
+use watch::{StreamId, WatchSetup, Watches};
 
 /// What a shard is told when it is made.
 pub struct Setup {
@@ -56,6 +63,10 @@ pub struct Setup {
     pub concurrent_streams_max: u32,
     /// How long a request may wait for the cluster (etcd: 5 s + 2 × election timeout).
     pub request_timeout: Duration,
+    /// Time without a leader after which streams that require one are ended.
+    pub leaderless_wait: Duration,
+    /// `--watch-progress-notify-interval`.
+    pub watch_progress: Duration,
     /// The boot's microseconds since the epoch: where tickets start.
     pub boot_micros: u64,
     /// Whose numbers `/metrics` shows, this shard's among them.
@@ -67,6 +78,8 @@ pub struct Setup {
 pub struct Meters {
     /// The node's.
     pub node: Arc<NodeMeters>,
+    /// The node's, of leases.
+    pub leases: Arc<LeaseMeters>,
     /// Each shard's, by number.
     pub shards: Arc<[ShardMeters]>,
 }
@@ -87,6 +100,17 @@ pub struct Shard {
     round_in_flight: Cell<bool>,
     connections: Rc<Cell<usize>>,
     unfinished: Rc<Cell<usize>>,
+    calls: Rc<Cell<usize>>,
+    links: http2::Links,
+    watches: RefCell<Watches>,
+    /// Who reads each watch stream.
+    readers: RefCell<BTreeMap<StreamId, watching::Reader>>,
+    /// Told to the node: this shard wants to hear of new revisions.
+    interest: Interest,
+    /// Calls that end when there is no leader for long.
+    led: RefCell<session::Led>,
+    /// The task of [`run`].
+    task: RefCell<Option<Waker>>,
     stopping: Cell<bool>,
 }
 
@@ -111,8 +135,14 @@ impl Drop for Place {
 impl Shard {
     /// A shard that serves from the newest view. Its ring from the node is driven by [`run`].
     pub fn new(end: ShardEnd, newest: Newest, setup: Setup) -> (Rc<Self>, Inbox<ToShard>) {
-        let ShardEnd { shard: number, to_node, inbox } = end;
+        let ShardEnd { shard: number, to_node, inbox, interest } = end;
         let tickets = Tickets::new(setup.edge.member, number, setup.boot_micros);
+        let watches = Watches::new(WatchSetup {
+            cluster: setup.edge.cluster,
+            member: setup.edge.member,
+            fragment_bytes: setup.edge.request_bytes_max + GRPC_OVERHEAD_BYTES,
+            progress_interval: setup.watch_progress,
+        });
         let shard = Self {
             number,
             clock: GlommioClock::new(),
@@ -124,6 +154,13 @@ impl Shard {
             round_in_flight: Cell::new(false),
             connections: Rc::default(),
             unfinished: Rc::default(),
+            calls: Rc::default(),
+            links: http2::Links::default(),
+            watches: watches.into(),
+            readers: RefCell::default(),
+            interest,
+            led: RefCell::default(),
+            task: RefCell::new(None),
             stopping: Cell::new(false),
             setup,
         };
@@ -177,12 +214,17 @@ pub async fn run(shard: Rc<Shard>, mut inbox: Inbox<ToShard>) {
                 let again = timer.as_mut().poll(cx);
                 assert!(again.is_pending(), "a timer for later rang at once");
             }
-            if rang || inbox.is_closed() { Poll::Ready(()) } else { inbox.poll_ready(cx) }
+            if rang || inbox.is_closed() || shard.watches.borrow().is_behind() {
+                return Poll::Ready(());
+            }
+            *shard.task.borrow_mut() = Some(cx.waker().clone());
+            inbox.poll_ready(cx)
         })
         .await;
         while let Some(message) = inbox.pop() {
             shard.on_message(message);
         }
+        shard.on_news();
         shard.flush();
         futures_lite::future::yield_now().await;
     }

@@ -3,27 +3,40 @@
 
 use super::{
     Place, Shard,
-    http2::{Metadata, Responder},
+    http2::{Answers, Call, Metadata, Responder},
+    inside::{self, Promise},
+    keep_alive::KeepAlive,
 };
 use crate::{
     api::{
         self, Header, Method, Read, Status, Work, kv,
+        lease::{self, TimeToLive},
+        method,
         status::{self, Code},
     },
     io::Clock,
-    limits::{FAREWELL_INTERVAL, GRPC_OVERHEAD_BYTES, UNFINISHED_REQUESTS_PER_SHARD_MAX},
-    mesh::{Reply, ToNode},
-    store::{Unavailable, View},
-    types::Ticket,
+    limits::{
+        CALLS_PER_SHARD_MAX, FAREWELL_INTERVAL, GRPC_OVERHEAD_BYTES,
+        UNFINISHED_REQUESTS_PER_SHARD_MAX,
+    },
+    mesh::{LeaseAsk, Reply, ToNode},
+    store::{Unavailable, View, encode_lease_grant},
+    types::{LeaseId, Ticket},
 };
 use bytes::Bytes;
 use std::{
-    cell::RefCell,
-    rc::Rc,
+    rc::{Rc, Weak},
     sync::Arc,
-    task::{Poll, Waker},
     time::Duration,
 };
+
+/// Calls that require a leader.
+#[derive(Default)]
+pub struct Led {
+    calls: Vec<Weak<Call>>,
+    /// When it was first seen that nobody leads.
+    leaderless_since: Option<Duration>,
+}
 
 /// Bounds that a connection needs to know.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +45,8 @@ pub struct ConnectionLimits {
     pub concurrent_streams_max: u32,
     /// Largest gRPC message taken in, bytes.
     pub message_bytes_max: usize,
+    /// Whether the method of a path takes a stream of messages.
+    pub takes_stream: fn(&str) -> bool,
 }
 
 /// What waits for the node under one ticket.
@@ -43,11 +58,17 @@ pub struct Waiting {
 
 enum What {
     /// A proposal; what its outcome means on the wire is in the outcome.
-    Proposal { method: Method, respond: Responder },
+    Proposal { method: Method, respond: Respond },
     /// An alarm raised because there is no room; the client is told that, whatever comes of it.
-    NoSpace { method: Method, respond: Responder },
+    NoSpace { method: Method, respond: Respond },
     /// A proposal of the server's own.
     Own,
+    /// A question to the leader's clock about one lease; its keys are in the view.
+    TimeToLive { method: Method, asked: TimeToLive, respond: Respond },
+    /// A question to the leader's clock about all leases.
+    Leases { method: Method, respond: Respond },
+    /// Renewal of a lease, the request of that number in its stream.
+    Renewal { stream: Rc<KeepAlive>, number: u64, id: LeaseId, header: Header },
     /// All reads of one ReadIndex round.
     Round(Vec<Reading>),
 }
@@ -55,9 +76,9 @@ enum What {
 /// A read that waits to be linearizable.
 pub enum Reading {
     /// A client's.
-    Client { method: Method, read: Read, respond: Responder, until: Duration },
+    Client { method: Method, read: Read, respond: Respond, until: Duration },
     /// A probe's; it only wants to know whether one is possible.
-    Probe(Rc<Probe>),
+    Probe(Rc<Promise<Result<(), Status>>>),
 }
 
 impl Reading {
@@ -70,31 +91,41 @@ impl Reading {
     }
 }
 
-/// A task of this core waits here for a round to come back.
-#[derive(Default)]
-pub struct Probe {
-    outcome: RefCell<Option<Result<(), Status>>>,
-    waker: RefCell<Option<Waker>>,
+/// Who gets an answer.
+pub(super) enum Respond {
+    /// A client.
+    Client(Responder),
+    /// A task of the server's own.
+    Inside(Rc<Promise<Result<Bytes, Status>>>),
 }
 
-impl Probe {
-    fn set(&self, outcome: Result<(), Status>) {
-        *self.outcome.borrow_mut() = Some(outcome);
-        let waker = self.waker.take();
-        if let Some(waker) = waker {
-            waker.wake();
+impl From<Responder> for Respond {
+    fn from(responder: Responder) -> Self {
+        Self::Client(responder)
+    }
+}
+
+impl Respond {
+    fn answer(self, framed: Bytes) {
+        match self {
+            Self::Client(responder) => responder.answer(framed),
+            Self::Inside(promise) => promise.set(Ok(framed)),
         }
     }
 
-    async fn wait(&self) -> Result<(), Status> {
-        std::future::poll_fn(|cx| match self.outcome.take() {
-            Some(outcome) => Poll::Ready(outcome),
-            None => {
-                *self.waker.borrow_mut() = Some(cx.waker().clone());
-                Poll::Pending
-            }
-        })
-        .await
+    fn refuse(self, status: &Status) {
+        match self {
+            Self::Client(responder) => responder.refuse(status),
+            Self::Inside(promise) => promise.set(Err(status.clone())),
+        }
+    }
+
+    /// Opens a stream of answers, which nobody inside asks for.
+    fn open(self) -> Option<Answers> {
+        match self {
+            Self::Client(responder) => responder.open(),
+            Self::Inside(_) => None,
+        }
     }
 }
 
@@ -104,12 +135,41 @@ impl Shard {
         ConnectionLimits {
             concurrent_streams_max: self.setup.concurrent_streams_max,
             message_bytes_max: self.setup.edge.request_bytes_max + GRPC_OVERHEAD_BYTES,
+            takes_stream: method::takes_stream,
         }
     }
 
     /// A place among the requests whose bodies have not arrived whole.
     pub(super) fn admit_unfinished(&self) -> Option<Place> {
         Place::take(&self.unfinished, UNFINISHED_REQUESTS_PER_SHARD_MAX)
+    }
+
+    /// A place among the calls whose requests are streams.
+    pub(super) fn admit_call(&self) -> Option<Place> {
+        Place::take(&self.calls, CALLS_PER_SHARD_MAX)
+    }
+
+    /// A call whose request is a stream of messages, as soon as it is opened.
+    pub(super) fn on_call(self: &Rc<Self>, path: &str, metadata: Metadata, call: Call) {
+        let method = match Method::parse(path) {
+            Ok(method) => method,
+            Err(status) => return call.finish(Some(&status)),
+        };
+        self.meters().started(method, 0);
+        let call = Rc::new(call);
+        if metadata.requires_leader {
+            if self.view.borrow().raft.leader.0 == 0 {
+                self.meters().handled(method, status::NO_LEADER.code, 0);
+                return call.finish(Some(&status::NO_LEADER));
+            }
+            self.require_leader(&call);
+        }
+        let shard = self.clone();
+        match method {
+            Method::Watch => glommio::spawn_local(shard.serve_watch(call)).detach(),
+            Method::LeaseKeepAlive => glommio::spawn_local(shard.serve_keep_alive(call)).detach(),
+            _ => unreachable!("{method:?} takes no stream"),
+        };
     }
 
     /// A request whose body is whole.
@@ -127,21 +187,39 @@ impl Shard {
         self.meters().started(method, body.len());
         let message = match super::grpc::unary(&body, self.limits().message_bytes_max) {
             Ok(range) => body.slice(range),
-            Err(status) => return self.refuse(method, respond, &status),
+            Err(status) => return self.refuse(method, respond.into(), &status),
         };
         if metadata.requires_leader && self.view.borrow().raft.leader.0 == 0 {
-            return self.refuse(method, respond, &status::NO_LEADER);
+            return self.refuse(method, respond.into(), &status::NO_LEADER);
         }
+        self.judge(method, message, respond.into());
+    }
+
+    /// Does what one message asks.
+    pub(super) fn judge(self: &Rc<Self>, method: Method, message: Bytes, respond: Respond) {
         let disk_bytes = self.view.borrow().disk_bytes;
         match api::decode(method, message, &self.setup.edge, disk_bytes) {
             Work::Propose(request) => self.propose(request, What::Proposal { method, respond }),
             Work::NoSpace(alarm) => self.propose(alarm, What::NoSpace { method, respond }),
+            Work::Grant { id, ttl } => self.grant(id, ttl, What::Proposal { method, respond }),
+            Work::TimeToLive(asked) => {
+                let ask = LeaseAsk::Remaining(asked.id);
+                self.ask(ask, What::TimeToLive { method, asked, respond });
+            }
+            Work::Leases => self.ask(LeaseAsk::List, What::Leases { method, respond }),
             Work::Read { serializable: true, read } => self.serve(method, &read, respond),
             Work::Read { serializable: false, read } => {
                 let until = self.deadline();
                 let reading = Reading::Client { method, read, respond, until };
                 self.next_round.borrow_mut().push(reading);
             }
+            Work::Recipe(message) => match respond {
+                Respond::Client(responder) => {
+                    let task = inside::serve(self.clone(), method, message, responder);
+                    glommio::spawn_local(task).detach();
+                }
+                Respond::Inside(_) => unreachable!("recipes are made of plain requests"),
+            },
             Work::Refuse(status) => self.refuse(method, respond, &status),
         }
     }
@@ -153,8 +231,32 @@ impl Shard {
 
     fn propose(&self, request: Bytes, what: What) {
         let ticket = self.wait(what);
-        let sent = self.to_node.borrow_mut().try_send(ToNode::Propose { ticket, request });
-        if sent.is_err() {
+        self.send(ticket, ToNode::Propose { ticket, request });
+    }
+
+    /// A lease without an id gets its ticket's number, which no other request has: positive, as
+    /// etcd's are.
+    fn grant(&self, id: LeaseId, ttl: i64, what: What) {
+        let ticket = self.wait(what);
+        let own = (ticket.0 & i64::MAX.unsigned_abs()).max(1).cast_signed();
+        let id = if id == LeaseId(0) { LeaseId(own) } else { id };
+        self.send(ticket, ToNode::Propose { ticket, request: encode_lease_grant(id, ttl) });
+    }
+
+    /// Asks the leader's clock.
+    fn ask(&self, ask: LeaseAsk, what: What) {
+        let ticket = self.wait(what);
+        self.send(ticket, ToNode::Lease { ticket, ask });
+    }
+
+    /// Asks for a renewal; its answer's header is that of now.
+    pub(super) fn renew(&self, id: LeaseId, stream: Rc<KeepAlive>, number: u64) {
+        let header = self.header();
+        self.ask(LeaseAsk::Renew(id), What::Renewal { stream, number, id, header });
+    }
+
+    fn send(&self, ticket: Ticket, message: ToNode) {
+        if self.to_node.borrow_mut().try_send(message).is_err() {
             self.on_reply(ticket, Reply::Unavailable(Unavailable::TooManyRequests));
         }
     }
@@ -176,9 +278,7 @@ impl Shard {
         let round = std::mem::take(&mut *self.next_round.borrow_mut());
         let ticket = self.wait(What::Round(round));
         self.round_in_flight.set(true);
-        if self.to_node.borrow_mut().try_send(ToNode::Read { ticket }).is_err() {
-            self.on_reply(ticket, Reply::Unavailable(Unavailable::TooManyRequests));
-        }
+        self.send(ticket, ToNode::Read { ticket });
     }
 
     /// The node has answered, or time has run out, which is an answer too.
@@ -189,17 +289,50 @@ impl Shard {
                 let said = match &reply {
                     Reply::Applied(outcome) => api::reply(outcome, self.header(), &mut out),
                     Reply::Unavailable(why) => Err((*why).into()),
-                    Reply::Readable => unreachable!("a proposal is not a read"),
+                    other => unreachable!("no answer to a proposal: {other:?}"),
                 };
                 self.respond(method, respond, said.map(|()| out.into()));
             }
             What::NoSpace { method, respond } => self.refuse(method, respond, &status::NO_SPACE),
             What::Own => {}
+            What::TimeToLive { method, asked, respond } => match reply {
+                Reply::Remaining(found) => {
+                    let (header, mut out) = (self.header(), Vec::with_capacity(64));
+                    let view = self.view.borrow();
+                    lease::answer_time_to_live(asked, found, &view, header, &mut out);
+                    self.respond(method, respond, Ok(out.into()));
+                }
+                Reply::Unavailable(why) => self.refuse(method, respond, &why.into()),
+                other => unreachable!("no answer about a lease: {other:?}"),
+            },
+            What::Leases { method, respond } => match reply {
+                Reply::Leases(found) => {
+                    self.meters().handled(method, Code::Ok as u8, 0);
+                    let listing = lease::Listing::new(found, self.header());
+                    glommio::spawn_local(send_listing(listing, respond)).detach();
+                }
+                Reply::Unavailable(why) => self.refuse(method, respond, &why.into()),
+                other => unreachable!("no answer about all leases: {other:?}"),
+            },
+            What::Renewal { stream, number, id, header } => {
+                let answer = match reply {
+                    Reply::Renewed(ttl) => {
+                        let mut out = Vec::with_capacity(64);
+                        lease::encode_keep_alive(id, ttl, header, &mut out);
+                        self.meters().sent(out.len());
+                        Ok(out.into())
+                    }
+                    Reply::Unavailable(why) => Err(why.into()),
+                    other => unreachable!("no answer to a renewal: {other:?}"),
+                };
+                stream.answer(number, answer);
+            }
             What::Round(round) => {
                 self.round_in_flight.set(false);
                 let refused = match reply {
                     Reply::Unavailable(why) => Some(Status::from(why)),
-                    Reply::Readable | Reply::Applied(_) => None,
+                    Reply::Readable => None,
+                    other => unreachable!("no answer to a read: {other:?}"),
                 };
                 for reading in round {
                     self.finish_read(reading, refused.as_ref());
@@ -222,7 +355,7 @@ impl Shard {
     }
 
     /// Answers a read from the view as it is now.
-    fn serve(&self, method: Method, read: &Read, respond: Responder) {
+    fn serve(&self, method: Method, read: &Read, respond: Respond) {
         if let Read::RangeStream(query) = read {
             let stream = kv::Stream::new(query.clone(), &self.view.borrow(), &self.setup.edge);
             let task = send_stream(stream, self.view(), respond);
@@ -235,7 +368,7 @@ impl Shard {
         self.respond(method, respond, said.map(|()| out.into()));
     }
 
-    fn respond(&self, method: Method, respond: Responder, said: Result<Bytes, Status>) {
+    pub(super) fn respond(&self, method: Method, respond: Respond, said: Result<Bytes, Status>) {
         match said {
             Ok(framed) => {
                 self.meters().handled(method, Code::Ok as u8, framed.len());
@@ -245,7 +378,7 @@ impl Shard {
         }
     }
 
-    fn refuse(&self, method: Method, respond: Responder, status: &Status) {
+    pub(super) fn refuse(&self, method: Method, respond: Respond, status: &Status) {
         self.meters().handled(method, status.code, 0);
         respond.refuse(status);
     }
@@ -257,6 +390,8 @@ impl Shard {
     /// Tells everybody whose time is up.
     pub(super) fn expire(&self) {
         let now = self.clock.now();
+        self.end_leaderless(now);
+        self.on_watch_time(now);
         let late = self.waiting.borrow_mut().take_expired(|waiting| waiting.until <= now);
         for waiting in late {
             self.finish(waiting, Reply::Unavailable(Unavailable::Timeout));
@@ -268,21 +403,47 @@ impl Shard {
         late.into_iter().for_each(|reading| self.finish_read(reading, Some(&timeout)));
     }
 
+    fn require_leader(&self, call: &Rc<Call>) {
+        let mut led = self.led.borrow_mut();
+        if led.calls.len() == led.calls.capacity() {
+            led.calls.retain(|call| call.strong_count() > 0);
+        }
+        led.calls.push(Rc::downgrade(call));
+    }
+
+    /// Without a leader for a while, calls that require one end (etcd `v3rpc/interceptor.go`).
+    fn end_leaderless(&self, now: Duration) {
+        let mut led = self.led.borrow_mut();
+        if self.newest.load().raft.leader.0 != 0 {
+            led.leaderless_since = None;
+            return;
+        }
+        let since = *led.leaderless_since.get_or_insert(now);
+        if now >= since + self.setup.leaderless_wait {
+            for call in led.calls.drain(..).filter_map(|call| call.upgrade()) {
+                call.finish(Some(&status::NO_LEADER));
+            }
+        }
+    }
+
     /// Whether a linearizable read is possible now.
     ///
     /// # Errors
     /// Why not, as a client would be told.
     pub(super) async fn probe(&self) -> Result<(), Status> {
-        let probe = Rc::new(Probe::default());
+        let probe = Rc::new(Promise::default());
         self.next_round.borrow_mut().push(Reading::Probe(probe.clone()));
         self.flush();
         probe.wait().await
     }
 
-    /// Says goodbye to the node once nobody waits for it any more, or after `at_most`.
+    /// Says goodbye to the clients at once, and to the node once nobody waits for it any more and
+    /// everything said is sent, or after `at_most`.
     pub async fn farewell(&self, at_most: Duration) {
+        self.links.leave();
         let until = self.clock.now() + at_most;
-        while !self.waiting.borrow().is_empty() && self.clock.now() < until {
+        let is_done = || self.waiting.borrow().is_empty() && self.links.are_quiet();
+        while !is_done() && self.clock.now() < until {
             self.clock.sleep_until(self.clock.now() + FAREWELL_INTERVAL).await;
         }
         self.stopping.set(true);
@@ -292,8 +453,18 @@ impl Shard {
     }
 }
 
+/// Sends one `LeaseLeases`, letting others run while it is sorted.
+async fn send_listing(mut listing: lease::Listing, respond: Respond) {
+    while listing.step() {
+        futures_lite::future::yield_now().await;
+    }
+    let mut out = Vec::new();
+    listing.finish(&mut out);
+    respond.answer(out.into());
+}
+
 /// Sends one `RangeStream`, each message once the client has room for it.
-async fn send_stream(mut stream: kv::Stream, view: Arc<View>, respond: Responder) {
+async fn send_stream(mut stream: kv::Stream, view: Arc<View>, respond: Respond) {
     let mut out = Vec::new();
     let mut more = match stream.next(&view, &mut out) {
         Ok(more) => more,

@@ -15,7 +15,7 @@ use bytes::{Buf, Bytes};
 use prost::encoding::{WireType, decode_key, decode_varint, encode_varint, skip_field};
 
 use super::convert;
-use crate::types::{LeaseId, MemberId, Revision, Ticket};
+use crate::types::{Index, LeaseId, MemberId, Revision, Term, Ticket};
 
 /// One request of the log, decoded.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,12 +39,39 @@ pub enum Body {
     Compact(Compact),
     /// List, raise or clear alarms.
     Alarm(AlarmOrder),
+    /// Grant a lease.
+    LeaseGrant {
+        /// Never 0; the edge picks one where the client did not.
+        id: LeaseId,
+        /// Seconds.
+        ttl: i64,
+    },
+    /// Take a lease back, and delete the keys that hold on to it.
+    LeaseRevoke {
+        /// Which.
+        id: LeaseId,
+        /// A leader's own, which takes only what that leader saw expire; a client's takes any.
+        expired: Option<Expired>,
+    },
+    /// How many seconds the leader says are left of some leases.
+    LeaseCheckpoint(Vec<(LeaseId, i64)>),
     /// A member says its name and where clients reach it.
     MemberAttributes(MemberAttributes),
     /// The cluster agrees on a version, `major.minor.patch`.
     ClusterVersion(String),
     /// A request that changes nothing and that nobody here waits for: etcd proposes a few reads.
     ReadOnly,
+}
+
+/// What a leader knew when it saw a lease expire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expired {
+    /// Its term. In an entry of another term the revocation does nothing: it came late, and
+    /// another leader may have renewed the lease.
+    pub term: Term,
+    /// The last entry it had applied. A lease granted by a later one does not go: its id was
+    /// revoked and granted again meanwhile.
+    pub applied: Index,
 }
 
 /// `PutRequest`.
@@ -293,14 +320,26 @@ pub mod field {
     pub const TXN: u32 = 6;
     /// `compaction`.
     pub const COMPACTION: u32 = 7;
+    /// `lease_grant`.
+    pub const LEASE_GRANT: u32 = 8;
+    /// `lease_revoke`.
+    pub const LEASE_REVOKE: u32 = 9;
     /// `alarm`.
     pub const ALARM: u32 = 10;
+    /// `lease_checkpoint`.
+    pub const LEASE_CHECKPOINT: u32 = 11;
     /// `header`.
     pub const HEADER: u32 = 100;
     /// `cluster_version_set`.
     pub const CLUSTER_VERSION_SET: u32 = 1300;
     /// `cluster_member_attr_set`.
     pub const CLUSTER_MEMBER_ATTR_SET: u32 = 1301;
+
+    /// Our own field of `LeaseRevokeRequest`, a varint: [`super::Expired::term`]. etcd's decoders
+    /// pass over it.
+    pub const LEASE_REVOKE_TERM: u32 = 2001;
+    /// Our own field of `LeaseRevokeRequest`, a varint: [`super::Expired::applied`].
+    pub const LEASE_REVOKE_APPLIED: u32 = 2002;
 }
 
 /// One request as field `field` of an `InternalRaftRequest` without header: what the edge proposes.
@@ -406,10 +445,14 @@ fn read_body(tag: u32, message: Bytes, offset: usize) -> Result<Option<Body>, Ba
         field::DELETE_RANGE => convert::delete_range(message).map(Body::DeleteRange),
         field::TXN => convert::txn(message).map(Body::Txn),
         field::COMPACTION => convert::compact(message).map(Body::Compact),
-        8 => return not_built("lease_grant"),
-        9 => return not_built("lease_revoke"),
+        field::LEASE_GRANT => {
+            convert::lease_grant(message).map(|(id, ttl)| Body::LeaseGrant { id, ttl })
+        }
+        field::LEASE_REVOKE => {
+            convert::lease_revoke(message).map(|(id, expired)| Body::LeaseRevoke { id, expired })
+        }
         field::ALARM => convert::alarm(message).map(Body::Alarm),
-        11 => return not_built("lease_checkpoint"),
+        field::LEASE_CHECKPOINT => convert::lease_checkpoint(message).map(Body::LeaseCheckpoint),
         1000 => return not_built("auth_enable"),
         1011 => return not_built("auth_disable"),
         1012 => return not_built("authenticate"),

@@ -1,18 +1,21 @@
 //! etcd's generated messages → our words. The only file of the store, with [`super::command`],
 //! that names them.
 
-use bytes::Bytes;
-use prost::{DecodeError, Message};
+use bytes::{Buf, Bytes};
+use prost::{
+    DecodeError, Message,
+    encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field},
+};
 use proto::{
     etcdserverpb::{self as pb, compare::TargetUnion, request_op::Request},
     membershippb,
 };
 
 use super::command::{
-    Against, AlarmAction, AlarmOrder, Compact, Compare, DeleteRange, MemberAttributes, Op, Order,
-    Put, Range, Relation, Target, Txn,
+    Against, AlarmAction, AlarmOrder, Compact, Compare, DeleteRange, Expired, MemberAttributes, Op,
+    Order, Put, Range, Relation, Target, Txn, field,
 };
-use crate::types::{LeaseId, MemberId, Revision, Ticket};
+use crate::types::{Index, LeaseId, MemberId, Revision, Term, Ticket};
 
 pub(super) fn ticket(header: Bytes) -> Result<Ticket, DecodeError> {
     Ok(Ticket(pb::RequestHeader::decode(header)?.id))
@@ -46,6 +49,40 @@ pub(super) fn alarm(message: Bytes) -> Result<AlarmOrder, DecodeError> {
     Ok(AlarmOrder { action, member: MemberId(request.member_id), kind: request.alarm })
 }
 
+pub(super) fn lease_grant(message: Bytes) -> Result<(LeaseId, i64), DecodeError> {
+    let request = pb::LeaseGrantRequest::decode(message)?;
+    Ok((LeaseId(request.id), request.ttl))
+}
+
+pub(super) fn lease_revoke(message: Bytes) -> Result<(LeaseId, Option<Expired>), DecodeError> {
+    let request = pb::LeaseRevokeRequest::decode(message.clone())?;
+    Ok((LeaseId(request.id), expired(message)?))
+}
+
+/// Our own fields of a `LeaseRevokeRequest`, which the generated decoder passes over. Without a
+/// term it is a client's.
+fn expired(mut message: Bytes) -> Result<Option<Expired>, DecodeError> {
+    let (mut term, mut applied) = (None, 0);
+    while message.has_remaining() {
+        match decode_key(&mut message)? {
+            (field::LEASE_REVOKE_TERM, WireType::Varint) => {
+                term = Some(Term(decode_varint(&mut message)?));
+            }
+            (field::LEASE_REVOKE_APPLIED, WireType::Varint) => {
+                applied = decode_varint(&mut message)?;
+            }
+            (tag, wire) => skip_field(wire, tag, &mut message, DecodeContext::default())?,
+        }
+    }
+    Ok(term.map(|term| Expired { term, applied: Index(applied) }))
+}
+
+pub(super) fn lease_checkpoint(message: Bytes) -> Result<Vec<(LeaseId, i64)>, DecodeError> {
+    let request = pb::LeaseCheckpointRequest::decode(message)?;
+    let seen = request.checkpoints.into_iter();
+    Ok(seen.map(|one| (LeaseId(one.id), one.remaining_ttl)).collect())
+}
+
 pub(super) fn cluster_version(message: Bytes) -> Result<String, DecodeError> {
     Ok(membershippb::ClusterVersionSetRequest::decode(message)?.ver)
 }
@@ -70,10 +107,7 @@ impl MemberAttributes {
                 client_urls: self.client_urls.clone(),
             }),
         };
-        super::command::body(
-            super::command::field::CLUSTER_MEMBER_ATTR_SET,
-            &message.encode_to_vec(),
-        )
+        super::command::body(field::CLUSTER_MEMBER_ATTR_SET, &message.encode_to_vec())
     }
 }
 
@@ -86,14 +120,42 @@ impl AlarmOrder {
             AlarmAction::Deactivate => 2,
         };
         let message = pb::AlarmRequest { action, member_id: self.member.0, alarm: self.kind };
-        super::command::body(super::command::field::ALARM, &message.encode_to_vec())
+        super::command::body(field::ALARM, &message.encode_to_vec())
     }
+}
+
+/// A grant as a body to propose.
+pub fn encode_lease_grant(id: LeaseId, ttl: i64) -> Bytes {
+    let message = pb::LeaseGrantRequest { ttl, id: id.0 };
+    super::command::body(field::LEASE_GRANT, &message.encode_to_vec())
+}
+
+/// A revocation as a body to propose (see [`super::command::Body::LeaseRevoke`]).
+pub fn encode_lease_revoke(id: LeaseId, expired: Option<Expired>) -> Bytes {
+    let mut message = pb::LeaseRevokeRequest { id: id.0 }.encode_to_vec();
+    if let Some(Expired { term, applied }) = expired {
+        let fields = [(field::LEASE_REVOKE_TERM, term.0), (field::LEASE_REVOKE_APPLIED, applied.0)];
+        for (tag, number) in fields {
+            prost::encoding::uint64::encode(tag, &number, &mut message);
+        }
+    }
+    super::command::body(field::LEASE_REVOKE, &message)
+}
+
+/// What is left of some leases, in seconds, as a body to propose.
+pub fn encode_lease_checkpoint(seen: &[(LeaseId, i64)]) -> Bytes {
+    let one = |(id, remaining_ttl): &(LeaseId, i64)| pb::LeaseCheckpoint {
+        id: id.0,
+        remaining_ttl: *remaining_ttl,
+    };
+    let message = pb::LeaseCheckpointRequest { checkpoints: seen.iter().map(one).collect() };
+    super::command::body(field::LEASE_CHECKPOINT, &message.encode_to_vec())
 }
 
 /// A cluster version, `major.minor.patch`, as a body to propose.
 pub fn encode_cluster_version(version: &str) -> Bytes {
     let message = membershippb::ClusterVersionSetRequest { ver: version.to_owned() };
-    super::command::body(super::command::field::CLUSTER_VERSION_SET, &message.encode_to_vec())
+    super::command::body(field::CLUSTER_VERSION_SET, &message.encode_to_vec())
 }
 
 impl From<pb::PutRequest> for Put {

@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! entry ─ commands ─ put · delete · txn ─ Writing ─→ Tree      (write.rs, txn.rs)
+//!                    grant · revoke                            (lease.rs)
 //!                    compact · alarm · cluster facts           (here, cluster.rs)
 //! View ─ range · stream · read-only txn                        (range.rs, stream.rs, txn.rs)
 //! ```
@@ -18,6 +19,7 @@ pub mod command;
 mod convert;
 
 mod cluster;
+mod lease;
 mod outcome;
 mod quota;
 pub mod range;
@@ -28,22 +30,31 @@ mod write;
 
 pub use cluster::{ALARM_CORRUPT, ALARM_NOSPACE, Alarm, BlobError, Cluster, Member};
 pub use command::{BadEntry, Command};
-pub use convert::encode_cluster_version;
+pub use convert::{
+    encode_cluster_version, encode_lease_checkpoint, encode_lease_grant, encode_lease_revoke,
+};
+pub use lease::{Keys, Leases};
 pub use outcome::{Deleted, OpDone, Outcome, PutDone, RangeDone, Refusal, TxnDone, Unavailable};
-pub use quota::{Quota, put_cost};
+pub use quota::{GRANT_COST, Quota, put_cost};
 pub use stream::{Last, Part, Stream};
 pub use view::{RaftSeen, View};
+
+/// What [`View::changes`] tells of.
+pub use crate::tree::Change;
+pub use crate::tree::Lease;
 
 use crate::{
     tree::{RootFacts, Tree},
     types::{ClusterId, Index, MemberId, Revision, Term, Ticket},
 };
 use command::{AlarmAction, AlarmOrder, Body, Compact, DeleteRange, MemberAttributes, Put, Txn};
+use lease::Attached;
 use write::Writing;
 
 /// The state machine, owned by the node: the tree, and the small facts beside it.
 pub struct Store {
     tree: Tree,
+    attached: Attached,
     revision: Revision,
     applied: Index,
     term: Term,
@@ -58,7 +69,9 @@ impl Store {
     pub fn new(tree: Tree, quota: Quota) -> Self {
         let disk_bytes = tree.disk_bytes();
         let (revision, applied, term) = (Revision(1), Index(0), Term(0));
-        Self { tree, revision, applied, term, cluster: Arc::default(), quota, disk_bytes }
+        let attached = Attached::of(tree.reader(), tree.page_bytes());
+        let cluster = Arc::default();
+        Self { tree, attached, revision, applied, term, cluster, quota, disk_bytes }
     }
 
     /// The store as a superblock describes it, with the tree opened from there.
@@ -126,6 +139,9 @@ impl Store {
                 Arc::make_mut(&mut self.cluster).version = Some(version.clone());
                 Outcome::Done
             }
+            Body::LeaseGrant { id, ttl } => self.grant(*id, *ttl),
+            Body::LeaseRevoke { id, expired } => self.revoke(*id, *expired),
+            Body::LeaseCheckpoint(seen) => self.note_remaining(seen),
             Body::ReadOnly => Outcome::Done,
         }
     }
@@ -133,10 +149,11 @@ impl Store {
     /// What the alarms forbid: CORRUPT all keys, NOSPACE what takes room (etcd `apply`).
     fn alarmed(&self, body: &Body) -> Option<Refusal> {
         let (touches_keys, takes_room) = match body {
-            Body::Put(_) => (true, true),
+            Body::Put(_) | Body::LeaseGrant { .. } => (true, true),
             Body::Txn(txn) => (true, !self.cluster.alarms.is_empty() && txn.cost() > 0),
-            Body::DeleteRange(_) | Body::Compact(_) => (true, false),
+            Body::DeleteRange(_) | Body::Compact(_) | Body::LeaseRevoke { .. } => (true, false),
             Body::Alarm(_)
+            | Body::LeaseCheckpoint(_)
             | Body::MemberAttributes(_)
             | Body::ClusterVersion(_)
             | Body::ReadOnly => (false, false),
@@ -148,18 +165,18 @@ impl Store {
     }
 
     fn put(&mut self, put: &Put) -> Outcome {
-        if let Err(refusal) = txn::check_put(self.tree.reader(), put) {
+        if let Err(refusal) = txn::check_put(self.leases(), put) {
             return Outcome::Refused(refusal);
         }
         let fits = self.fits(put.cost());
-        let mut writing = Writing::new(&mut self.tree, self.revision);
+        let mut writing = Writing::new(&mut self.tree, &mut self.attached, self.revision);
         let done = writing.put(put);
         self.revision = writing.revision();
         if fits { Outcome::Put(done) } else { Outcome::Refused(Refusal::NoSpace) }
     }
 
     fn delete_range(&mut self, delete: &DeleteRange) -> Outcome {
-        let mut writing = Writing::new(&mut self.tree, self.revision);
+        let mut writing = Writing::new(&mut self.tree, &mut self.attached, self.revision);
         let done = writing.delete_range(delete);
         self.revision = writing.revision();
         Outcome::Deleted(done)
@@ -167,7 +184,7 @@ impl Store {
 
     fn txn(&mut self, txn: &Txn) -> Outcome {
         let fits = self.fits(txn.cost());
-        let mut writing = Writing::new(&mut self.tree, self.revision);
+        let mut writing = Writing::new(&mut self.tree, &mut self.attached, self.revision);
         let outcome = txn::apply(&mut writing, txn);
         self.revision = writing.revision();
         match outcome {
@@ -249,11 +266,12 @@ impl Store {
         self.disk_bytes = self.tree.disk_bytes();
         View {
             tree: self.tree.publish(),
+            attached: self.attached.publish(),
             revision: self.revision,
             applied: self.applied,
             raft,
             disk_bytes: self.disk_bytes,
-            live_bytes: self.tree.live_bytes(),
+            live_bytes: self.tree.live_bytes() + self.tree.lease_bytes(),
             cluster: Arc::clone(&self.cluster),
         }
     }

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 
 use super::cluster::Alarm;
-use crate::types::Revision;
+use crate::types::{LeaseId, Revision};
 
 /// What applying a [`super::command::Command`] said.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +30,30 @@ pub enum Outcome {
         revision: Revision,
         /// In order of kind, then member.
         alarms: Vec<Alarm>,
+    },
+    /// A lease was granted.
+    LeaseGranted {
+        /// Which.
+        id: LeaseId,
+        /// Seconds.
+        ttl: i64,
+        /// The current revision: a grant makes none.
+        revision: Revision,
+    },
+    /// A lease was granted although room had run out: the client is told that (etcd `apply`, the
+    /// quota's applier).
+    LeaseGrantedWithoutRoom {
+        /// Which.
+        id: LeaseId,
+        /// Seconds.
+        ttl: i64,
+    },
+    /// A lease is gone, and its keys with it.
+    LeaseRevoked {
+        /// Which.
+        id: LeaseId,
+        /// The revision that deleted its keys, or the current one where it had none.
+        revision: Revision,
     },
     /// Done, with nothing to say.
     Done,
@@ -103,6 +127,8 @@ pub enum Refusal {
     KeyNotFound,
     /// No such lease.
     LeaseNotFound,
+    /// A lease of that id is there already.
+    LeaseExists,
     /// Over quota, or the NOSPACE alarm is up.
     NoSpace,
     /// The CORRUPT alarm is up.

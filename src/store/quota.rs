@@ -4,7 +4,10 @@
 //! room ran out meanwhile, applies all the same but answers no. Both are estimates on purpose.
 
 use super::command::{Op, Put, Txn};
-use crate::limits::{QUOTA_BYTES_DEFAULT, QUOTA_KEY_BYTES};
+use crate::limits::{QUOTA_BYTES_DEFAULT, QUOTA_KEY_BYTES, QUOTA_LEASE_BYTES};
+
+/// What a grant may add, in bytes.
+pub const GRANT_COST: u64 = QUOTA_LEASE_BYTES;
 
 /// The effective `--quota-backend-bytes`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

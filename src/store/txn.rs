@@ -13,6 +13,7 @@ use std::slice::Iter;
 
 use super::{
     command::{Against, Compare, Op, Put, Range, Relation, Txn},
+    lease::Leases,
     outcome::{OpDone, Outcome, RangeDone, Refusal, TxnDone},
     range,
     write::Writing,
@@ -48,7 +49,7 @@ impl Txn {
 
 /// Runs `txn` as the next revision.
 pub(super) fn apply(writing: &mut Writing<'_>, txn: &Txn) -> Outcome {
-    let path = match decide(writing.reader(), writing.revision(), txn) {
+    let path = match decide(writing.leases(), writing.revision(), txn) {
         Ok(path) => path,
         Err(refusal) => return Outcome::Refused(refusal),
     };
@@ -61,8 +62,9 @@ pub(super) fn apply(writing: &mut Writing<'_>, txn: &Txn) -> Outcome {
 ///
 /// # Errors
 /// A range's revision that is compacted or in the future.
-pub fn read(reader: Reader<'_>, current: Revision, txn: &Txn) -> Result<TxnDone, Refusal> {
-    let succeeded = decide(reader, current, txn)?[0];
+pub fn read(leases: Leases<'_>, current: Revision, txn: &Txn) -> Result<TxnDone, Refusal> {
+    let reader = leases.reader();
+    let succeeded = decide(leases, current, txn)?[0];
     let mut responses = Vec::with_capacity(txn.branch(succeeded).len());
     for op in txn.branch(succeeded) {
         let Op::Range(query) = op else { unreachable!("the caller checked that it only reads") };
@@ -79,10 +81,10 @@ fn ranged(reader: Reader<'_>, current: Revision, query: &Range) -> Result<RangeD
 }
 
 /// All compares, then all checks, against the state before the transaction.
-fn decide(reader: Reader<'_>, current: Revision, txn: &Txn) -> Result<Path, Refusal> {
+fn decide(leases: Leases<'_>, current: Revision, txn: &Txn) -> Result<Path, Refusal> {
     let mut path = Path::new();
-    choose(reader, current, txn, &mut path);
-    check(reader, current, txn, &mut path.iter())?;
+    choose(leases.reader(), current, txn, &mut path);
+    check(leases, current, txn, &mut path.iter())?;
     Ok(path)
 }
 
@@ -101,16 +103,16 @@ fn next(path: &mut Iter<'_, bool>) -> bool {
 }
 
 fn check(
-    reader: Reader<'_>,
+    leases: Leases<'_>,
     current: Revision,
     txn: &Txn,
     path: &mut Iter<'_, bool>,
 ) -> Result<(), Refusal> {
     for op in txn.branch(next(path)) {
         match op {
-            Op::Range(query) => check_range(reader, current, query)?,
-            Op::Put(put) => check_put(reader, put)?,
-            Op::Txn(inner) => check(reader, current, inner, path)?,
+            Op::Range(query) => check_range(leases.reader(), current, query)?,
+            Op::Put(put) => check_put(leases, put)?,
+            Op::Txn(inner) => check(leases, current, inner, path)?,
             Op::DeleteRange(_) | Op::Nothing => {}
         }
     }
@@ -127,12 +129,13 @@ fn check_range(reader: Reader<'_>, current: Revision, query: &Range) -> Result<(
     }
 }
 
-/// Leases are not built, so none can be found.
-pub(super) fn check_put(reader: Reader<'_>, put: &Put) -> Result<(), Refusal> {
-    if put.lease != LeaseId(0) {
+/// The lease first, then the key (etcd `checkPut`).
+pub(super) fn check_put(leases: Leases<'_>, put: &Put) -> Result<(), Refusal> {
+    if put.lease != LeaseId(0) && leases.get(put.lease).is_none() {
         return Err(Refusal::LeaseNotFound);
     }
-    if (put.ignore_value || put.ignore_lease) && reader.newest(&put.key).is_none() {
+    let keeps = put.ignore_value || put.ignore_lease;
+    if keeps && leases.reader().meta(&put.key).is_none() {
         return Err(Refusal::KeyNotFound);
     }
     Ok(())

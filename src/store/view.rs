@@ -5,10 +5,12 @@
 
 use std::sync::Arc;
 
-use super::{Cluster, Outcome, command::Range, outcome::Refusal, range, range::RangeOutcome};
+use super::{
+    Cluster, Leases, Outcome, command::Range, outcome::Refusal, range, range::RangeOutcome,
+};
 use crate::{
     tree,
-    types::{Index, MemberId, Revision, Term},
+    types::{Index, MemberId, Revision, Stamp, Term},
 };
 
 /// What raft said when the view was published; the node fills it in.
@@ -27,6 +29,7 @@ pub struct RaftSeen {
 pub struct View {
     /// The keys.
     pub tree: tree::View,
+    pub(super) attached: tree::MapView,
     /// The newest revision in it.
     pub revision: Revision,
     /// The last entry applied.
@@ -50,6 +53,36 @@ impl View {
         range::range(self.tree.reader(), self.revision, query)
     }
 
+    /// The leases, and the keys that hold on to them.
+    pub fn leases(&self) -> Leases<'_> {
+        Leases::new(self.tree.reader(), self.attached.reader())
+    }
+
+    /// Every change of revision `from` and later, in order.
+    pub fn changes(&self, from: Revision) -> tree::Changes<'_> {
+        self.tree.reader().changes(Stamp { main: from, sub: 0 })
+    }
+
+    /// The compacted revision; -1 when never compacted.
+    pub fn compacted(&self) -> Revision {
+        self.tree.reader().compacted()
+    }
+
+    /// Changes of revisions above this one are all there, compacted ones too.
+    pub fn complete_above(&self) -> Revision {
+        self.tree.reader().complete_above()
+    }
+
+    /// The `KeyValue` of `key` just before revision `at`; `None` where there was none, or where it
+    /// was compacted away.
+    pub fn before(&self, key: &[u8], at: Revision) -> Option<&[u8]> {
+        let (reader, before) = (self.tree.reader(), Revision(at.0 - 1));
+        if before < reader.compacted() {
+            return None;
+        }
+        reader.get(key, before).map(|found| found.kv())
+    }
+
     /// Live keys.
     pub fn keys(&self) -> u64 {
         self.tree.reader().count(&tree::KeyRange::ALL, self.revision)
@@ -57,7 +90,7 @@ impl View {
 
     /// Answers a transaction that only reads.
     pub fn read_txn(&self, txn: &super::command::Txn) -> Outcome {
-        match super::txn::read(self.tree.reader(), self.revision, txn) {
+        match super::txn::read(self.leases(), self.revision, txn) {
             Ok(done) => Outcome::Txn(done),
             Err(refusal) => Outcome::Refused(refusal),
         }

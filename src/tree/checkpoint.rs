@@ -7,9 +7,10 @@
 //! 1. the tail's new records are written, full segments are written to their end and sealed;
 //! 2. segments that are mostly dead are rewritten, small neighbours into one, and the dead records
 //!    of all others are listed;
-//! 3. everything is synced, directories too; sealed files are mapped and compared with memory;
-//! 4. the next superblock is written over the older slot and synced: from here on it counts;
-//! 5. only now are files removed that it no longer names.
+//! 3. the table of leases is written, if it has changed since its last file;
+//! 4. everything is synced, directories too; sealed files are mapped and compared with memory;
+//! 5. the next superblock is written over the older slot and synced: from here on it counts;
+//! 6. only now are files removed that it no longer names.
 //!
 //! A crash at any point leaves one whole superblock and all that it names. Nothing that a whole
 //! superblock names is ever changed, but for the tail's last block (see `segment`).
@@ -18,7 +19,8 @@ use super::{
     Options, Tree,
     append_vec::Frozen,
     dead::{self, Dead},
-    map::Map,
+    lease::{self, LeaseFile},
+    map::{Map, MapView},
     record::Record,
     root::{self, Entry, Root, RootFacts, Standing, TailEntry},
     segment::{self, Extent, Identity, RECORDS_AT, Run, Segment, Source},
@@ -42,6 +44,10 @@ pub(crate) struct Ledger {
     durable: Seq,
     /// The list of dead records that it names.
     dead_file: Option<String>,
+    /// The table of leases that it names.
+    leases: LeaseFile,
+    /// Changes of the leases that are in that table.
+    lease_changes: u64,
     /// The checkpoint that is running.
     job: Option<Job>,
 }
@@ -53,12 +59,19 @@ struct Job {
     removes: Vec<String>,
     /// Records that died since it began.
     dead: Vec<Seq>,
+    /// Changes of the leases when it began.
+    lease_changes: u64,
 }
 
 impl Ledger {
     pub(crate) fn new(standing: &Standing, durable: Seq) -> Self {
-        let Standing { number, dead_file, .. } = standing.clone();
-        Self { number, durable, dead_file, job: None }
+        let Standing { number, dead_file, leases, .. } = standing.clone();
+        Self { number, durable, dead_file, leases, lease_changes: 0, job: None }
+    }
+
+    /// The lists that the newest superblock names.
+    fn lists(&self) -> impl Iterator<Item = String> {
+        self.dead_file.clone().into_iter().chain(self.leases.name())
     }
 
     /// Remembers a record that died while a job may be copying it.
@@ -82,7 +95,16 @@ pub struct Checkpoint {
     rewrites: Vec<Rewrite>,
     tail: TailEntry,
     dead: Dead,
+    leases: Leases,
     removes: Vec<String>,
+}
+
+/// The table of leases at this checkpoint.
+enum Leases {
+    /// As in this file.
+    Kept(LeaseFile),
+    /// Changed since, and not empty: to be written.
+    Changed(MapView),
 }
 
 /// Records of a generation 0 segment that go to its file.
@@ -109,6 +131,7 @@ pub struct CheckpointDone {
     rewritten: Vec<(Vec<Identity>, Segment, Book)>,
     tail: TailEntry,
     dead_file: Option<String>,
+    leases: LeaseFile,
 }
 
 impl Tree {
@@ -118,6 +141,7 @@ impl Tree {
         if self.ledger.job.is_some() {
             return None;
         }
+        let leases = self.leases_to_write();
         let rewrites = choose_rewrites(&self.shelf);
         let tail = &self.shelf.tail;
         let mut checkpoint = Checkpoint {
@@ -131,6 +155,7 @@ impl Tree {
             rewrites,
             tail: TailEntry { id: tail.id, first: tail.first, bytes: tail.bytes.len() },
             dead: Dead::new(),
+            leases,
             removes: Vec::new(),
         };
         checkpoint.collect_segments(&self.shelf);
@@ -138,11 +163,22 @@ impl Tree {
         let creates: Vec<_> = checkpoint.creates().collect();
         let named: Vec<_> = checkpoint.names().collect();
         checkpoint.removes = std::mem::take(&mut self.shelf.garbage);
-        checkpoint.removes.extend(self.ledger.dead_file.clone());
+        checkpoint.removes.extend(self.ledger.lists());
         checkpoint.removes.retain(|name| !named.contains(name));
         let removes = checkpoint.removes.clone();
-        self.ledger.job = Some(Job { creates, removes, dead: Vec::new() });
+        self.ledger.job =
+            Some(Job { creates, removes, dead: Vec::new(), lease_changes: self.lease_changes });
         Some(checkpoint)
+    }
+
+    fn leases_to_write(&mut self) -> Leases {
+        if self.lease_changes == self.ledger.lease_changes {
+            return Leases::Kept(self.ledger.leases);
+        }
+        match self.lease_bytes() {
+            0 => Leases::Kept(LeaseFile::default()),
+            _ => Leases::Changed(self.leases.publish()),
+        }
     }
 
     /// Takes over what a checkpoint did: sealed segments are read from their files from now on.
@@ -152,6 +188,8 @@ impl Tree {
         self.ledger.number = done.number;
         self.ledger.durable = done.seq_next;
         self.ledger.dead_file = done.dead_file;
+        self.ledger.leases = done.leases;
+        self.ledger.lease_changes = job.lease_changes;
         for (identity, source) in done.sealed {
             match self.shelf.position(&identity) {
                 Some(at) => self.shelf.seal(at, source),
@@ -175,7 +213,8 @@ impl Tree {
         let job = self.ledger.job.take().expect("a checkpoint was begun");
         self.shelf.garbage.extend(job.creates);
         self.shelf.garbage.extend(job.removes);
-        self.shelf.garbage.retain(|name| Some(name) != self.ledger.dead_file.as_ref());
+        let named: Vec<_> = self.ledger.lists().collect();
+        self.shelf.garbage.retain(|name| !named.contains(name));
     }
 
     /// Records written since the newest checkpoint.
@@ -183,14 +222,15 @@ impl Tree {
         self.shelf.tail.next().0 - self.ledger.durable.0
     }
 
-    /// Bytes of the segments: those in files, and what is in memory on its way there. The
+    /// Bytes of segments and leases: those in files, and what is in memory on its way there. The
     /// superblock's fixed room does not count: no client can fill or free it.
     pub fn disk_bytes(&self) -> u64 {
         let closed = self.shelf.closed().map(|(segment, _)| match &segment.source {
             Source::File { extent, .. } => extent.file_bytes(),
             Source::Heap { bytes, .. } => RECORDS_AT + bytes.len(),
         });
-        (closed.sum::<usize>() + RECORDS_AT + self.shelf.tail.bytes.len()) as u64
+        let records = closed.sum::<usize>() + RECORDS_AT + self.shelf.tail.bytes.len();
+        records as u64 + self.lease_bytes()
     }
 }
 
@@ -291,7 +331,8 @@ impl Checkpoint {
     fn creates(&self) -> impl Iterator<Item = String> {
         let new = self.fills.iter().filter(|fill| fill.durable.is_none());
         let rewritten = self.rewrites.iter().map(|rewrite| rewrite.identity.file());
-        new.map(|fill| fill.identity.file()).chain(rewritten).chain(self.dead_file())
+        let leases = matches!(self.leases, Leases::Changed(_)).then(|| lease::file(self.number));
+        new.map(|fill| fill.identity.file()).chain(rewritten).chain(self.dead_file()).chain(leases)
     }
 
     fn dead_file(&self) -> Option<String> {
@@ -304,7 +345,11 @@ impl Checkpoint {
         let tail = segment::file(self.tail.id, 0);
         let filled = self.fills.iter().map(|fill| fill.identity.file());
         let rewritten = self.rewrites.iter().map(|rewrite| rewrite.identity.file());
-        kept.chain(filled).chain(rewritten).chain([tail]).chain(self.dead_file())
+        let leases = match &self.leases {
+            Leases::Kept(file) => file.name(),
+            Leases::Changed(_) => Some(lease::file(self.number)),
+        };
+        kept.chain(filled).chain(rewritten).chain([tail]).chain(self.dead_file()).chain(leases)
     }
 
     /// Does all the I/O of the checkpoint; when it is `Ok`, the log up to the applied index that
@@ -334,6 +379,7 @@ impl Checkpoint {
             rewritten: Vec::new(),
             tail: self.tail,
             dead_file: self.dead_file(),
+            leases: LeaseFile::default(),
         };
         for fill in &self.fills {
             if let Some(source) = fill.write(disk, self.facts.cluster).await? {
@@ -344,6 +390,7 @@ impl Checkpoint {
             done.rewritten.push(rewrite.write(disk, self.facts.cluster).await?);
         }
         let dead_bytes = self.write_dead(disk).await?;
+        done.leases = self.write_leases(disk).await?;
         if self.creates().next().is_some() {
             disk.sync_dir(segment::DIR).await?;
             disk.sync_dir("").await?;
@@ -375,7 +422,26 @@ impl Checkpoint {
             sealed,
             tail: self.tail,
             dead_bytes,
+            leases: done.leases,
         }
+    }
+
+    /// Writes the table of leases, if it has changed, in pieces that hold nobody up.
+    async fn write_leases<D: Disk>(&self, disk: &D) -> io::Result<LeaseFile> {
+        let view = match &self.leases {
+            Leases::Kept(file) => return Ok(*file),
+            Leases::Changed(view) => view,
+        };
+        let file = create(disk, &lease::file(self.number)).await?;
+        let mut pieces = lease::Pieces::new(self.facts.cluster, self.number, view);
+        let mut at = 0;
+        for piece in pieces.by_ref() {
+            write_at(&file, &piece, at).await?;
+            at += piece.len();
+            yield_now().await;
+        }
+        file.sync().await?;
+        Ok(pieces.taken())
     }
 
     /// Writes the list of dead records, if there are any, and says how long it is.
@@ -572,11 +638,13 @@ pub async fn format<D: Disk>(disk: &D, options: Options, facts: RootFacts) -> io
             sealed: Vec::new(),
             tail: TailEntry { id: 0, first: Seq(0), bytes: 0 },
             dead_bytes: 0,
+            leases: LeaseFile::default(),
         };
         write_root(&file, &root).await?;
     }
     disk.sync_dir("").await?;
     let tail = Tail::new(0, Seq(0), options.segment_bytes);
     let shelf = Shelf::new(options.segment_bytes, Vec::new(), tail);
-    Ok(Tree::from_parts(Map::new(options.page_bytes), shelf, standing))
+    let maps = [Map::new(options.page_bytes), Map::new(options.page_bytes)];
+    Ok(Tree::from_parts(maps, shelf, standing))
 }

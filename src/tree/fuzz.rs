@@ -9,6 +9,8 @@ use super::{
     chain::{self, Link},
     dead::{self, Dead},
     kv::{self, KeyValue},
+    lease::{self, Lease, LeaseFile, Pieces},
+    map::{Map, MapView},
     record::{self, Record},
     root::{self, Root, RootFacts, Slot, TailEntry},
     segment::{self, Extent, Identity, RECORDS_AT, Run},
@@ -179,6 +181,7 @@ fn root(dice: &mut Dice) -> Root {
         sealed: (0..dice.below(5)).map(|_| entry(dice)).collect(),
         tail: TailEntry { id, first, bytes: dice.number() as usize },
         dead_bytes: dice.number() as usize,
+        leases: LeaseFile { number: dice.number(), bytes: dice.number(), crc: dice.roll() as u32 },
     }
 }
 
@@ -227,6 +230,40 @@ fn lists_of_the_dead() {
         if let Ok(read) = dead::decode(&bytes, CLUSTER, number) {
             let again = dead::encode(CLUSTER, number, &read);
             assert_eq!(dead::decode(&again, CLUSTER, number), Ok(read));
+        }
+    });
+}
+
+/// A file of leases and how a superblock names it.
+fn leases(view: &MapView, number: u64) -> (Vec<u8>, LeaseFile) {
+    let mut pieces = Pieces::new(CLUSTER, number, view);
+    let bytes: Vec<u8> = pieces.by_ref().flatten().collect();
+    (bytes, pieces.taken())
+}
+
+#[test]
+fn tables_of_leases() {
+    fuzz("table of leases", |dice| {
+        let mut map = Map::new(256);
+        for _ in 0..dice.below(6) {
+            let id = LeaseId(dice.number() as i64);
+            let (granted, remaining) = (dice.number() as i64, dice.number() as i64);
+            let since = Index(dice.number());
+            lease::insert(&mut map, id, Lease { granted, remaining, since });
+        }
+        let view = map.publish();
+        let (mut bytes, mut named) = leases(&view, dice.number());
+        assert_eq!(named.bytes, bytes.len() as u64);
+        let read = |bytes: &[u8], named: &LeaseFile| lease::decode(bytes, CLUSTER, named, 256);
+        let again = read(&bytes, &named).expect("it was just written");
+        assert!(again.reader().seek(&[]).eq(view.reader().seek(&[])));
+        dice.spoil(&mut bytes);
+        if dice.once_in(2) {
+            named.crc = crc32fast::hash(&bytes);
+        }
+        if let Ok(mut map) = read(&bytes, &named) {
+            let (again, _) = leases(&map.publish(), named.number);
+            assert_eq!(again, bytes, "there is one way to write a table");
         }
     });
 }

@@ -113,6 +113,11 @@ impl Map {
         self.count.live
     }
 
+    /// Bytes of a page of the usual length.
+    pub fn page_bytes(&self) -> usize {
+        self.heap.page_bytes()
+    }
+
     /// Bytes of memory in pages, those that only views still need included.
     pub fn bytes(&self) -> u64 {
         self.heap.bytes() as u64

@@ -3,14 +3,15 @@
 //! Every change is written once, as a record (`record`), in revision order, in append-only
 //! segments (`segment`). One copy-on-write B+tree, the map (`map`), holds a cell (`cell`) for each
 //! key: the facts of its newest version and where its older versions begin. Older versions are
-//! found through links inside the records (`chain`).
+//! found through links inside the records (`chain`). The table of leases (`lease`) lies beside.
 //!
 //! ```text
 //!        writer (one core)                          readers (every core)
 //!   Tree ── put/delete/compact/sweep ── publish ──► View ── Reader ── get/count/scan/changes
 //!    │
 //!    └─ begin_checkpoint ──► Checkpoint::run (all I/O) ──► finish_checkpoint
-//!       on disk: rec/0000000042.g0 ...   rec/dead.0000000007   superblock (see `root`)
+//!       on disk: rec/0000000042.g0 ...   rec/dead.0000000007   rec/leases.0000000005
+//!                superblock (see `root`)
 //! ```
 //!
 //! The tree decides without waiting; [`Checkpoint`], [`open`] and [`format()`] move bytes and wait.
@@ -25,6 +26,7 @@ mod cursor;
 mod dead;
 mod heap;
 mod kv;
+mod lease;
 mod map;
 mod node;
 mod page;
@@ -42,6 +44,7 @@ mod fuzz;
 
 pub use checkpoint::{Checkpoint, CheckpointDone, format};
 pub use cursor::{Cursor, MapReader};
+pub use lease::{Lease, LeaseScan, lease_id, lease_key};
 pub use map::{Map, MapView};
 pub use recover::{OpenError, open};
 pub use root::{Root, RootFacts};
@@ -115,6 +118,9 @@ impl KeyRange<'_> {
 /// The only writer. It lives on the node's core and does no I/O.
 pub struct Tree {
     map: Map,
+    leases: Map,
+    /// Changes of the leases since the tree was made or opened.
+    lease_changes: u64,
     shelf: Shelf,
     compacted: Revision,
     newest: Stamp,
@@ -136,15 +142,18 @@ impl Tree {
     pub fn new(options: Options) -> Self {
         let tail = Tail::new(0, Seq(0), options.segment_bytes);
         let shelf = Shelf::new(options.segment_bytes, Vec::new(), tail);
-        Self::from_parts(Map::new(options.page_bytes), shelf, root::Standing::NEW)
+        let maps = [Map::new(options.page_bytes), Map::new(options.page_bytes)];
+        Self::from_parts(maps, shelf, root::Standing::NEW)
     }
 
-    fn from_parts(map: Map, shelf: Shelf, standing: root::Standing) -> Self {
+    fn from_parts([map, leases]: [Map; 2], shelf: Shelf, standing: root::Standing) -> Self {
         let from = Stamp { main: standing.compacted, sub: 0 };
         let (records, mut at) = (shelf.records(), shelf.records().position_of(from));
         let at = records.step(&mut at).map_or(records.next(), |record| record.seq());
         Self {
             map,
+            leases,
+            lease_changes: 0,
             compacted: standing.compacted,
             newest: Stamp { main: standing.revision, sub: u32::MAX },
             sweep: sweep::Sweep::done(standing.compacted, at),
@@ -155,9 +164,9 @@ impl Tree {
     }
 
     /// Writes a version of `key`. It goes on with the key's newest version where the key exists,
-    /// and else begins at version 1. Revisions come in ascending order. Returns the new version's
-    /// facts.
-    pub fn put(&mut self, at: Stamp, key: &[u8], value: &[u8], lease: LeaseId) -> KeyMeta {
+    /// and else begins at version 1. Revisions come in ascending order. Returns the facts of what
+    /// was there before.
+    pub fn put(&mut self, at: Stamp, key: &[u8], value: &[u8], lease: LeaseId) -> Option<KeyMeta> {
         let old = self.current(key);
         let meta = KeyMeta {
             create: old.map_or(at.main, |old| old.create),
@@ -175,13 +184,15 @@ impl Tree {
             lease: lease.0,
         };
         self.append(at, &kv, Some(&meta));
-        meta
+        old
     }
 
-    /// Writes a tombstone. Panics where `key` does not exist: the store looks first.
-    pub fn delete(&mut self, at: Stamp, key: &[u8]) {
-        assert!(self.current(key).is_some(), "only a key that exists is deleted");
+    /// Writes a tombstone. Returns the facts of what was there. Panics where `key` does not exist:
+    /// the store looks first.
+    pub fn delete(&mut self, at: Stamp, key: &[u8]) -> KeyMeta {
+        let old = self.current(key).expect("only a key that exists is deleted");
         self.append(at, &KeyValue { key, ..KeyValue::default() }, None);
+        old
     }
 
     /// Reads `key`'s cell: its chain into the scratch roots, and its newest version if that is
@@ -222,6 +233,7 @@ impl Tree {
     pub fn reader(&self) -> Reader<'_> {
         Reader {
             map: self.map.reader(),
+            leases: self.leases.reader(),
             records: self.shelf.records(),
             compacted: self.compacted,
             newest: self.newest.main,
@@ -232,6 +244,7 @@ impl Tree {
     pub fn publish(&mut self) -> View {
         View::new(view::Published {
             map: self.map.publish(),
+            leases: self.leases.publish(),
             table: Arc::clone(self.shelf.table()),
             tail_first: self.shelf.tail.first,
             tail_bytes: self.shelf.tail.bytes.frozen(),
@@ -248,9 +261,14 @@ impl Tree {
         (full + self.shelf.tail.bytes.len()) as u64
     }
 
+    /// Bytes of a page of its maps.
+    pub fn page_bytes(&self) -> usize {
+        self.map.page_bytes()
+    }
+
     /// Bytes of memory that the index takes.
     pub fn index_bytes(&self) -> u64 {
-        self.map.bytes()
+        self.map.bytes() + self.leases.bytes()
     }
 
     /// Bytes of records that reads can still ask for.

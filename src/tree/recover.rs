@@ -15,6 +15,7 @@ use super::{
     cell::{self, Cell},
     chain,
     dead::{self, Dead},
+    lease,
     map::Map,
     record::Record,
     root::{self, Entry, FILE, Root, SLOTS, Slot, Standing},
@@ -120,7 +121,8 @@ pub async fn open<D: Disk>(disk: &D, options: Options) -> Result<Option<(Tree, R
     }
     let tail = read_tail(disk, &root).await?;
     let dead = read_dead(disk, &root).await?;
-    let mut tree = rebuild(options, &root, segments, &dead, tail);
+    let leases = read_leases(disk, &root, options).await?;
+    let mut tree = rebuild(options, &root, segments, &dead, tail, leases);
     let named: Vec<_> = root.files().collect();
     let orphans = files.into_iter().map(|name| format!("{DIR}/{name}"));
     tree.shelf.garbage.extend(orphans.filter(|name| !named.contains(name)));
@@ -223,12 +225,7 @@ async fn read_tail<D: Disk>(disk: &D, root: &Root) -> Result<Tail, OpenError> {
     let file = open_needed(disk, &identity.file(), end).await?;
     let header = file.read_at(0, RECORDS_AT).await?;
     segment::check_header(&header, root.facts.cluster, &identity).map_err(damaged)?;
-    let mut bytes = Vec::with_capacity(end);
-    for offset in (RECORDS_AT..end).step_by(CHECKPOINT_CHUNK_BYTES) {
-        let len = CHECKPOINT_CHUNK_BYTES.min(end - offset);
-        bytes.extend_from_slice(&file.read_at(offset as u64, len).await?);
-    }
-    bytes.truncate(entry.bytes);
+    let bytes = read_chunks(&file, RECORDS_AT, entry.bytes).await?;
     let offsets = segment::check_records(&bytes, &identity, false)
         .map_err(|flaw| damaged(flaw.behind(RECORDS_AT)))?;
     for offset in offsets {
@@ -247,10 +244,38 @@ async fn read_dead<D: Disk>(disk: &D, root: &Root) -> Result<Dead, OpenError> {
         .map_err(|flaw| OpenError::Damaged { file: name, flaw })
 }
 
+async fn read_leases<D: Disk>(disk: &D, root: &Root, options: Options) -> Result<Map, OpenError> {
+    let Some(name) = root.leases.name() else { return Ok(Map::new(options.page_bytes)) };
+    let len = root.leases.bytes as usize;
+    let file = open_needed(disk, &name, len.next_multiple_of(BLOCK_BYTES)).await?;
+    let bytes = read_chunks(&file, 0, len).await?;
+    lease::decode(&bytes, root.facts.cluster, &root.leases, options.page_bytes)
+        .map_err(|flaw| OpenError::Damaged { file: name, flaw })
+}
+
+/// The `len` bytes from block `from` on, read as the disk likes it.
+async fn read_chunks<F: File>(file: &F, from: usize, len: usize) -> io::Result<Vec<u8>> {
+    let end = from + len.next_multiple_of(BLOCK_BYTES);
+    let mut bytes = Vec::with_capacity(end - from);
+    for offset in (from..end).step_by(CHECKPOINT_CHUNK_BYTES) {
+        let len = CHECKPOINT_CHUNK_BYTES.min(end - offset);
+        bytes.extend_from_slice(&file.read_at(offset as u64, len).await?);
+    }
+    bytes.truncate(len);
+    Ok(bytes)
+}
+
 // ── the map ─────────────────────────────────────────────────────────────────────────────────────
 
 /// Makes the tree as it was at the root: all but what its compaction takes.
-fn rebuild(options: Options, root: &Root, segments: Vec<Segment>, dead: &Dead, tail: Tail) -> Tree {
+fn rebuild(
+    options: Options,
+    root: &Root,
+    segments: Vec<Segment>,
+    dead: &Dead,
+    tail: Tail,
+    leases: Map,
+) -> Tree {
     let mut rebuild =
         Rebuild { map: Map::new(options.page_bytes), compacted: root.compacted, dead: Vec::new() };
     let mut closed = Vec::with_capacity(segments.len());
@@ -269,8 +294,9 @@ fn rebuild(options: Options, root: &Root, segments: Vec<Segment>, dead: &Dead, t
         revision: root.facts.revision,
         compacted: root.compacted,
         dead_file: root.dead_file(),
+        leases: root.leases,
     };
-    Tree::from_parts(rebuild.map, shelf, standing)
+    Tree::from_parts([rebuild.map, leases], shelf, standing)
 }
 
 struct Rebuild {

@@ -11,8 +11,10 @@
 //!  80   u64 next seq  u64 bytes of a segment
 //!  96   u64 tail id  u64 tail's first seq  u64 tail's bytes
 //! 120   u64 bytes of the list of dead records (see `dead`), 0 for none
-//! 128   u32 sealed segments  u32 bytes of state
-//! 136   for each sealed segment, in order, 48 bytes:
+//! 128   u64 number of the superblock that the table of leases (see `lease`) was written for
+//!       u64 its bytes, 0 for none  u64 its crc
+//! 152   u32 sealed segments  u32 bytes of state
+//! 160   for each sealed segment, in order, 48 bytes:
 //!         u64 id  u64 generation  u64 first seq  u64 next seq  u64 records  u64 their bytes
 //!       state
 //! ```
@@ -22,6 +24,7 @@
 
 use super::{
     dead,
+    lease::LeaseFile,
     segment::{Extent, Flaw, Identity, file},
 };
 use crate::{
@@ -42,9 +45,9 @@ const VERSION_AT: usize = 8;
 const CRC_AT: usize = VERSION_AT + 4;
 const BYTES_AT: usize = CRC_AT + 4;
 const FIXED_AT: usize = BYTES_AT + 8;
-const ENTRIES_AT: usize = FIXED_AT + 13 * 8 + 2 * 4;
+const ENTRIES_AT: usize = FIXED_AT + 16 * 8 + 2 * 4;
 const ENTRY_BYTES: usize = 6 * 8;
-const _: () = assert!(ENTRIES_AT == 136);
+const _: () = assert!(ENTRIES_AT == 160);
 
 /// Bytes of one slot: a share of a segment, so that tiny test directories have tiny superblocks.
 pub(crate) fn slot_bytes(segment_bytes: usize) -> usize {
@@ -87,6 +90,7 @@ pub struct Root {
     pub(crate) tail: TailEntry,
     /// Bytes of the list of dead records that was written with this root; 0 for none.
     pub(crate) dead_bytes: usize,
+    pub(crate) leases: LeaseFile,
 }
 
 /// A sealed segment, as the superblock names it.
@@ -113,12 +117,18 @@ pub(crate) struct Standing {
     pub(crate) compacted: Revision,
     /// The list of dead records.
     pub(crate) dead_file: Option<String>,
+    pub(crate) leases: LeaseFile,
 }
 
 impl Standing {
     /// Nothing was ever written.
-    pub(crate) const NEW: Self =
-        Self { number: 1, revision: Revision(0), compacted: Revision(-1), dead_file: None };
+    pub(crate) const NEW: Self = Self {
+        number: 1,
+        revision: Revision(0),
+        compacted: Revision(-1),
+        dead_file: None,
+        leases: LeaseFile { number: 0, bytes: 0, crc: 0 },
+    };
 }
 
 impl Root {
@@ -130,7 +140,8 @@ impl Root {
     /// Names of all files that this root needs.
     pub(crate) fn files(&self) -> impl Iterator<Item = String> {
         let tail = (self.tail.bytes > 0).then(|| file(self.tail.id, 0));
-        self.sealed.iter().map(|entry| entry.identity.file()).chain(tail).chain(self.dead_file())
+        let sealed = self.sealed.iter().map(|entry| entry.identity.file());
+        sealed.chain(tail).chain(self.dead_file()).chain(self.leases.name())
     }
 
     /// The list of dead records that belongs to this root.
@@ -161,6 +172,9 @@ impl Root {
             self.tail.first.0,
             self.tail.bytes as u64,
             self.dead_bytes as u64,
+            self.leases.number,
+            self.leases.bytes,
+            self.leases.crc.into(),
         ];
         fixed.iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
         for count in [self.sealed.len(), facts.state.len()] {
@@ -250,6 +264,8 @@ fn parse(bytes: &[u8]) -> Option<Root> {
     let (seq_next, segment_bytes) = (Seq(number()?), number()? as usize);
     let tail = TailEntry { id: number()?, first: Seq(number()?), bytes: number()? as usize };
     let dead_bytes = number()? as usize;
+    let leases =
+        LeaseFile { number: number()?, bytes: number()?, crc: u32::try_from(number()?).ok()? };
     let counts = number()?;
     let mut sealed = Vec::new();
     for _ in 0..counts as u32 {
@@ -273,6 +289,7 @@ fn parse(bytes: &[u8]) -> Option<Root> {
         sealed,
         tail,
         dead_bytes,
+        leases,
     })
 }
 
@@ -301,7 +318,7 @@ mod tests {
                 applied: Index(99),
                 applied_term: Term(4),
                 revision: Revision(80),
-                state: Bytes::from_static(b"members and leases"),
+                state: Bytes::from_static(b"members and alarms"),
             },
             compacted: Revision(-1),
             seq_next: Seq(120),
@@ -313,6 +330,7 @@ mod tests {
             }],
             tail: TailEntry { id: 4, first: Seq(90), bytes: 4000 },
             dead_bytes: 48,
+            leases: LeaseFile { number: 3, bytes: 64, crc: 9 },
         }
     }
 

@@ -26,6 +26,7 @@ pub struct View(Arc<Published>);
 /// What a view keeps alive.
 pub(crate) struct Published {
     pub(crate) map: MapView,
+    pub(crate) leases: MapView,
     pub(crate) table: Arc<Vec<Segment>>,
     pub(crate) tail_first: Seq,
     pub(crate) tail_bytes: Frozen<u8>,
@@ -45,6 +46,7 @@ impl View {
         let tail = Run::dense(view.tail_first, &view.tail_bytes, &view.tail_offsets);
         Reader {
             map: view.map.reader(),
+            leases: view.leases.reader(),
             records: Records { table: &view.table, tail, tail_first: view.tail_first },
             compacted: view.compacted,
             newest: view.newest,
@@ -56,6 +58,7 @@ impl View {
 #[derive(Clone, Copy)]
 pub struct Reader<'a> {
     pub(crate) map: MapReader<'a>,
+    pub(crate) leases: MapReader<'a>,
     pub(crate) records: Records<'a>,
     pub(crate) compacted: Revision,
     pub(crate) newest: Revision,
@@ -128,6 +131,12 @@ impl<'a> Reader<'a> {
     /// [`Reader::compacted`]; at and below it, what compaction has not taken yet.
     pub fn changes(&self, from: Stamp) -> Changes<'a> {
         Changes { records: self.records, at: self.records.position_of(from) }
+    }
+
+    /// Changes of revisions above this one are all still there, compacted ones too: a record leaves
+    /// only when its segment is rewritten.
+    pub fn complete_above(&self) -> Revision {
+        self.records.complete_above(self.newest)
     }
 
     /// The version of a cell's key at `at`.
@@ -320,6 +329,21 @@ impl<'a> Records<'a> {
         let run = partition(runs, begins_before).saturating_sub(1);
         let record = self.run(run).map_or(0, |run| run.position_of(stamp));
         Position { run, record }
+    }
+
+    /// The revision that the first record behind the last gap belongs to; its earlier changes may
+    /// be in the gap. `newest` where nothing is behind it.
+    fn complete_above(&self, newest: Revision) -> Revision {
+        let before =
+            |at: usize| at.checked_sub(1).map_or(Seq(0), |at| self.table[at].identity.next);
+        let has_gap = |at: &usize| {
+            let identity = &self.table[*at].identity;
+            identity.generation > 0 || identity.first != before(*at)
+        };
+        let last = (0..self.table.len()).rev().find(has_gap);
+        let Some(last) = last else { return Revision(0) };
+        let mut behind = Position { run: last + 1, record: 0 };
+        self.step(&mut behind).map_or(newest, |record| record.main())
     }
 
     /// Number of the record at `position`, or the next one's where there is none.

@@ -292,6 +292,11 @@ impl<D: Disk> Wal<D> {
         live.chain(&self.spares).chain(&self.surplus).map(|slot| slot.bytes).sum()
     }
 
+    /// Bytes of the segments that opening the log again would read.
+    pub fn live_bytes(&self) -> u64 {
+        self.segments.iter().map(|live| live.slot.bytes).sum()
+    }
+
     /// Bytes of the largest frame, see [`frame::frame_bytes`].
     pub fn frame_bytes_max(&self) -> usize {
         usize::try_from(self.options.segment_bytes).expect("64-bit machine") - BLOCK_BYTES

@@ -16,7 +16,7 @@ use ringleader::{
         thread::{Lane, LaneDisk, Priority},
     },
     store::{Alarm, Cluster, Member},
-    tree::{self, Options, RootFacts, Tree},
+    tree::{self, Lease, Options, RootFacts, Tree},
     types::{ClusterId, Index, LeaseId, MemberId, Revision, Stamp, Term},
     wal::{Batch, HardState, LogEntry, frame, record, segment},
 };
@@ -209,6 +209,10 @@ fn write_directory(dir: &Scratch) -> (i64, i64) {
         revision += 1;
         tree.put(Stamp::new(revision, 0), &[b's', key], b"still", LeaseId(0));
     }
+    for id in -2_i64..3 {
+        let since = Index(90 + id.unsigned_abs());
+        tree.set_lease(LeaseId(id), Lease { granted: 60 + id, remaining: id & 1, since });
+    }
     for round in 0..40 {
         for key in 0..20 {
             revision += 1;
@@ -312,6 +316,7 @@ fn a_data_directory_can_be_read_with_the_page_alone() {
     assert!(generations.contains(&0) && generations.iter().any(|g| *g > 0), "{generations:?}");
     tail(&dir, &root, slot, &mut found);
     dead(&dir, &root, slot, &entries_of(&entry, list));
+    leases(&dir, &root, slot);
 
     let (main, tombstone, kv) = found.last().expect("there are records");
     assert_eq!((*main, *tombstone, &kv.key[..]), (revision as u64, true, &[b'k', 3][..]));
@@ -409,6 +414,36 @@ fn dead(dir: &Scratch, root: &ByteMap, slot: &[u8], sealed: &[[u64; 3]]) {
         (rest, marked) = (behind, marked + set.len());
     }
     assert!(rest.is_empty() && marked > 0, "{marked} dead, {} bytes left", rest.len());
+}
+
+/// Written once, by the first checkpoint after the grants, and named by all superblocks since.
+fn leases(dir: &Scratch, root: &ByteMap, slot: &[u8]) {
+    let (map, part) = (ByteMap::of("Table of leases"), ByteMap::of("A lease"));
+    let number = root.number(slot, "leases number");
+    assert!(number < root.number(slot, "number"));
+    let file = dir.read(&format!("rec/leases.{number:010}"));
+    let bytes = root.number(slot, "leases bytes") as usize;
+    assert_eq!(file.len(), bytes.next_multiple_of(BLOCK_BYTES));
+    let table = &file[..bytes];
+    assert_eq!(root.number(slot, "leases crc"), u64::from(crc32fast::hash(table)));
+    let expected = [
+        ("magic", magic(b"RLlease\n")),
+        ("version", 1),
+        ("cluster", 0xc1),
+        ("number", number),
+        ("leases", 5),
+    ];
+    holds(&map, table, &expected);
+    let list = table[map.end()..].chunks(part.end());
+    let found: Vec<_> = list
+        .map(|one| {
+            ["id", "granted", "remaining", "since"].map(|field| part.number(one, field) as i64)
+        })
+        .collect();
+    assert_eq!(
+        found,
+        [[-2, 58, 0, 92], [-1, 59, 1, 91], [0, 60, 0, 90], [1, 61, 1, 91], [2, 62, 0, 92]]
+    );
 }
 
 fn header(file: &[u8], id: u64, generation: u64, first_seq: u64) {

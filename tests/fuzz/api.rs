@@ -7,15 +7,19 @@ use super::{
 use bytes::Bytes;
 use prost::Message;
 use proto::{
-    etcdserverpb::{self as pb, compare::TargetUnion, request_op::Request},
+    etcdserverpb::{
+        self as pb, compare::TargetUnion, request_op::Request, watch_request::RequestUnion,
+    },
     health,
 };
 use ringleader::{
-    api::{self, Edge, Header, Method, Read, Work, kv, method::METHODS},
-    store::{Quota, RaftSeen, Store, command},
+    api::{self, Edge, Header, Method, Read, Work, kv, lease, method::METHODS},
+    mesh::LeaseTime,
+    store::{Quota, RaftSeen, Store, command, encode_lease_grant},
     tree::{Options, Tree},
-    types::{ClusterId, Index, MemberId, Term, Ticket},
+    types::{ClusterId, Index, LeaseId, MemberId, Term, Ticket},
 };
+use std::{sync::Arc, time::Duration};
 
 fn key(dice: &mut Dice) -> Bytes {
     dice.bytes(5).into()
@@ -102,6 +106,24 @@ fn txn(dice: &mut Dice, depth: usize) -> pb::TxnRequest {
     }
 }
 
+fn watch(dice: &mut Dice) -> pb::WatchRequest {
+    let union = match dice.below(4) {
+        0 => RequestUnion::CancelRequest(pb::WatchCancelRequest { watch_id: dice.below(3) as i64 }),
+        1 => RequestUnion::ProgressRequest(pb::WatchProgressRequest {}),
+        _ => RequestUnion::CreateRequest(pb::WatchCreateRequest {
+            key: key(dice),
+            range_end: key(dice),
+            start_revision: dice.below(20) as i64 - 2,
+            progress_notify: dice.once_in(2),
+            filters: (0..dice.below(3)).map(|_| dice.below(3) as i32).collect(),
+            prev_kv: dice.once_in(2),
+            watch_id: dice.below(3) as i64 - 1,
+            fragment: dice.once_in(2),
+        }),
+    };
+    pb::WatchRequest { request_union: Some(union) }
+}
+
 /// A message that a client of `method` may send.
 pub fn request(method: Method, dice: &mut Dice) -> Vec<u8> {
     match method {
@@ -120,6 +142,28 @@ pub fn request(method: Method, dice: &mut Dice) -> Vec<u8> {
             let (action, alarm) = (dice.below(4) as i32, dice.below(4) as i32);
             pb::AlarmRequest { action, member_id: dice.number(), alarm }.encode_to_vec()
         }
+        Method::LeaseGrant => {
+            let ttl = if dice.once_in(4) { dice.number() as i64 } else { dice.below(100) as i64 };
+            pb::LeaseGrantRequest { ttl, id: dice.below(9) as i64 }.encode_to_vec()
+        }
+        Method::LeaseRevoke => pb::LeaseRevokeRequest { id: dice.below(9) as i64 }.encode_to_vec(),
+        Method::LeaseTimeToLive => {
+            let (id, keys) = (dice.below(9) as i64, dice.once_in(2));
+            pb::LeaseTimeToLiveRequest { id, keys }.encode_to_vec()
+        }
+        Method::LeaseLeases => pb::LeaseLeasesRequest {}.encode_to_vec(),
+        Method::LeaseKeepAlive => {
+            pb::LeaseKeepAliveRequest { id: dice.below(9) as i64 }.encode_to_vec()
+        }
+        Method::Watch => watch(dice).encode_to_vec(),
+        // What they ask is read when their recipe begins.
+        Method::Lock
+        | Method::Unlock
+        | Method::Campaign
+        | Method::Proclaim
+        | Method::Leader
+        | Method::Observe
+        | Method::Resign => dice.bytes(20),
         Method::Status => pb::StatusRequest {}.encode_to_vec(),
         Method::HealthCheck => {
             let service = if dice.once_in(2) { String::new() } else { "KV".into() };
@@ -136,6 +180,7 @@ fn edge() -> Edge {
         quota_flag_bytes: -1,
         cluster: ClusterId(0xc1),
         member: MemberId(0x3e),
+        lease_ttl_min: 2,
     }
 }
 
@@ -173,6 +218,26 @@ impl Member {
         assert_eq!((applied, replies), (Ok(()), 1), "what the edge takes can be applied");
     }
 
+    fn time_to_live(&mut self, asked: lease::TimeToLive) {
+        let view = self.store.publish(RaftSeen::default());
+        let found = view.leases().get(asked.id);
+        let remaining = Duration::from_millis(1_500);
+        let found = found.map(|lease| LeaseTime { granted: lease.granted, remaining });
+        let mut out = Vec::new();
+        lease::answer_time_to_live(asked, found, &view, Header::default(), &mut out);
+        check_framed(&out);
+    }
+
+    fn leases(&mut self) {
+        let found = self.store.leases().from(LeaseId(i64::MIN));
+        let found = found.map(|(id, _)| (Duration::ZERO, id)).collect();
+        let mut listing = lease::Listing::new(Arc::new(found), Header::default());
+        while listing.step() {}
+        let mut out = Vec::new();
+        listing.finish(&mut out);
+        check_framed(&out);
+    }
+
     fn answer(&mut self, read: &Read) {
         let view = self.store.publish(RaftSeen::default());
         let mut out = Vec::new();
@@ -205,10 +270,32 @@ fn requests() {
         let decode = || api::decode(method, message.clone(), &edge(), 0);
         match bounded(message.len(), 1200, decode) {
             Work::Propose(body) => member.apply(&body),
+            Work::Grant { id, ttl } => member.apply(&encode_lease_grant(id, ttl)),
+            Work::TimeToLive(asked) => member.time_to_live(asked),
+            Work::Leases => member.leases(),
             Work::NoSpace(_) => panic!("there is room"),
             Work::Read { read, .. } => member.answer(&read),
+            Work::Recipe(same) => assert_eq!(same, message),
             Work::Refuse(status) => assert!(!status.message.is_empty()),
         }
+    });
+}
+
+/// What streams bring, one message at a time.
+#[test]
+fn messages_of_streams() {
+    fuzz("message of a stream", |dice| {
+        let mut message = request(Method::Watch, dice);
+        assert!(api::watch::decode(message.clone().into()).is_ok());
+        dice.spoil(&mut message);
+        let message = Bytes::from(message);
+        let asked = bounded(message.len(), 300, || api::watch::decode(message.clone()));
+        assert!(asked.is_ok_and(|ask| ask == ask.clone()) || !message.is_empty());
+        let mut message = request(Method::LeaseKeepAlive, dice);
+        assert!(lease::decode_keep_alive(message.clone().into()).is_ok());
+        dice.spoil(&mut message);
+        let read = || lease::decode_keep_alive(message.clone().into());
+        assert_eq!(read(), read(), "the same bytes say the same");
     });
 }
 

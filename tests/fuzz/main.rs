@@ -12,3 +12,4 @@ mod memory;
 mod mutate;
 mod store;
 mod wal;
+mod watch;

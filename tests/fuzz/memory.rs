@@ -5,28 +5,31 @@
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
+    thread::LocalKey,
 };
 
 thread_local! {
     static ASKED: Cell<usize> = const { Cell::new(0) };
+    static GIVEN_BACK: Cell<usize> = const { Cell::new(0) };
 }
 
 struct Counting;
 
-fn count(bytes: usize) {
+fn count(counter: &'static LocalKey<Cell<usize>>, bytes: usize) {
     // A thread that is ending has no counter any more, and nobody who would read it.
-    let _gone = ASKED.try_with(|asked| asked.set(asked.get().saturating_add(bytes))).is_err();
+    let _gone = counter.try_with(|count| count.set(count.get().saturating_add(bytes))).is_err();
 }
 
 // SAFETY: every call goes to the system's allocator as it is; counting allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size());
+        count(&ASKED, layout.size());
         // SAFETY: the caller keeps `alloc`'s contract.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        count(&GIVEN_BACK, layout.size());
         // SAFETY: the memory came from `alloc`, which is the system's.
         unsafe { System.dealloc(memory, layout) }
     }
@@ -34,6 +37,13 @@ unsafe impl GlobalAlloc for Counting {
 
 #[global_allocator]
 static COUNTING: Counting = Counting;
+
+/// Bytes of memory that what `make` makes holds on to.
+pub fn held<T>(make: impl FnOnce() -> T) -> (T, usize) {
+    let (asked, given_back) = (ASKED.get(), GIVEN_BACK.get());
+    let made = make();
+    (made, (ASKED.get() - asked) - (GIVEN_BACK.get() - given_back))
+}
 
 /// Runs `decode` on an input of `input_bytes` and checks what it asks for: at most `factor` times
 /// the input and a few pages, all requests added up.

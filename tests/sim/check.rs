@@ -398,6 +398,7 @@ fn sentence(no: No) -> Status {
         "FutureRev" => status::FUTURE_REVISION,
         "KeyNotFound" => status::KEY_NOT_FOUND,
         "LeaseNotFound" => status::LEASE_NOT_FOUND,
+        "LeaseExists" => status::LEASE_EXISTS,
         other => panic!("the model says {other}"),
     }
 }

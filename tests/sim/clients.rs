@@ -217,6 +217,9 @@ impl Desk {
                 self.answer(op, Answer::TurnedAway, &view);
             }
             Work::NoSpace(_) => panic!("there is no quota here"),
+            Work::Grant { .. } | Work::TimeToLive(_) | Work::Leases | Work::Recipe(_) => {
+                panic!("nobody here asks about leases or locks")
+            }
         }
     }
 

@@ -11,6 +11,7 @@ mod clients;
 mod disk;
 mod executor;
 mod found;
+mod lease_restart;
 mod member;
 mod model;
 mod mutants;

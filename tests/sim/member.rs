@@ -12,7 +12,7 @@ use ringleader::{
     api::Edge,
     fatal::Fatal,
     io::Clock,
-    mesh::{Newest, NodeEnd, ShardEnd, rings},
+    mesh::{Interest, Newest, NodeEnd, ShardEnd, rings},
     metrics::NodeMeters,
     node::{
         drive::{Pace, Parts, drive},
@@ -176,6 +176,7 @@ impl Boot {
             meters: meters.clone(),
             pace: Pace {
                 tick: self.weather.tick,
+                election: self.weather.tick * ELECTION_TICKS as u32,
                 checkpoint_entries: self.weather.checkpoint_entries,
             },
         };
@@ -225,6 +226,7 @@ fn edge() -> Edge {
         quota_flag_bytes: -1,
         cluster: WHO_TYPED.0,
         member: WHO_TYPED.1,
+        lease_ttl_min: 2,
     }
 }
 
@@ -236,7 +238,8 @@ fn mesh(weather: &Weather) -> (NodeEnd, Vec<ShardEnd>) {
     for (shard, to_node) in to_node.into_iter().enumerate() {
         let (mut sender, inbox) = rings(1, weather.ring_messages);
         to_shards.extend(sender.pop());
-        ends.push(ShardEnd { shard, to_node, inbox });
+        ends.push(ShardEnd { shard, to_node, inbox, interest: Interest::default() });
     }
-    (NodeEnd { to_shards, inbox }, ends)
+    let interests = ends.iter().map(|end: &ShardEnd| end.interest.clone()).collect();
+    (NodeEnd { to_shards, inbox, interests }, ends)
 }

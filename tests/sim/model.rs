@@ -2,7 +2,8 @@
 //!
 //! Every version of every key in one list, every read a walk over it. It speaks etcd's own
 //! messages, so the same model judges the store, a recorded history, or etcd itself. It checks
-//! nothing that the edge refuses (empty keys, budgets, duplicate keys).
+//! nothing that the edge refuses (empty keys, budgets, duplicate keys), and it has no clock: a lease
+//! lives until it is revoked.
 
 use std::{cmp::Ordering, collections::BTreeMap};
 
@@ -26,13 +27,15 @@ struct Version {
 #[derive(Clone)]
 pub struct Model {
     keys: BTreeMap<Bytes, Vec<Version>>,
+    /// Granted TTL by id.
+    pub leases: BTreeMap<i64, i64>,
     pub revision: i64,
     pub compacted: i64,
 }
 
 impl Default for Model {
     fn default() -> Self {
-        Self { keys: BTreeMap::new(), revision: 1, compacted: -1 }
+        Self { keys: BTreeMap::new(), leases: BTreeMap::new(), revision: 1, compacted: -1 }
     }
 }
 
@@ -103,7 +106,7 @@ impl Model {
     }
 
     fn check_put(&self, r: &pb::PutRequest) -> Result<(), No> {
-        if r.lease != 0 {
+        if r.lease != 0 && !self.leases.contains_key(&r.lease) {
             return Err("LeaseNotFound");
         }
         let missing = (r.ignore_value || r.ignore_lease) && self.one(&r.key).is_none();
@@ -222,6 +225,34 @@ impl Model {
             found.push(KeyValue::default());
         }
         found.iter().all(|kv| compare(c, kv))
+    }
+
+    pub fn grant(&mut self, r: &pb::LeaseGrantRequest) -> Result<pb::LeaseGrantResponse, No> {
+        if self.leases.contains_key(&r.id) {
+            return Err("LeaseExists");
+        }
+        self.leases.insert(r.id, r.ttl);
+        let header = header(self.revision);
+        Ok(pb::LeaseGrantResponse { header, id: r.id, ttl: r.ttl, ..Default::default() })
+    }
+
+    /// The keys that hold on to a lease: those whose newest version says so.
+    pub fn lease_keys(&self, id: i64) -> Vec<Bytes> {
+        let all = self.at(&Bytes::new(), &Bytes::from_static(&[0]), i64::MAX);
+        all.into_iter().filter(|kv| kv.lease == id).map(|kv| kv.key).collect()
+    }
+
+    pub fn revoke(&mut self, r: &pb::LeaseRevokeRequest) -> Result<pb::LeaseRevokeResponse, No> {
+        if !self.leases.contains_key(&r.id) {
+            return Err("LeaseNotFound");
+        }
+        let mut changes = 0;
+        for key in self.lease_keys(r.id) {
+            self.erase(&pb::DeleteRangeRequest { key, ..Default::default() }, &mut changes);
+        }
+        self.leases.remove(&r.id);
+        self.revision += i64::from(changes > 0);
+        Ok(pb::LeaseRevokeResponse { header: header(self.revision) })
     }
 
     pub fn compact(&mut self, revision: i64) -> Result<(), No> {

@@ -11,10 +11,10 @@ use crate::{
     tree_model::{History, OPTIONS, Rig, checkpoint, facts, format, open, run},
 };
 use ringleader::{
-    tree::{self, CheckpointDone, OpenError},
-    types::Index,
+    tree::{self, CheckpointDone, Lease, OpenError, Tree},
+    types::{Index, LeaseId},
 };
-use std::{cell::RefCell, io, pin::Pin, rc::Rc};
+use std::{cell::RefCell, collections::BTreeMap, io, pin::Pin, rc::Rc};
 
 /// What a boot had come to when it ended.
 #[derive(Clone, Copy, Default)]
@@ -126,7 +126,8 @@ fn any_crash_leaves_a_checkpoint_whole() {
 /// A directory with sealed, rewritten and open segments, dead records and two superblocks.
 fn sample() -> (SimDisk, History, u64) {
     let has = |disk: &SimDisk, part: &str| disk.names().iter().any(|name| name.contains(part));
-    let all = |disk: &SimDisk| [".g0", ".g1", "dead."].iter().all(|part| has(disk, part));
+    let all =
+        |disk: &SimDisk| [".g0", ".g1", "dead.", "leases."].iter().all(|part| has(disk, part));
     (0..).map(draw_sample).find(|(disk, ..)| all(disk)).expect("seeds do not end")
 }
 
@@ -272,12 +273,63 @@ fn a_directory_of_another_format_or_size_is_refused_with_what_to_do() {
     assert!(error.contains("4096") && error.contains("8192"), "{error}");
 }
 
+fn lease(id: LeaseId, granted: i64) -> Lease {
+    Lease { granted, remaining: id.0 % 2, since: Index(id.0.unsigned_abs()) }
+}
+
+/// More leases than one piece of the file holds: it takes several writes, and a crash at each of them
+/// leaves the table before or the table after.
+#[test]
+fn a_table_of_leases_in_many_pieces_is_whole_or_the_one_before() {
+    let many = |granted: i64| (0..25_000).map(move |id| (LeaseId(id - 9_000), granted));
+    let grant = |tree: &mut Tree, granted| {
+        for (id, granted) in many(granted) {
+            tree.set_lease(id, lease(id, granted));
+        }
+    };
+    let calm = SimDisk::new(1);
+    let mut tree = format(&calm);
+    grant(&mut tree, 5);
+    let job = tree.begin_checkpoint(facts(1, 1)).expect("none is running");
+    tree.finish_checkpoint(run(job.run(calm.clone())).expect("the disk works"));
+    let table = |disk: &SimDisk| disk.names().into_iter().find(|name| name.contains("leases."));
+    let first = table(&calm).expect("there are leases");
+    assert_eq!(calm.peek(&first).len(), (40_usize + 32 * 25_000).next_multiple_of(4096));
+
+    // What did not change is not written again.
+    let job = tree.begin_checkpoint(facts(2, 1)).expect("none is running");
+    tree.finish_checkpoint(run(job.run(calm.clone())).expect("the disk works"));
+    assert_eq!(table(&calm), Some(first));
+
+    let mut seen = BTreeMap::new();
+    for crash_at in 1.. {
+        let disk = calm.fork();
+        let (mut tree, _) = open(&disk).expect("nothing is damaged").expect("formatted");
+        grant(&mut tree, 6);
+        let job = tree.begin_checkpoint(facts(3, 1)).expect("none is running");
+        disk.crash_at(crash_at);
+        let crash = disk.clone();
+        let run = Executor::new(crash_at).run(job.run(disk.clone()), move || crash.crashed());
+        let (tree, root) = open(&disk.reboot(Crash::PowerCut)).expect("whole").expect("formatted");
+        let granted = if root.facts.applied == Index(3) { 6 } else { 5 };
+        let found: Vec<_> = tree.reader().leases_from(LeaseId(i64::MIN)).collect();
+        let expected = many(granted);
+        let expected = expected.map(|(id, granted)| (id, lease(id, granted)));
+        assert!(found.into_iter().eq(expected), "crash at {crash_at}");
+        *seen.entry(granted).or_insert(0) += 1;
+        if !matches!(run, Ended::Halted) {
+            break;
+        }
+    }
+    assert!(seen[&5] > 3 && seen[&6] > 1, "{seen:?}");
+}
+
 /// A tombstone may be freed while the version it killed stays in a segment of live neighbours.
 #[test]
 fn a_deleted_key_does_not_rise_when_its_tombstone_was_freed_first() {
     use ringleader::{
         tree::KeyRange,
-        types::{LeaseId, Revision, Stamp},
+        types::{Revision, Stamp},
     };
     let disk = SimDisk::new(4);
     let mut tree = format(&disk);

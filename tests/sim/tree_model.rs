@@ -11,7 +11,7 @@ use crate::{
 use bytes::Bytes;
 use prost::Message;
 use ringleader::{
-    tree::{self, Change, KeyRange, Options, Reader, RootFacts, Tree, View},
+    tree::{self, Change, KeyRange, Lease, Options, Reader, RootFacts, Tree, View},
     types::{ClusterId, Index, LeaseId, MemberId, Revision, Stamp, Term},
 };
 use std::{collections::BTreeMap, future::Future};
@@ -49,6 +49,8 @@ enum Entry {
     /// The next revision, with its changes in order.
     Write(Vec<Op>),
     Compact(i64),
+    /// A lease is granted, gets another TTL, or goes.
+    Lease(i64, Option<Lease>),
 }
 
 /// A version of a key: when, and what; None is a tombstone.
@@ -62,6 +64,7 @@ struct Version {
 #[derive(Clone)]
 pub(crate) struct Model {
     keys: BTreeMap<Vec<u8>, Vec<Version>>,
+    leases: BTreeMap<i64, Lease>,
     revision: i64,
     compacted: i64,
 }
@@ -98,10 +101,24 @@ impl History {
     }
 }
 
+/// Ids at the ends of their range, and on both sides of zero.
+const LEASES: [i64; 6] = [i64::MIN, -1, 1, 2, 256, i64::MAX];
+
+fn draw_lease(lot: &mut Lot) -> Entry {
+    let id = LEASES[lot.below(LEASES.len() as u64) as usize];
+    let (granted, remaining) =
+        (lot.draw() as i64, if lot.one_in(2) { lot.draw() as i64 } else { 0 });
+    let since = Index(lot.draw());
+    Entry::Lease(id, (!lot.one_in(3)).then_some(Lease { granted, remaining, since }))
+}
+
 fn draw_entry(lot: &mut Lot, model: &Model, keys: u64) -> Entry {
     let low = model.compacted.max(0) + 1;
     if lot.one_in(25) && low <= model.revision {
         return Entry::Compact(low + lot.below((model.revision - low + 1) as u64) as i64);
+    }
+    if lot.one_in(9) {
+        return draw_lease(lot);
     }
     let mut after = model.clone();
     let mut ops = Vec::new();
@@ -125,12 +142,14 @@ fn draw_entry(lot: &mut Lot, model: &Model, keys: u64) -> Entry {
 
 impl Model {
     fn new() -> Self {
-        Self { keys: BTreeMap::new(), revision: 1, compacted: -1 }
+        Self { keys: BTreeMap::new(), leases: BTreeMap::new(), revision: 1, compacted: -1 }
     }
 
     fn apply(&mut self, entry: &Entry) {
         match entry {
             Entry::Compact(revision) => self.compacted = *revision,
+            Entry::Lease(id, Some(lease)) => drop(self.leases.insert(*id, *lease)),
+            Entry::Lease(id, None) => drop(self.leases.remove(id)),
             Entry::Write(ops) => {
                 self.revision += 1;
                 for (sub, op) in ops.iter().enumerate() {
@@ -215,10 +234,25 @@ impl Model {
             let (meta, expected) = (reader.meta(key), self.at(key, i64::MAX));
             assert_eq!(meta.map(|meta| meta.version), expected.map(|kv| kv.version));
         }
+        self.check_leases(reader, lot);
         let from = self.compacted.max(0) + 1;
         let plain = |change: Change<'_>| (change.stamp, change.tombstone, change.kv.to_vec());
         let changes: Vec<_> = reader.changes(Stamp::new(from, 0)).map(plain).collect();
         assert_eq!(changes, self.changes(from));
+        let from = reader.complete_above().0 + 1;
+        let changes: Vec<_> = reader.changes(Stamp::new(from, 0)).map(plain).collect();
+        assert_eq!(changes, self.changes(from), "what is said to be complete");
+    }
+
+    fn check_leases(&self, reader: &Reader<'_>, lot: &mut Lot) {
+        let from = LEASES[lot.below(LEASES.len() as u64) as usize];
+        let found: Vec<_> = reader.leases_from(LeaseId(from)).collect();
+        let expected = self.leases.range(from..).map(|(id, lease)| (LeaseId(*id), *lease));
+        assert_eq!(found, expected.collect::<Vec<_>>());
+        for id in LEASES {
+            assert_eq!(reader.lease(LeaseId(id)), self.leases.get(&id).copied());
+        }
+        assert_eq!(reader.lease_count(), self.leases.len() as u64);
     }
 
     fn check_at(&self, reader: &Reader<'_>, revision: i64, lot: &mut Lot) {
@@ -284,16 +318,25 @@ impl Rig {
         self.applied += 1;
         match entry {
             Entry::Compact(revision) => self.tree.compact(Revision(*revision)),
+            Entry::Lease(id, Some(lease)) => self.tree.set_lease(LeaseId(*id), *lease),
+            Entry::Lease(id, None) => {
+                let was = self.tree.reader().lease(LeaseId(*id)).is_some();
+                assert_eq!(self.tree.remove_lease(LeaseId(*id)), was);
+            }
             Entry::Write(ops) => {
                 self.revision += 1;
                 for (sub, op) in ops.iter().enumerate() {
                     let at = Stamp::new(self.revision, sub as u32);
                     match &op.value {
                         Some((value, lease)) => {
-                            let meta = self.tree.put(at, &op.key, value, LeaseId(*lease));
-                            assert_eq!(self.tree.reader().meta(&op.key), Some(meta));
+                            let was = self.tree.reader().meta(&op.key);
+                            let old = self.tree.put(at, &op.key, value, LeaseId(*lease));
+                            assert_eq!(old, was);
                         }
-                        None => self.tree.delete(at, &op.key),
+                        None => {
+                            let was = self.tree.reader().meta(&op.key);
+                            assert_eq!(Some(self.tree.delete(at, &op.key)), was);
+                        }
                     }
                 }
             }

@@ -4,6 +4,10 @@
 use pb::{compare::TargetUnion, request_op::Request};
 
 use super::*;
+use crate::{
+    store::{encode_lease_grant, encode_lease_revoke},
+    types::LeaseId,
+};
 
 #[path = "../../../tests/sim/model.rs"]
 #[allow(missing_docs, reason = "the model speaks etcd's own words")]
@@ -39,6 +43,11 @@ impl Dice {
         }
     }
 
+    /// Of four, most of them granted at any time.
+    fn lease(&mut self) -> i64 {
+        [i64::MIN, -1, 1, i64::MAX][self.roll(4) as usize]
+    }
+
     fn revision(&mut self, model: &Model) -> i64 {
         if self.once_in(2) { 0 } else { self.roll(model.revision as u64 + 3) as i64 - 1 }
     }
@@ -67,14 +76,15 @@ impl Dice {
 
     fn put(&mut self) -> pb::PutRequest {
         let ignore_value = self.once_in(8);
+        let lease = if self.once_in(3) { self.lease() } else { 0 };
         let value = if ignore_value { String::new() } else { self.roll(4).to_string() };
         pb::PutRequest {
             key: self.key(),
             value: value.into(),
-            lease: i64::from(self.once_in(20)),
+            lease,
             prev_kv: self.once_in(2),
             ignore_value,
-            ignore_lease: false,
+            ignore_lease: lease == 0 && self.once_in(8),
         }
     }
 
@@ -90,7 +100,7 @@ impl Dice {
             1 => TargetUnion::CreateRevision(number),
             2 => TargetUnion::ModRevision(number),
             3 => TargetUnion::Value(value),
-            4 => TargetUnion::Lease(0),
+            4 => TargetUnion::Lease(if number % 2 == 0 { 0 } else { self.lease() }),
             _ => TargetUnion::Version(0),
         };
         pb::Compare {
@@ -137,6 +147,7 @@ fn sentence(no: No) -> Status {
         "FutureRev" => status::FUTURE_REVISION,
         "KeyNotFound" => status::KEY_NOT_FOUND,
         "LeaseNotFound" => status::LEASE_NOT_FOUND,
+        "LeaseExists" => status::LEASE_EXISTS,
         other => panic!("the model says {other}"),
     }
 }
@@ -153,8 +164,29 @@ macro_rules! same {
     }};
 }
 
+macro_rules! same_proposed {
+    ($world:expr, $body:expr, $answer:ty, $model:expr) => {{
+        let answered = $world.propose::<$answer>(&$body).map(|mut answer| {
+            outermost(&mut answer.header);
+            answer
+        });
+        let expected: Result<$answer, No> = $model;
+        assert_eq!(answered, expected.map_err(sentence));
+    }};
+}
+
+/// The leases of the view and their keys are the model's.
+fn same_leases(world: &World, model: &Model) {
+    let leases = world.view.leases();
+    let found = leases.from(LeaseId(i64::MIN)).map(|(id, lease)| (id.0, lease.granted));
+    assert!(found.eq(model.leases.iter().map(|(id, ttl)| (*id, *ttl))));
+    for id in model.leases.keys() {
+        assert!(leases.keys(LeaseId(*id)).eq(model.lease_keys(*id)), "keys of {id}");
+    }
+}
+
 fn one_request(dice: &mut Dice, world: &mut World, model: &mut Model) {
-    match dice.roll(20) {
+    match dice.roll(23) {
         0..7 => {
             let r = dice.put();
             same!(world, Put, r.clone(), pb::PutResponse, model.put(&r));
@@ -180,6 +212,16 @@ fn one_request(dice: &mut Dice, world: &mut World, model: &mut Model) {
                 same!(world, Txn, r.clone(), pb::TxnResponse, model.txn(&r));
             }
         }
+        19..22 if dice.once_in(3) => {
+            let r = pb::LeaseRevokeRequest { id: dice.lease() };
+            let body = encode_lease_revoke(LeaseId(r.id), None);
+            same_proposed!(world, body, pb::LeaseRevokeResponse, model.revoke(&r));
+        }
+        19..22 => {
+            let r = pb::LeaseGrantRequest { id: dice.lease(), ttl: dice.roll(100) as i64 };
+            let body = encode_lease_grant(LeaseId(r.id), r.ttl);
+            same_proposed!(world, body, pb::LeaseGrantResponse, model.grant(&r));
+        }
         _ if dice.once_in(4) => {
             let revision = model.compacted + dice.roll(8) as i64 - 1;
             let r = pb::CompactionRequest { revision, physical: false };
@@ -199,6 +241,7 @@ fn store_answers_as_the_model_does() {
         for _ in 0..400 {
             one_request(&mut dice, &mut world, &mut model);
             assert_eq!(world.view.revision.0, model.revision, "seed {seed}");
+            same_leases(&world, &model);
         }
     }
 }
@@ -217,6 +260,7 @@ fn old_views_keep_answering_what_they_answered() {
             let newest = std::mem::replace(&mut world.view, view.clone());
             let r = dice.range(model);
             same!(world, Range, r.clone(), pb::RangeResponse, model.range(&r));
+            same_leases(&world, model);
             world.view = newest;
         }
     }

@@ -6,7 +6,7 @@ use crate::store::{Refusal, Unavailable};
 
 #[test]
 fn refusals_have_etcds_code_and_sentence() {
-    let table: [(Status, u8, &str); 13] = [
+    let table: [(Status, u8, &str); 15] = [
         (Refusal::Compacted.into(), 11, "etcdserver: mvcc: required revision has been compacted"),
         (
             Refusal::FutureRevision.into(),
@@ -15,6 +15,8 @@ fn refusals_have_etcds_code_and_sentence() {
         ),
         (Refusal::KeyNotFound.into(), 3, "etcdserver: key not found"),
         (Refusal::LeaseNotFound.into(), 5, "etcdserver: requested lease not found"),
+        (Refusal::LeaseExists.into(), 9, "etcdserver: lease already exists"),
+        (status::LEASE_TTL_TOO_LARGE, 11, "etcdserver: too large lease TTL"),
         (Refusal::NoSpace.into(), 8, "etcdserver: mvcc: database space exceeded"),
         (Refusal::Corrupt.into(), 15, "etcdserver: corrupt cluster"),
         (Unavailable::NoLeader.into(), 14, "etcdserver: no leader"),
@@ -48,8 +50,8 @@ fn unknown_methods_get_grpcs_words() {
         ("/Range", "malformed method name: \"/Range\""),
         ("", "malformed method name: \"\""),
         (
-            "/etcdserverpb.Lease/LeaseGrant",
-            "etcdserver: Lease.LeaseGrant is not built yet in ringleader",
+            "/etcdserverpb.Lease/LeaseKeepAlive",
+            "etcdserver: Lease.LeaseKeepAlive is not built yet in ringleader",
         ),
         ("/etcdserverpb.Watch/Watch", "etcdserver: Watch.Watch is not built yet in ringleader"),
         ("/etcdserverpb.Lease/Grant", "unknown method Grant for service etcdserverpb.Lease"),

@@ -6,6 +6,8 @@
 //!               [min_mod=N] [max_mod=N] [min_create=N] [max_create=N]
 //! stream (as get)          one line for each message
 //! del KEY [END] [prev]     compact REV     alarm get|activate|deactivate [nospace|corrupt]
+//! grant ID TTL             revoke ID [in_term=N]          remaining ID SECONDS
+//! leases                   all of them, with their keys, from the view
 //! txn if((TARGET KEY [END] REL VALUE)...) then((REQUEST)...) else((REQUEST)...)
 //! disk BYTES               what the files are said to take from now on
 //! ```
@@ -13,6 +15,13 @@
 //! `\0` stands for a zero byte, `""` for nothing.
 
 use super::*;
+use crate::{
+    store::{
+        Lease, Leases, command::Expired, encode_lease_checkpoint, encode_lease_grant,
+        encode_lease_revoke,
+    },
+    types::LeaseId,
+};
 
 #[derive(Debug, Clone)]
 enum Item {
@@ -236,6 +245,19 @@ fn show_alarms(r: &pb::AlarmResponse) -> String {
     format!("  {}{}\n", rev(&r.header), alarms.collect::<String>())
 }
 
+fn lease(items: &[Item]) -> LeaseId {
+    LeaseId(int(word(&items[1])))
+}
+
+fn show_leases(leases: Leases<'_>) -> String {
+    let one = |(id, lease): (LeaseId, Lease)| {
+        let keys: Vec<_> = leases.keys(id).map(|key| key.escape_ascii().to_string()).collect();
+        let Lease { granted, remaining, .. } = lease;
+        format!("  {} ttl={granted} remaining={remaining} [{}]\n", id.0, keys.join(" "))
+    };
+    leases.from(LeaseId(i64::MIN)).map(one).collect()
+}
+
 fn stream(world: &mut World, items: &[Item]) -> Result<String, Status> {
     let request = range_request(items).encode_to_vec();
     let bodies = world.call_raw(Method::RangeStream, request)?;
@@ -261,6 +283,25 @@ fn run(world: &mut World, items: &[Item]) -> Result<String, Status> {
             let response: pb::CompactionResponse = world.call(Method::Compact, &request)?;
             format!("  {}\n", rev(&response.header))
         }
+        "grant" => {
+            let body = encode_lease_grant(lease(items), int(word(&items[2])));
+            let r: pb::LeaseGrantResponse = world.propose(&body)?;
+            format!("  {} lease={} ttl={}\n", rev(&r.header), r.id, r.ttl)
+        }
+        "revoke" => {
+            let in_term = items.get(2).and_then(|item| word(item).strip_prefix("in_term="));
+            // As a leader that has applied everything.
+            let seen = |term| Expired { term: Term(int(term) as u64), applied: Index(u64::MAX) };
+            let body = encode_lease_revoke(lease(items), in_term.map(seen));
+            let r: pb::LeaseRevokeResponse = world.propose(&body)?;
+            format!("  {}\n", rev(&r.header))
+        }
+        "remaining" => {
+            let body = encode_lease_checkpoint(&[(lease(items), int(word(&items[2])))]);
+            let r: pb::LeaseCheckpointResponse = world.propose(&body)?;
+            format!("  {}\n", rev(&r.header))
+        }
+        "leases" => show_leases(world.view.leases()),
         "alarm" => show_alarms(&world.call(Method::Alarm, &alarm_request(items))?),
         "disk" => {
             world.disk_bytes = int(word(&items[1])) as u64;

@@ -69,7 +69,7 @@ fn an_entry_that_cannot_be_read_is_named() {
     assert!(matches!(bad(&[0]), BadEntry::Malformed { offset: 0, .. }), "no request at all");
     assert!(matches!(bad(&[2, 0x22, 9]), BadEntry::Malformed { .. }));
     assert!(matches!(bad(&[4, 0x22, 0, 0x2a, 0]), BadEntry::Malformed { .. }), "two requests");
-    assert_eq!(bad(&[2, 0x42, 0]), BadEntry::NotBuilt { field: 8, name: "lease_grant" });
+    assert_eq!(bad(&[3, 0xc2, 0x3e, 0]), BadEntry::NotBuilt { field: 1000, name: "auth_enable" });
     let mut data = Vec::new();
     command::append(&mut data, Ticket(1), &command::body(4, &put("a", "").encode_to_vec()));
     let first = data.len();

@@ -26,6 +26,7 @@ fn nothing_typed_is_a_member_alone() {
         max_txn_ops: crate::limits::TXN_OPS_MAX,
         max_request_bytes: crate::limits::REQUEST_BYTES_MAX,
         max_concurrent_streams: u32::MAX,
+        watch_progress: Duration::from_secs(600),
         log: log::Options {
             level: Level::Info,
             format: log::Format::Json,

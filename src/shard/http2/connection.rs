@@ -3,11 +3,13 @@
 //!
 //! ```text
 //!                    ┌────────────┐──► requests, each with its whole body
-//!   receive(bytes) ─►│ Connection │
-//!      answer(id) ──►└────────────┘──► out(): what to send, then sent(n)
+//!   receive(bytes) ─►│            │──► calls, as soon as they are opened; then take(id)
+//!                    │ Connection │
+//!      answer(id) ──►│            │──► out(): what to send, then sent(n)
+//!        send(id) ──►└────────────┘
 //! ```
 //!
-//! This file is what we hear; `send` is what we say.
+//! This file is what we hear; `incoming` holds the messages of calls, and `send` is what we say.
 
 use super::{
     frame::{self, Goaway, HEAD_BYTES, Head, Reason, flag, kind, setting},
@@ -17,7 +19,7 @@ use super::{
     streams::{Receiving, Stream, Streams},
 };
 use crate::{
-    api::status::{Code, Status},
+    api::status::{self, Code, Status},
     limits::{
         HTTP2_BODY_AHEAD_BYTES_MAX, HTTP2_CONNECTION_WINDOW_BYTES, HTTP2_CONTINUATIONS_MAX,
         HTTP2_EMPTY_FRAMES_MAX, HTTP2_HEADER_BYTES_MAX, HTTP2_RESETS_AHEAD_MAX,
@@ -40,12 +42,24 @@ pub struct Request {
     pub body: Bytes,
 }
 
+/// A call whose request is a stream of messages. They are taken with [`Connection::take`].
+pub struct Opened {
+    /// Its number.
+    pub stream: u32,
+    /// `:path`.
+    pub path: Rc<str>,
+    /// What else its headers say.
+    pub metadata: Metadata,
+}
+
 /// What the core lends a connection while it takes bytes in.
 pub struct Intake<'a> {
     /// Time now, by any clock that never goes back.
     pub now: Duration,
     /// Where finished requests go.
     pub requests: &'a mut Vec<Request>,
+    /// Where calls go whose requests are streams.
+    pub calls: &'a mut Vec<Opened>,
     /// Memory for small bodies; see [`crate::limits::HTTP2_BODY_CHUNK_BYTES`].
     pub bodies: &'a mut BytesMut,
     /// A place among the core's unfinished requests, if there is one.
@@ -59,7 +73,13 @@ pub struct Rules {
     pub concurrent_streams_max: u32,
     /// Largest gRPC message taken in, bytes.
     pub message_bytes_max: usize,
+    /// Whether the method of a path takes a stream of messages.
+    pub takes_stream: fn(&str) -> bool,
 }
+
+/// No place is free for a request that does not come at once.
+pub(super) const CROWDED: Status =
+    Status::new(Code::ResourceExhausted, "etcdserver: too many requests");
 
 /// A header block that goes on in CONTINUATION frames.
 struct Block {
@@ -79,7 +99,7 @@ pub(super) struct Peer {
 
 /// One connection.
 pub struct Connection {
-    rules: Rules,
+    pub(super) rules: Rules,
     /// Bytes of the preface that have not come.
     preface: &'static [u8],
     /// The client's SETTINGS have come, with which it begins.
@@ -106,10 +126,14 @@ pub struct Connection {
     pub(super) send_window: i64,
     /// Streams whose replies wait for room.
     pub(super) stalled: usize,
+    /// The stream whose turn it is when there is room for some of them.
+    pub(super) turn: u32,
     /// There may be room for them now.
     pub(super) pump_due: bool,
-    /// Streams on which somebody may wait, and something has changed.
-    pub(super) stirred: Vec<u32>,
+    /// Replies wait for what is on its way out, and what comes later waits behind them.
+    pub(super) choked: bool,
+    /// Streams on which somebody may wait, and something has happened, oldest first.
+    pub(super) stirred: VecDeque<u32>,
     pub(super) out: Vec<u8>,
     /// Bytes of `out` that have left.
     pub(super) out_sent: usize,
@@ -153,8 +177,10 @@ impl Connection {
             peer: Peer { frame_bytes_max, stream_window },
             send_window: frame::WINDOW_DEFAULT,
             stalled: 0,
+            turn: 0,
             pump_due: false,
-            stirred: Vec::new(),
+            choked: false,
+            stirred: VecDeque::new(),
             out,
             out_sent: 0,
             left_at: None,
@@ -280,6 +306,9 @@ impl Connection {
         let new = self.streams.iter().rev().take_while(|stream| stream.id > opened).count();
         for at in self.streams.len() - new..self.streams.len() {
             let stream = &mut self.streams[at];
+            if stream.incoming.is_some() {
+                continue; // a call takes a place only if it holds much
+            }
             let Some(receiving) = &mut stream.receiving else { continue };
             match (intake.admit)() {
                 Some(place) => receiving.gathered.get_or_insert_default().place = Some(place),
@@ -287,8 +316,7 @@ impl Connection {
             }
         }
         for id in refused {
-            let why = Status::new(Code::ResourceExhausted, "etcdserver: too many requests");
-            self.refuse(id, &why);
+            self.refuse(id, &CROWDED);
         }
     }
 }
@@ -384,6 +412,7 @@ impl Connection {
         head: RequestHead,
         intake: &mut Intake<'_>,
     ) -> Result<(), Goaway> {
+        let is_call = head.kind == Kind::Grpc && (self.rules.takes_stream)(&head.path);
         let receiving = Receiving {
             path: head.path,
             metadata: head.metadata,
@@ -396,11 +425,13 @@ impl Connection {
             receiving: Some(receiving),
             credit: 0,
             headed: false,
-            streaming: false,
+            awaited: is_call,
+            incoming: is_call.then(Box::default),
             sending: None,
         });
         let at = self.streams.len() - 1;
         match head.kind {
+            Kind::Grpc if is_call => self.open_call(at, end, intake),
             Kind::Grpc if end => self.deliver(at, Bytes::new(), intake),
             Kind::Grpc => Ok(()),
             _ => {
@@ -420,6 +451,14 @@ impl Connection {
         }
     }
 
+    fn open_call(&mut self, at: usize, end: bool, intake: &mut Intake<'_>) -> Result<(), Goaway> {
+        let stream = &self.streams[at];
+        let receiving = stream.receiving.as_ref().expect("its headers have just come");
+        let (path, metadata) = (receiving.path.clone(), receiving.metadata);
+        intake.calls.push(Opened { stream: stream.id, path, metadata });
+        if end { self.on_call_end(at) } else { Ok(()) }
+    }
+
     fn on_trailers(
         &mut self,
         id: u32,
@@ -433,11 +472,15 @@ impl Connection {
             let late = self.may_be_late(id);
             return if late { Ok(()) } else { Err(Goaway::protocol("HEADERS on a closed stream")) };
         };
-        let Some(receiving) = &mut self.streams[at].receiving else {
+        let stream = &mut self.streams[at];
+        let Some(receiving) = &mut stream.receiving else {
             return self.reset(at, Reason::StreamClosed);
         };
         if !end || !legal {
             return self.reset(at, Reason::Protocol);
+        }
+        if stream.incoming.is_some() {
+            return self.on_call_end(at);
         }
         let body = receiving.gathered.take().map_or(Bytes::new(), |body| body.bytes.freeze());
         self.deliver(at, body, intake)
@@ -482,7 +525,8 @@ impl Connection {
         let Some(at) = self.streams.find(head.stream) else {
             return self.on_late_data(head.stream);
         };
-        let Some(receiving) = &mut self.streams[at].receiving else {
+        let stream = &mut self.streams[at];
+        let Some(receiving) = &mut stream.receiving else {
             return self.reset(at, Reason::StreamClosed);
         };
         receiving.window -= payload.len() as i64;
@@ -496,6 +540,7 @@ impl Connection {
             }
         }
         match &receiving.gathered {
+            _ if stream.incoming.is_some() => self.on_call_data(at, data, end, intake),
             None if end => {
                 let body = copy(data, intake.bodies);
                 self.deliver(at, body, intake)
@@ -556,7 +601,7 @@ impl Connection {
 }
 
 /// Copies a small body out of the read buffer.
-fn copy(data: &[u8], bodies: &mut BytesMut) -> Bytes {
+pub(super) fn copy(data: &[u8], bodies: &mut BytesMut) -> Bytes {
     bodies.extend_from_slice(data);
     bodies.split().freeze()
 }
@@ -693,7 +738,7 @@ impl Connection {
 
 impl Connection {
     /// A stream's error that is the client's (§5.4.2).
-    fn reset(&mut self, at: usize, reason: Reason) -> Result<(), Goaway> {
+    pub(super) fn reset(&mut self, at: usize, reason: Reason) -> Result<(), Goaway> {
         let id = self.streams[at].id;
         self.forget(at);
         self.reset_unopened(id, reason)
@@ -731,20 +776,30 @@ impl Connection {
     pub(super) fn forget(&mut self, at: usize) -> Stream {
         let stream = self.streams.remove(at);
         self.stalled -= usize::from(stream.is_stalled());
-        if stream.streaming {
-            self.stirred.push(stream.id);
+        if stream.awaited {
+            self.stirred.push_back(stream.id);
         }
         stream
     }
 
-    /// Says that no new streams are taken. The connection is over once those that are open are.
+    /// Says that no new streams are taken, and ends those that would never end by themselves. The
+    /// connection is over once all are.
     pub fn leave(&mut self) {
         if self.left_at.is_none() && !self.closed {
             self.left_at = Some(self.last);
             let why = "the server is going down";
             let goaway = Goaway { reason: Reason::NoError, why };
             frame::put_goaway(&mut self.out, self.last, goaway);
+            let calls = self.streams.iter().filter(|stream| stream.incoming.is_some());
+            for id in calls.map(|stream| stream.id).collect::<Vec<_>>() {
+                self.finish(id, Some(&status::STOPPED));
+            }
         }
+    }
+
+    /// Whether nothing is on its way to the client.
+    pub fn is_quiet(&self) -> bool {
+        self.out().is_empty() && self.stalled == 0
     }
 
     /// Whether there is nothing left to be said.
@@ -754,16 +809,23 @@ impl Connection {
 
     /// Gives up all streams; what is in [`Self::out`] may still be sent.
     pub fn close(&mut self) {
-        let waiting = self.streams.iter().filter(|stream| stream.streaming);
+        let waiting = self.streams.iter().filter(|stream| stream.awaited);
         self.stirred.extend(waiting.map(|stream| stream.id));
         self.streams.clear();
         self.stalled = 0;
         self.closed = true;
     }
 
-    /// Streams on which somebody may wait and something has changed, since this was last asked.
-    pub fn take_stirred(&mut self) -> Vec<u32> {
-        mem::take(&mut self.stirred)
+    /// From now on somebody waits for what happens to a stream.
+    pub fn heed(&mut self, id: u32) {
+        if let Some(at) = self.streams.find(id) {
+            self.streams[at].awaited = true;
+        }
+    }
+
+    /// The next stream on which somebody may wait and something has happened.
+    pub fn next_stirred(&mut self) -> Option<u32> {
+        self.stirred.pop_front()
     }
 
     /// Nothing is under way: buffers give back what they hold beyond `bytes_max`.

@@ -10,7 +10,7 @@ use super::{
     streams::{Sending, Stream},
 };
 use crate::{api::status::Status, limits::HTTP2_OUT_BYTES_MAX};
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BufMut, Bytes};
 
 /// HEADERS that open a successful answer, whole but for the stream's number.
 const HEAD_FRAME: [u8; HEAD_BYTES + reply::HEAD.len()] = whole(reply::HEAD, flag::END_HEADERS);
@@ -46,14 +46,18 @@ pub enum Progress {
     Clear,
     /// The last message is not out yet.
     Busy,
-    /// The client has ended the stream.
+    /// There is nobody to answer any more: the client has taken the call back or is gone, or the
+    /// call was ended because the server goes down.
     Gone,
 }
 
 impl Stream {
-    /// Whether part of a message waits.
-    pub(super) fn is_stalled(&self) -> bool {
-        self.sending.as_ref().is_some_and(|sending| !sending.unsent.is_empty())
+    fn progress(&self) -> Progress {
+        match self.is_stalled() {
+            _ if self.is_finished() => Progress::Gone,
+            true => Progress::Busy,
+            false => Progress::Clear,
+        }
     }
 }
 
@@ -70,13 +74,18 @@ impl Connection {
         if self.out_sent == self.out.len() {
             self.out.clear();
             self.out_sent = 0;
+            self.choked = false;
             self.pump();
+        } else if self.out_sent >= HTTP2_OUT_BYTES_MAX {
+            // A socket that is never quite drained must not make this grow for ever.
+            self.out.drain(..self.out_sent);
+            self.out_sent = 0;
         }
     }
 
-    /// Whether so much is on its way out that nothing more should be read.
+    /// Whether so much is on its way out that nothing more should be read, and messages wait.
     pub fn is_full(&self) -> bool {
-        self.out().len() >= HTTP2_OUT_BYTES_MAX
+        self.choked || self.out().len() >= HTTP2_OUT_BYTES_MAX
     }
 
     /// Answers with one message, framed already, and status OK.
@@ -85,7 +94,7 @@ impl Connection {
         if self.is_full() || !self.lets(at, framed.len()) {
             self.put_ok_head(at);
             let trailers = Some(reply::TRAILERS_OK.to_vec());
-            return self.send_later(at, Sending { unsent: framed, trailers });
+            return self.send_later(at, Sending { unsent: framed.chain(Bytes::new()), trailers });
         }
         self.out.reserve(HEAD_FRAME.len() + HEAD_BYTES + framed.len() + TRAILERS_FRAME.len());
         put_whole(&mut self.out, &HEAD_FRAME, id);
@@ -112,15 +121,15 @@ impl Connection {
         id: u32,
         write: impl FnOnce(&mut Vec<u8>) -> Result<(), Status>,
     ) -> Result<usize, Status> {
-        let found = self.streams.find(id);
+        let found = self.streams.find(id).filter(|_| !self.is_full());
         let start = self.out.len();
         put_whole(&mut self.out, &HEAD_FRAME, id);
         frame::put_head(&mut self.out, 0, kind::DATA, 0, id);
         let message_at = self.out.len();
         let written = write(&mut self.out);
         let len = self.out.len() - message_at;
-        let fits = found.is_some_and(|at| message_at < HTTP2_OUT_BYTES_MAX && self.lets(at, len));
-        if let (Some(at), Ok(()), true) = (found, &written, fits) {
+        let fits = found.filter(|at| self.lets(*at, len));
+        if let (Some(at), Ok(())) = (fits, &written) {
             let [_, l0, l1, l2] = (len as u32).to_be_bytes();
             let head_at = message_at - HEAD_BYTES;
             self.out[head_at..head_at + 3].copy_from_slice(&[l0, l1, l2]);
@@ -150,50 +159,79 @@ impl Connection {
         self.end(at);
     }
 
-    /// Begins an answer of several messages. Whether there is anybody to answer.
+    /// Begins an answer of several messages, if it has not begun. Whether there is anybody to
+    /// answer.
     pub fn open(&mut self, id: u32) -> bool {
         let Some(at) = self.streams.find(id) else { return false };
-        self.put_ok_head(at);
-        self.streams[at].streaming = true;
+        if !self.streams[at].headed {
+            self.put_ok_head(at);
+        }
+        self.streams[at].awaited = true;
         true
     }
 
     /// How a streamed answer stands.
     pub fn progress(&self, id: u32) -> Progress {
-        match self.streams.find(id).map(|at| &self.streams[at]) {
-            None => Progress::Gone,
-            Some(stream) if stream.is_stalled() => Progress::Busy,
-            Some(_) => Progress::Clear,
+        self.streams.find(id).map_or(Progress::Gone, |at| self.streams[at].progress())
+    }
+
+    /// Sends one more message of a streamed answer that is clear, and the headers first where they
+    /// have not gone out. The message is framed already, in two parts: what is this stream's own,
+    /// and what it may share with others and so is not copied if it has to wait. Returns how the
+    /// answer stands then.
+    pub fn send(&mut self, id: u32, head: &[u8], body: &Bytes) -> Progress {
+        let Some(at) = self.streams.find(id) else { return Progress::Gone };
+        match self.streams[at].progress() {
+            Progress::Clear => {}
+            Progress::Busy => panic!("one message at a time"),
+            Progress::Gone => return Progress::Gone,
         }
+        if !self.streams[at].headed {
+            self.put_ok_head(at);
+        }
+        let len = head.len() + body.len();
+        if self.is_full() || !self.lets(at, len) {
+            let unsent = Bytes::copy_from_slice(head).chain(body.clone());
+            self.send_later(at, Sending { unsent, trailers: None });
+            return self.streams[at].progress();
+        }
+        frame::put_head(&mut self.out, len, kind::DATA, 0, id);
+        self.out.extend_from_slice(head);
+        self.out.extend_from_slice(body);
+        self.on_data_sent(at, len);
+        Progress::Clear
     }
 
-    /// Sends one more message, framed already, of an open answer that is clear (see `progress`).
-    pub fn message(&mut self, id: u32, framed: Bytes) {
-        let Some(at) = self.streams.find(id) else { return };
-        assert!(!self.streams[at].is_stalled(), "one message at a time");
-        self.send_later(at, Sending { unsent: framed, trailers: None });
-    }
-
-    /// Ends an open answer, once its messages are out. `None` is OK.
+    /// Ends a streamed answer, once its messages are out. `None` is OK.
     pub fn finish(&mut self, id: u32, status: Option<&Status>) {
         let Some(at) = self.streams.find(id) else { return };
-        let trailers = status.map_or_else(|| reply::TRAILERS_OK.to_vec(), reply::trailers);
         let stream = &mut self.streams[at];
-        match &mut stream.sending {
-            Some(sending) => sending.trailers = Some(trailers),
-            None => {
-                let sending = Sending { unsent: Bytes::new(), trailers: Some(trailers) };
-                stream.sending = Some(Box::new(sending));
-            }
+        if stream.is_finished() {
+            return; // by `leave`
         }
-        let _over = self.pump_one(at);
+        if let Some(incoming) = &mut stream.incoming {
+            incoming.close();
+        }
+        match status {
+            Some(status) if !stream.headed => return self.say_all(at, &reply::refusal(status)),
+            None if !stream.headed => self.put_ok_head(at),
+            _ => {}
+        }
+        let trailers = status.map_or_else(|| reply::TRAILERS_OK.to_vec(), reply::trailers);
+        let sending = self.streams[at].sending.get_or_insert_default();
+        sending.trailers = Some(trailers);
+        if !self.pump_one(at) {
+            self.stir(at);
+        }
     }
 
-    /// Ends a stream that nobody will answer any more.
+    /// Ends a stream that nobody will answer any more. One that is finished goes on to its end.
     pub fn abandon(&mut self, id: u32) {
         let Some(at) = self.streams.find(id) else { return };
-        self.forget(at);
-        self.put_reset(id, Reason::Cancel);
+        if !self.streams[at].is_finished() {
+            self.forget(at);
+            self.put_reset(id, Reason::Cancel);
+        }
     }
 
     /// Our last frame on a stream is in `out`.
@@ -229,14 +267,24 @@ impl Connection {
         let _over = self.pump_one(at);
     }
 
-    /// There may be room: goes on with the replies that wait, oldest first.
+    /// There may be room: goes on with the replies that wait, beginning where it ended last time,
+    /// so that a stream whose handler always has more does not keep the others waiting.
     pub(super) fn pump(&mut self) {
-        let mut at = 0;
-        while self.stalled > 0 && self.send_window > 0 && at < self.streams.len() && !self.is_full()
-        {
+        let mut at = self.streams.from(self.turn);
+        for _ in 0..self.streams.len() {
+            if self.stalled == 0 || self.send_window <= 0 || self.is_full() {
+                break;
+            }
+            if at >= self.streams.len() {
+                at = 0;
+            }
             let over = self.streams[at].is_stalled() && self.pump_one(at);
-            at += usize::from(!over);
+            // Whoever is in the middle of a message when room ends goes on with it.
+            let ends = self.is_full() || self.send_window <= 0;
+            let goes_on = ends && !over && self.streams[at].is_stalled();
+            at += usize::from(!over && !goes_on);
         }
+        self.turn = if at < self.streams.len() { self.streams[at].id } else { 0 };
     }
 
     /// Sends what there is room for of one stream's reply. Whether the stream is over with that.
@@ -249,10 +297,9 @@ impl Connection {
         }
         if was_stalled {
             self.stalled -= 1;
-            if stream.streaming {
-                self.stirred.push(stream.id);
-            }
+            self.stir(at);
         }
+        let stream = &mut self.streams[at];
         let Some(trailers) = stream.sending.take().and_then(|sending| sending.trailers) else {
             return false;
         };
@@ -264,20 +311,32 @@ impl Connection {
 
     /// Sends one frame of a reply. `false` if there is no room.
     fn send_part(&mut self, at: usize) -> bool {
-        let room = HTTP2_OUT_BYTES_MAX.saturating_sub(self.out().len());
+        let room = if self.is_full() { 0 } else { HTTP2_OUT_BYTES_MAX - self.out().len() };
+        self.choked |= room == 0;
         let window = self.window_of(at).max(0) as usize;
         let stream = &mut self.streams[at];
         let sending = stream.sending.as_mut().expect("a stalled stream has something to send");
-        let part = sending.unsent.len().min(window).min(room).min(self.peer.frame_bytes_max);
+        let part = sending.unsent.remaining().min(window).min(room).min(self.peer.frame_bytes_max);
         if part == 0 {
             return false;
         }
         frame::put_head(&mut self.out, part, kind::DATA, 0, stream.id);
-        self.out.extend_from_slice(&sending.unsent[..part]);
-        sending.unsent.advance(part);
-        self.send_window -= part as i64;
-        stream.credit -= part as i64;
-        self.pings.forgive();
+        self.out.put((&mut sending.unsent).take(part));
+        self.on_data_sent(at, part);
         true
+    }
+
+    fn on_data_sent(&mut self, at: usize, len: usize) {
+        self.send_window -= len as i64;
+        self.streams[at].credit -= len as i64;
+        self.pings.forgive();
+    }
+
+    /// Something has happened to a stream.
+    fn stir(&mut self, at: usize) {
+        let stream = &self.streams[at];
+        if stream.awaited {
+            self.stirred.push_back(stream.id);
+        }
     }
 }

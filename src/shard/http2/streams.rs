@@ -3,9 +3,9 @@
 //! Numbers only rise, so a queue in their order is a map: a new one goes to the back, and most that
 //! end stand near the front. One long stream at the front (a watch) costs the others nothing.
 
-use super::head::Metadata;
+use super::{head::Metadata, incoming::Incoming};
 use crate::shard::Place;
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut, buf::Chain};
 use std::{collections::VecDeque, rc::Rc};
 
 /// One stream, from its headers until our last frame on it, or a reset.
@@ -19,14 +19,15 @@ pub struct Stream {
     pub credit: i64,
     /// Our headers have gone out.
     pub headed: bool,
-    /// Several messages may come: somebody waits for room between them.
-    pub streaming: bool,
+    /// Somebody may wait for what happens to it.
+    pub awaited: bool,
+    /// What has come of a request that is a stream of messages, for as long as we may answer it.
+    pub incoming: Option<Box<Incoming>>,
     /// What waits for a window, or for room on the way out.
     pub sending: Option<Box<Sending>>,
 }
 
-/// A request on its way in. Where a method takes a stream of messages, they would be taken off
-/// `gathered` here as they become whole.
+/// A request on its way in.
 pub struct Receiving {
     /// `:path`.
     pub path: Rc<str>,
@@ -36,7 +37,7 @@ pub struct Receiving {
     pub window: i64,
     /// Bytes of body that `content-length` has promised and that have not come.
     pub promised: Option<u64>,
-    /// Only for a body that did not come in one frame.
+    /// Only for the body of a unary request, and only if it did not come in one frame.
     pub gathered: Option<Box<Gathered>>,
 }
 
@@ -51,10 +52,28 @@ pub struct Gathered {
 
 /// The rest of a reply.
 pub struct Sending {
-    /// Rest of the message.
-    pub unsent: Bytes,
+    /// Rest of the message: what is its stream's own, then what it may share with others.
+    pub unsent: Chain<Bytes, Bytes>,
     /// The trailers that end the stream behind it, where they are known.
     pub trailers: Option<Vec<u8>>,
+}
+
+impl Default for Sending {
+    fn default() -> Self {
+        Self { unsent: Bytes::new().chain(Bytes::new()), trailers: None }
+    }
+}
+
+impl Stream {
+    /// Whether part of a message waits.
+    pub fn is_stalled(&self) -> bool {
+        self.sending.as_ref().is_some_and(|sending| sending.unsent.has_remaining())
+    }
+
+    /// Whether the last word is said, though it may wait to be sent.
+    pub fn is_finished(&self) -> bool {
+        self.sending.as_ref().is_some_and(|sending| sending.trailers.is_some())
+    }
 }
 
 /// See the module.
@@ -71,6 +90,11 @@ impl Streams {
             _ if id == first => Some(0),
             _ => self.0.binary_search_by_key(&id, |stream| stream.id).ok(),
         }
+    }
+
+    /// Where the streams begin whose number is not below `id`.
+    pub fn from(&self, id: u32) -> usize {
+        self.0.partition_point(|stream| stream.id < id)
     }
 
     /// Adds a stream with a higher number than all before.

@@ -1,12 +1,14 @@
 //! The connection as its client sees it: bytes in, frames out.
 
+mod calls;
 mod flow;
+mod handles;
 mod peers;
 mod random;
 mod rules;
 
 use super::{
-    connection::{Connection, Intake, Request, Rules},
+    connection::{Connection, Intake, Opened, Request, Rules},
     frame::{self, Goaway, HEAD_BYTES, PREFACE, Reason, flag, kind, setting},
     reply,
 };
@@ -18,13 +20,19 @@ use crate::{
 use bytes::{Bytes, BytesMut};
 use std::{cell::Cell, rc::Rc, time::Duration};
 
-const RULES: Rules = Rules { concurrent_streams_max: u32::MAX, message_bytes_max: 1 << 20 };
+const RULES: Rules = Rules {
+    concurrent_streams_max: u32::MAX,
+    message_bytes_max: 1 << 20,
+    takes_stream: |path| path == "/a.B/Stream",
+};
 
 /// A connection with everything that a core lends it.
 struct Server {
     connection: Connection,
     now: Duration,
     bodies: BytesMut,
+    /// Calls that were opened.
+    calls: Vec<Opened>,
     unfinished: Rc<Cell<usize>>,
     unfinished_max: usize,
 }
@@ -36,6 +44,7 @@ impl Server {
             connection: Connection::new(rules),
             now: Duration::ZERO,
             bodies: BytesMut::with_capacity(HTTP2_BODY_CHUNK_BYTES),
+            calls: Vec::new(),
             unfinished: Rc::default(),
             unfinished_max: 100,
         }
@@ -61,6 +70,7 @@ impl Server {
         let mut intake = Intake {
             now: self.now,
             requests: &mut requests,
+            calls: &mut self.calls,
             bodies: &mut self.bodies,
             admit: &mut || Place::take(unfinished, *unfinished_max),
         };
@@ -83,6 +93,11 @@ impl Server {
         let (received, _) = self.receive(bytes);
         received.unwrap();
         self.said()
+    }
+
+    /// Streams to which something has happened since this was last asked.
+    fn stirred(&mut self) -> Vec<u32> {
+        std::iter::from_fn(|| self.connection.next_stirred()).collect()
     }
 }
 
@@ -133,6 +148,12 @@ fn block() -> Vec<u8> {
 
 fn headers(stream: u32, flags: u8) -> Vec<u8> {
     frame(kind::HEADERS, flag::END_HEADERS | flags, stream, &block())
+}
+
+/// The headers of a call whose request is a stream.
+fn open(stream: u32, flags: u8) -> Vec<u8> {
+    let block = loadgen::grpc::head("/a.B/Stream", "here");
+    frame(kind::HEADERS, flag::END_HEADERS | flags, stream, &block)
 }
 
 fn data(stream: u32, flags: u8, payload: &[u8]) -> Vec<u8> {

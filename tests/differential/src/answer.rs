@@ -12,6 +12,12 @@
 //!   a set, and if cut by the limit, their number.
 //! - The parts of a `RangeStream` are concatenated; how a server cuts them is its own affair. That
 //!   only the last carries a header is compared.
+//! - Leases: an id that the server chose is named by which of them it is. The seconds left of a lease
+//!   count as what it was granted if they are that, but for the time since, and two seconds. In a list
+//!   of leases, which is sorted by the time left, those of one TTL are put in the order of their ids.
+//! - Watches ([`crate::watching`]): how events are cut into responses, and what revision the header of
+//!   a response with events names, beyond that it is not below them. What a stream says when asked to
+//!   cancel a watcher that the server has cancelled.
 //! - A message that cannot be decoded: the code, and the text up to the reason. protobuf-go's reasons
 //!   name Go types, and spell their spaces differently from build to build.
 
@@ -22,19 +28,27 @@ use loadgen::grpc::Status;
 use prost::Message;
 use proto::{
     etcdserverpb::{
-        AlarmResponse, CompactionResponse, DeleteRangeResponse, HashKvResponse, MemberListResponse,
-        PutResponse, RangeRequest, RangeResponse, RangeStreamResponse, RequestOp, ResponseHeader,
-        ResponseOp, StatusResponse, TxnRequest, TxnResponse, kv, range_request::SortTarget,
-        request_op::Request, response_op::Response,
+        AlarmResponse, CompactionResponse, DeleteRangeResponse, HashKvResponse, LeaseGrantResponse,
+        LeaseKeepAliveResponse, LeaseLeasesResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse,
+        MemberListResponse, PutResponse, RangeRequest, RangeResponse, RangeStreamResponse,
+        RequestOp, ResponseHeader, ResponseOp, StatusResponse, TxnRequest, TxnResponse,
+        WatchResponse, kv, lease, range_request::SortTarget, request_op::Request,
+        response_op::Response,
     },
     health::HealthCheckResponse,
     mvccpb::KeyValue,
+    v3electionpb::{CampaignResponse, LeaderResponse, ProclaimResponse, ResignResponse},
+    v3lockpb::{LockResponse, UnlockResponse},
 };
 
-use crate::call::Call;
+use crate::{
+    call::Call,
+    watching::{Delivered, Heard},
+};
 
-/// In front of what protobuf has against a message.
-const MALFORMED: &str = "grpc: error unmarshalling request: ";
+/// In front of what protobuf has against a message: of a unary call, of a stream.
+const MALFORMED: [&str; 2] =
+    ["grpc: error unmarshalling request: ", "grpc: failed to unmarshal the received message: "];
 
 /// What a server answered.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +66,27 @@ pub enum Answer {
     Status(StatusResponse),
     Alarm(AlarmResponse),
     Health(HealthCheckResponse),
+    LeaseGrant(LeaseGrantResponse),
+    LeaseRevoke(LeaseRevokeResponse),
+    LeaseTimeToLive(LeaseTimeToLiveResponse),
+    LeaseLeases(LeaseLeasesResponse),
+    KeepAlive(LeaseKeepAliveResponse),
+    Lock(LockResponse),
+    Unlock(UnlockResponse),
+    Campaign(CampaignResponse),
+    Proclaim(ProclaimResponse),
+    Leader(LeaderResponse),
+    Resign(ResignResponse),
+    /// What a watch stream said to one request, events aside.
+    Watch(Vec<WatchResponse>),
+    /// A watch stream ended well, or is open still after we said our last.
+    WatchOver {
+        open: bool,
+    },
+    /// What the watchers heard since they were asked last.
+    Settled(Heard),
+    /// The watchers did not get all there is, within a time that is long.
+    Unsettled(String),
     /// gRPC's number, and the text.
     Error(i32, String),
     /// Success, and yet not what the method answers.
@@ -90,15 +125,35 @@ impl Answer {
             Call::Status(_) => Self::Status(status(decode(message)?)),
             Call::Alarm(_) => Self::Alarm(alarms(decode(message)?)),
             Call::Health(_) => Self::Health(decode(message)?),
+            Call::LeaseGrant(_) => Self::LeaseGrant(headed(message)?),
+            Call::LeaseRevoke(_) => Self::LeaseRevoke(headed(message)?),
+            Call::LeaseTimeToLive(_) => {
+                let mut response: LeaseTimeToLiveResponse = headed(message)?;
+                response.keys.sort();
+                Self::LeaseTimeToLive(response)
+            }
+            Call::LeaseLeases(_) => Self::LeaseLeases(headed(message)?),
+            Call::KeepAlive(_) | Call::KeepAliveOnce(_) => Self::KeepAlive(headed(message)?),
+            Call::Lock(_) => Self::Lock(headed(message)?),
+            Call::Unlock(_) => Self::Unlock(headed(message)?),
+            Call::Campaign(_) => Self::Campaign(headed(message)?),
+            Call::Proclaim(_) => Self::Proclaim(headed(message)?),
+            Call::Leader(_) => Self::Leader(headed(message)?),
+            Call::Resign(_) => Self::Resign(headed(message)?),
             Call::Raw { path, .. } => match path.as_ref() {
                 kv::RANGE => Self::Range(range(None, decode(message)?)),
                 kv::PUT => Self::Put(put(decode(message)?)),
                 kv::DELETE_RANGE => Self::DeleteRange(delete_range(decode(message)?)),
                 kv::TXN => Self::Txn(txn(None, decode(message)?)),
                 kv::COMPACT => Self::Compact(compact(decode(message)?)),
+                lease::LEASE_REVOKE => Self::LeaseRevoke(headed(message)?),
+                lease::LEASE_KEEP_ALIVE => Self::KeepAlive(headed(message)?),
                 other => return Err(format!("success of {other}")),
             },
             Call::RangeStream(_) => unreachable!("taken above"),
+            Call::Watch { .. } | Call::WatchBytes { .. } | Call::WatchEnd { .. } | Call::Settle => {
+                unreachable!("watch streams have their own ear")
+            }
         })
     }
 
@@ -108,6 +163,28 @@ impl Answer {
             (Self::Error(a, _), Self::Error(b, _)) => a == b,
             _ => discriminant(self) == discriminant(other),
         }
+    }
+
+    /// Of two answers that differ, what a person should look at: of all that watchers heard only
+    /// where it differs, from there on.
+    pub fn narrowed(pair: [Self; 2]) -> [Self; 2] {
+        let [Self::Settled(a), Self::Settled(b)] = &pair else { return pair };
+        let mut narrow = [Heard::new(), Heard::new()];
+        for watcher in a.keys().chain(b.keys()) {
+            let heard = [a, b].map(|side| side.get(watcher).map_or(&[][..], Vec::as_slice));
+            let same = heard[0].iter().zip(heard[1]).take_while(|(a, b)| a == b).count();
+            for (narrow, heard) in narrow.iter_mut().zip(heard).filter(|(_, all)| all.len() > same)
+            {
+                narrow.insert(*watcher, heard[same..].to_vec());
+            }
+        }
+        narrow.map(Self::Settled)
+    }
+
+    /// Events in it.
+    pub fn events(&self) -> usize {
+        let Self::Settled(heard) = self else { return 0 };
+        heard.values().flatten().map(Delivered::events).sum()
     }
 
     /// The revision in the header, if there is one.
@@ -121,18 +198,35 @@ impl Answer {
             Self::HashKv(response) => response.header,
             Self::Status(response) => response.header,
             Self::Alarm(response) => response.header,
+            Self::LeaseGrant(response) => response.header,
+            Self::LeaseRevoke(response) => response.header,
+            Self::LeaseTimeToLive(response) => response.header,
+            Self::LeaseLeases(response) => response.header,
+            Self::KeepAlive(response) => response.header,
+            Self::Lock(response) => response.header,
+            Self::Unlock(response) => response.header,
+            Self::Campaign(response) => response.header,
+            Self::Proclaim(response) => response.header,
+            Self::Leader(response) => response.header,
+            Self::Resign(response) => response.header,
+            Self::Watch(responses) => responses.last().and_then(|response| response.header),
             // A member list's header carries none.
-            Self::MemberList(_) | Self::Health(_) | Self::Error(..) | Self::Senseless(..) => None,
+            Self::MemberList(_)
+            | Self::Health(_)
+            | Self::WatchOver { .. }
+            | Self::Settled(_)
+            | Self::Unsettled(_)
+            | Self::Error(..)
+            | Self::Senseless(..) => None,
         };
         header.map(|header| header.revision)
     }
 }
 
-fn error_text(text: &str) -> String {
-    match text.find(MALFORMED) {
-        Some(at) => text[..at + MALFORMED.len()].into(),
-        None => text.into(),
-    }
+/// An error's text without what is no server's own.
+pub fn error_text(text: &str) -> String {
+    let reason = MALFORMED.iter().find_map(|before| Some(text.find(before)? + before.len()));
+    text[..reason.unwrap_or(text.len())].into()
 }
 
 /// Decodes, and demands that nothing was lost: no field that the message does not have.
@@ -150,12 +244,48 @@ fn is_there(id: &mut u64) {
     *id = (*id != 0).into();
 }
 
-fn header(header: &mut Option<ResponseHeader>) {
+/// Leaves of a header's ids only whether they are there.
+pub fn header(header: &mut Option<ResponseHeader>) {
     if let Some(header) = header {
         is_there(&mut header.cluster_id);
         is_there(&mut header.member_id);
         is_there(&mut header.raft_term);
     }
+}
+
+/// A response that has a header.
+trait Headed: Message + Default {
+    fn header(&mut self) -> &mut Option<ResponseHeader>;
+}
+
+macro_rules! headed {
+    ($($response:ty),+) => {
+        $(impl Headed for $response {
+            fn header(&mut self) -> &mut Option<ResponseHeader> {
+                &mut self.header
+            }
+        })+
+    };
+}
+
+headed!(
+    LeaseGrantResponse,
+    LeaseRevokeResponse,
+    LeaseTimeToLiveResponse,
+    LeaseLeasesResponse,
+    LeaseKeepAliveResponse,
+    LockResponse,
+    UnlockResponse,
+    CampaignResponse,
+    ProclaimResponse,
+    LeaderResponse,
+    ResignResponse
+);
+
+fn headed<M: Headed>(message: &Bytes) -> Result<M, String> {
+    let mut response: M = decode(message)?;
+    header(response.header());
+    Ok(response)
 }
 
 fn put(mut response: PutResponse) -> PutResponse {
@@ -383,9 +513,23 @@ mod tests {
         let error = |code, text: &str| Answer::new(&call, Err(Status::new(code, text)));
         assert_ne!(error(3, "a"), error(3, "b"));
         assert_ne!(error(3, "a"), error(5, "a"));
-        let malformed = |why| error(13, &format!("{MALFORMED}{why}"));
-        assert_eq!(malformed("proto: this"), malformed("that"));
-        assert_ne!(malformed("this"), error(13, "this"));
+        for before in MALFORMED {
+            let malformed = |why| error(13, &format!("{before}{why}"));
+            assert_eq!(malformed("proto: this"), malformed("that"));
+            assert_ne!(malformed("this"), error(13, "this"));
+        }
+    }
+
+    #[test]
+    fn only_what_watchers_heard_differently_is_shown() {
+        let one = |revision| Delivered::Revision(revision, vec![]);
+        let heard = |second| {
+            let both = [((0, 1), vec![one(2), one(second)]), ((0, 2), vec![one(2)])];
+            Answer::Settled(both.into_iter().collect())
+        };
+        let narrowed = Answer::narrowed([heard(3), heard(4)]);
+        let left = |revision| Answer::Settled([((0, 1), vec![one(revision)])].into());
+        assert_eq!(narrowed, [left(3), left(4)]);
     }
 
     #[test]

@@ -9,9 +9,10 @@ use prost::Message;
 use proto::{
     etcdserverpb::{
         AlarmRequest, CompactionRequest, Compare, DeleteRangeRequest, HashKvRequest,
-        MemberListRequest, PutRequest, RangeRequest, RequestOp, StatusRequest, TxnRequest,
+        LeaseRevokeRequest, MemberListRequest, PutRequest, RangeRequest, RequestOp, StatusRequest,
+        TxnRequest,
         compare::{CompareTarget, TargetUnion},
-        kv,
+        kv, lease,
         request_op::Request,
     },
     health::HealthCheckRequest,
@@ -19,8 +20,12 @@ use proto::{
 
 use crate::call::{COMPACTED, CURRENT, Call};
 
+mod coordination;
+
 /// Every so many calls all keys are compared; a call makes at most one revision.
 const SCAN_EVERY_CALLS: usize = 1_000;
+/// And every so many, what the watchers heard.
+const SETTLE_EVERY_CALLS: usize = 50;
 /// etcd's default for the largest request, and what gRPC takes beyond it.
 const REQUEST_BYTES_MAX: usize = 1_572_864;
 const RECEIVE_BYTES_MAX: usize = REQUEST_BYTES_MAX + 524_288;
@@ -41,6 +46,12 @@ pub struct Extras {
     /// Messages in which a field has another wire type than it should. Go's protobuf skips such a
     /// field as unknown; prost refuses the message.
     pub mistyped: bool,
+    /// Watch streams.
+    pub watches: bool,
+    /// Leases, and keys with them.
+    pub leases: bool,
+    /// Locks and elections, on the same leases.
+    pub locks: bool,
 }
 
 /// An endless list of calls; the same for the same seed.
@@ -68,6 +79,9 @@ impl Iterator for Calls {
             return Some(call);
         }
         self.count += 1;
+        if self.extras.watches && self.count.is_multiple_of(SETTLE_EVERY_CALLS) {
+            self.next.push_back(Call::Settle);
+        }
         if self.count.is_multiple_of(SCAN_EVERY_CALLS) {
             let scan = |revision| RangeRequest { revision, ..everything() };
             self.next.push_back(Call::Range(scan(COMPACTED)));
@@ -88,6 +102,9 @@ fn everything() -> RangeRequest {
 
 impl Calls {
     fn draw(&mut self) -> Call {
+        if let Some(call) = self.coordination() {
+            return call;
+        }
         match self.dice.below(1_000) {
             0..330 => Call::Put(self.put()),
             330..590 => Call::Range(self.range()),
@@ -223,7 +240,7 @@ impl Calls {
         PutRequest {
             key: self.key(),
             value: self.maybe(if ignore_value { 20 } else { 100 }, Self::value),
-            lease: self.maybe(3, |calls| *calls.dice.pick(&[1, 77, -1, i64::MAX, i64::MIN])),
+            lease: self.attached(),
             prev_kv: self.dice.percent(30),
             ignore_value,
             ignore_lease: self.dice.percent(6),
@@ -315,7 +332,7 @@ impl Calls {
             CompareTarget::Create => TargetUnion::CreateRevision(self.compared_revision()),
             CompareTarget::Mod => TargetUnion::ModRevision(self.compared_revision()),
             CompareTarget::Value => TargetUnion::Value(self.value()),
-            CompareTarget::Lease => TargetUnion::Lease(*self.dice.pick(&[0, 0, 1, -1])),
+            CompareTarget::Lease => TargetUnion::Lease(*self.dice.pick(&[0, 0, 1, 2, -3])),
         })
     }
 
@@ -405,13 +422,15 @@ impl Calls {
     fn mangled(&mut self) -> Call {
         let range = RangeRequest { sort_order: 0, sort_target: 0, ..self.range() };
         // Compacting by accident to any number would soon leave nothing to compact.
-        let choices: [(&'static str, Vec<u8>); 4] = [
+        let choices: [(&'static str, Vec<u8>); 5] = [
             (kv::RANGE, range.encode_to_vec()),
             (kv::PUT, self.put().encode_to_vec()),
             (kv::DELETE_RANGE, self.delete_range().encode_to_vec()),
             (kv::COMPACT, CompactionRequest { revision: 1, physical: false }.encode_to_vec()),
+            (lease::LEASE_REVOKE, LeaseRevokeRequest { id: 77 }.encode_to_vec()),
         ];
-        let (path, mut message) = self.dice.pick(&choices).clone();
+        let answered = if self.extras.leases { 5 } else { 4 };
+        let (path, mut message) = self.dice.pick(&choices[..answered]).clone();
         match self.dice.below(5) {
             0 => message.truncate(self.dice.below(message.len() + 1)),
             1 => message.extend_from_slice(self.stray_field()),
@@ -475,6 +494,7 @@ fn is_mistyped(call: &Call) -> bool {
         kv::PUT => PutRequest::decode(message).err(),
         kv::DELETE_RANGE => DeleteRangeRequest::decode(message).err(),
         kv::COMPACT => CompactionRequest::decode(message).err(),
+        lease::LEASE_REVOKE => LeaseRevokeRequest::decode(message).err(),
         _ => None,
     };
     error.is_some_and(|error| error.to_string().contains("invalid wire type: "))
@@ -493,7 +513,8 @@ fn after_prefix(prefix: &[u8]) -> Bytes {
 mod tests {
     use super::*;
 
-    const ALL: Extras = Extras { hash_kv: true, mistyped: true };
+    const ALL: Extras =
+        Extras { hash_kv: true, mistyped: true, watches: true, leases: true, locks: true };
 
     #[test]
     fn the_seed_decides_everything() {
@@ -517,7 +538,7 @@ mod tests {
         let mut paths: Vec<_> = calls.iter().map(|call| call.path().to_owned()).collect();
         paths.sort();
         paths.dedup();
-        assert_eq!(paths.len(), 20, "{paths:?}");
+        assert_eq!(paths.len(), 32, "{paths:?}");
         let deep = |op: &RequestOp| matches!(op.request, Some(Request::RequestTxn(_)));
         let txns = calls.iter().filter_map(|call| match call {
             Call::Txn(txn) => Some(txn),

@@ -24,6 +24,7 @@ usage: differential --a-bin PROGRAM --b-bin PROGRAM [--a-flag FLAG]... [--b-flag
   [--seed 1] [--ops 100000]     what is asked
   [--also hash-kv]              and the hash of all keys
   [--also mistyped]             and messages whose fields have other wire types than they should
+  [--also watches] [--also leases] [--also locks]   and these; locks mean little without leases
   [--shrink-seconds 300]        how long the fewest calls are looked for, where programs were named
 Endpoints must be fresh servers, told the same advertised URLs.";
 
@@ -60,6 +61,9 @@ fn arguments(mut words: impl Iterator<Item = String>) -> Result<Arguments, Strin
             "--b-flag" => found.flags[1].push(value.into()),
             "--also" if value == "hash-kv" => found.extras.hash_kv = true,
             "--also" if value == "mistyped" => found.extras.mistyped = true,
+            "--also" if value == "watches" => found.extras.watches = true,
+            "--also" if value == "leases" => found.extras.leases = true,
+            "--also" if value == "locks" => found.extras.locks = true,
             "--seed" => found.seed = number()?,
             "--ops" => found.ops = number()? as usize,
             "--shrink-seconds" => found.shrink = Duration::from_secs(number()?),

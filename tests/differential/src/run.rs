@@ -42,6 +42,8 @@ pub struct Summary {
     pub calls: usize,
     /// Of those, answered with an error.
     pub errors: usize,
+    /// Events that watchers heard of each.
+    pub events: usize,
     /// The revision in the last header.
     pub revision: i64,
     /// From first to last.
@@ -75,11 +77,12 @@ pub fn run<'a>(
         let [a, b] = ask_both(&mut sides, &batch);
         for (a, b) in a.into_iter().zip(b) {
             if a.1 != b.1 {
-                let (calls, answers) = ([a.0, b.0], [a.1, b.1]);
+                let (calls, answers) = ([a.0, b.0], Answer::narrowed([a.1, b.1]));
                 return Err(Box::new(Difference { at: summary.calls, calls, answers }));
             }
             summary.calls += 1;
             summary.errors += usize::from(matches!(a.1, Answer::Error(..)));
+            summary.events += a.1.events();
             summary.revision = a.1.revision().unwrap_or(summary.revision);
         }
     }
@@ -97,11 +100,12 @@ fn ask_both(sides: &mut [Side; 2], batch: &[&Call]) -> [Vec<(Call, Answer)>; 2] 
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { calls, errors, revision, elapsed } = self;
+        let Self { calls, errors, events, revision, elapsed } = self;
         let rate = *calls as f64 / elapsed.as_secs_f64().max(1e-3);
         write!(
             f,
-            "{calls} calls answered alike ({errors} with errors), revision {revision}, {rate:.0}/s"
+            "{calls} calls answered alike ({errors} with errors), {events} events, \
+             revision {revision}, {rate:.0}/s"
         )
     }
 }

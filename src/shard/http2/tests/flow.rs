@@ -169,14 +169,14 @@ fn a_streamed_answer_waits_between_messages() {
     server.hears(&call(1, 0));
     assert!(server.connection.open(1));
     assert_eq!(server.connection.progress(1), Progress::Clear);
-    server.connection.message(1, message(3).into());
+    server.connection.send(1, b"", &message(3).into());
     assert_eq!(server.connection.progress(1), Progress::Clear);
-    server.connection.message(1, message(3).into());
+    server.connection.send(1, b"", &message(3).into());
     assert_eq!(server.connection.progress(1), Progress::Busy);
     assert_eq!(server.said(), ["HEAD 1", "DATA 1 8", "DATA 1 2"]);
-    assert_eq!(server.connection.take_stirred(), [1; 1]);
+    assert_eq!(server.stirred(), [0; 0], "nothing that the sender does not know");
     assert_eq!(server.hears(&window(1, 6)), ["DATA 1 6"]);
-    assert_eq!(server.connection.take_stirred(), [1]);
+    assert_eq!(server.stirred(), [1]);
     assert_eq!(server.connection.progress(1), Progress::Clear);
     server.connection.finish(1, None);
     assert_eq!(server.said(), ["OK 1 END"]);
@@ -189,7 +189,7 @@ fn a_streamed_answer_may_end_behind_a_message_that_waits() {
     let mut server = Server::greeted_by(RULES, &[(setting::INITIAL_WINDOW_SIZE, 4)]);
     server.hears(&call(1, 0));
     server.connection.open(1);
-    server.connection.message(1, message(0).into());
+    server.connection.send(1, b"", &message(0).into());
     server.connection.finish(1, Some(&Status::new(Code::DataLoss, "gone")));
     assert_eq!(server.said(), ["HEAD 1", "DATA 1 4"]);
     let said = server.hears(&window(1, 9));
@@ -203,12 +203,12 @@ fn whoever_waits_hears_that_the_client_is_gone() {
     server.hears(&[call(1, 0), call(3, 0)].concat());
     for id in [1, 3] {
         server.connection.open(id);
-        server.connection.message(id, message(0).into());
+        server.connection.send(id, b"", &message(0).into());
     }
     server.hears(&reset(1));
-    assert_eq!(server.connection.take_stirred(), [1]);
+    assert_eq!(server.stirred(), [1]);
     assert_eq!(server.connection.progress(1), Progress::Gone);
     server.connection.close();
-    assert_eq!(server.connection.take_stirred(), [3]);
+    assert_eq!(server.stirred(), [3]);
     assert_eq!(server.connection.progress(3), Progress::Gone);
 }

@@ -1,6 +1,9 @@
 //! Whatever comes, the connection neither panics nor says what a client could not read.
 
-use super::*;
+use super::{
+    super::{Inbound, Progress},
+    *,
+};
 use crate::limits::HTTP2_OUT_BYTES_MAX;
 use proptest::prelude::*;
 
@@ -12,6 +15,7 @@ fn any_frame() -> impl Strategy<Value = Vec<u8>> {
         prop::collection::vec(any::<u8>(), 4..=4),
         Just(vec![0, 0, 0, 1]),
         Just(block()),
+        Just(open(1, 0)[HEAD_BYTES..].to_vec()),
         (0usize..30).prop_map(message),
     ];
     let flags = prop_oneof![Just(0), Just(flag::END_HEADERS), Just(5), any::<u8>()];
@@ -25,6 +29,7 @@ fn legal_frame() -> impl Strategy<Value = Vec<u8>> {
     frame::put_settings(&mut settings, &[(setting::INITIAL_WINDOW_SIZE, 20)]);
     prop_oneof![
         id.clone().prop_map(|id| headers(id, 0)),
+        id.clone().prop_map(|id| open(id, 0)),
         (id.clone(), 0usize..40).prop_map(|(id, bytes)| call(id, bytes)),
         (id.clone(), 0u8..2).prop_map(|(id, end)| data(id, end, &message(3))),
         id.clone().prop_map(reset),
@@ -40,6 +45,7 @@ enum Step {
     Answer(usize),
     Refuse,
     Stream(usize),
+    Take,
     Finish,
     Abandon,
     Drain(usize),
@@ -51,6 +57,7 @@ fn steps(frames: impl Strategy<Value = Vec<u8>> + 'static) -> impl Strategy<Valu
         2 => (0usize..200).prop_map(Step::Answer),
         1 => Just(Step::Refuse),
         1 => (0usize..200).prop_map(Step::Stream),
+        1 => Just(Step::Take),
         1 => Just(Step::Finish),
         1 => Just(Step::Abandon),
         2 => (0usize..100).prop_map(Step::Drain),
@@ -69,6 +76,7 @@ fn play(steps: Vec<Step>) -> bool {
             Step::Receive(bytes) => {
                 let (received, requests) = server.receive(&bytes);
                 waiting.extend(requests.iter().map(|request| request.stream));
+                streaming.extend(server.calls.drain(..).map(|call| call.stream));
                 if received.is_err() {
                     legal = false;
                     break;
@@ -87,9 +95,14 @@ fn play(steps: Vec<Step>) -> bool {
             Step::Stream(bytes) => {
                 streaming.extend(waiting.pop().filter(|id| server.connection.open(*id)));
                 for id in &streaming {
-                    if server.connection.progress(*id) == super::super::send::Progress::Clear {
-                        server.connection.message(*id, message(bytes).into());
+                    if server.connection.progress(*id) == Progress::Clear {
+                        server.connection.send(*id, b"", &message(bytes).into());
                     }
+                }
+            }
+            Step::Take => {
+                for id in &streaming {
+                    while let Inbound::Message(_) = server.connection.take(*id) {}
                 }
             }
             Step::Finish => {
@@ -118,6 +131,17 @@ fn play(steps: Vec<Step>) -> bool {
     }
     said(&sent);
     legal
+}
+
+/// Everything that can be taken of a call.
+fn all(connection: &mut Connection, id: u32) -> (Vec<Bytes>, Inbound) {
+    let mut messages = Vec::new();
+    loop {
+        match connection.take(id) {
+            Inbound::Message(message) => messages.push(message),
+            end => return (messages, end),
+        }
+    }
 }
 
 proptest! {
@@ -165,5 +189,12 @@ proptest! {
             requests.iter().map(|request| (request.stream, request.body.clone())).collect()
         };
         prop_assert_eq!(named(&wanted), named(&requests));
+        let opened = |server: &Server| -> Vec<_> {
+            server.calls.iter().map(|call| call.stream).collect()
+        };
+        prop_assert_eq!(opened(&whole), opened(&cut));
+        for id in opened(&whole) {
+            prop_assert_eq!(all(&mut whole.connection, id), all(&mut cut.connection, id));
+        }
     }
 }
