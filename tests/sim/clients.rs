@@ -63,7 +63,12 @@ pub(crate) struct Desk {
     waiting: BTreeMap<Ticket, Waiting>,
     /// The view when the last message came.
     stale: Arc<View>,
+    /// Since when there is a revision that the node has not told of.
+    untold: Option<Duration>,
 }
+
+/// Longest that news may take: turns of the node, while a ring is full. A tick makes one.
+const TICKS_UNTOLD: u32 = 20;
 
 struct Waiting {
     op: usize,
@@ -75,8 +80,10 @@ struct Waiting {
 impl Desk {
     pub(crate) fn new(floor: Rc<Floor>, end: ShardEnd) -> Self {
         let next_ticket = floor.clock.wall_nanos() / 1_000;
+        // The client that answers from old views does not hear of new ones.
+        end.interest.set(floor.slip != Some(Slip::StaleRead));
         let stale = floor.newest.load();
-        Self { floor, end, next_ticket, waiting: BTreeMap::new(), stale }
+        Self { floor, end, next_ticket, waiting: BTreeMap::new(), stale, untold: None }
     }
 
     /// Asks and listens until the day's requests are used up and answered, or its
@@ -130,6 +137,22 @@ impl Desk {
                 self.hear(ticket, reply);
             }
             self.stale = self.floor.newest.load();
+        }
+        self.check_news();
+    }
+
+    /// Whoever is interested hears of every revision, also when the ring was full.
+    fn check_news(&mut self) {
+        let now = self.floor.clock.now();
+        let is_told = self.floor.newest.load().revision == self.stale.revision;
+        if is_told || self.floor.slip == Some(Slip::StaleRead) {
+            self.untold = None;
+        } else {
+            let since = *self.untold.get_or_insert(now);
+            assert!(
+                now - since < self.floor.weather.tick * TICKS_UNTOLD,
+                "a revision was not told"
+            );
         }
     }
 
