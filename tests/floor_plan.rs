@@ -88,7 +88,10 @@ const DOORS: &[(&str, &[&str])] = &[
     ("libc", &["io/"]),
     ("memmap2", &["io/"]),
     ("prost", &["api/", "store/", "shard/inside/"]),
-    ("proto", &["api/", "store/command.rs", "store/convert.rs", "shard/inside/", "shard/watching.rs"]),
+    (
+        "proto",
+        &["api/", "store/command.rs", "store/convert.rs", "shard/inside/", "shard/watching.rs"],
+    ),
     ("raft", &["consensus/"]),
     ("rtrb", &["mesh.rs"]),
     ("saphyr", &["config/file.rs"]),
