@@ -334,15 +334,18 @@ impl<'a> Records<'a> {
     /// The revision that the first record behind the last gap belongs to; its earlier changes may
     /// be in the gap. `newest` where nothing is behind it.
     fn complete_above(&self, newest: Revision) -> Revision {
-        let before =
-            |at: usize| at.checked_sub(1).map_or(Seq(0), |at| self.table[at].identity.next);
-        let has_gap = |at: &usize| {
-            let identity = &self.table[*at].identity;
-            identity.generation > 0 || identity.first != before(*at)
-        };
-        let last = (0..self.table.len()).rev().find(has_gap);
-        let Some(last) = last else { return Revision(0) };
-        let mut behind = Position { run: last + 1, record: 0 };
+        let ends = self.table.iter().map(|segment| segment.identity.next);
+        let begins = self.table.iter().map(|segment| segment.identity.first);
+        let before = std::iter::once(Seq(0)).chain(ends);
+        let gaps = before.zip(begins.chain([self.tail_first])).map(|(end, begin)| end != begin);
+        let rewritten = |run: usize| self.table.get(run).is_some_and(|s| s.identity.generation > 0);
+        // The first whole run behind the last gap: the gap is in front of a run, or in it.
+        let behind = gaps.enumerate().filter_map(|(run, gap)| match rewritten(run) {
+            true => Some(run + 1),
+            false => gap.then_some(run),
+        });
+        let Some(run) = behind.last() else { return Revision(0) };
+        let mut behind = Position { run, record: 0 };
         self.step(&mut behind).map_or(newest, |record| record.main())
     }
 

@@ -498,6 +498,26 @@ fn space_stays_in_proportion_to_what_is_live() {
     assert_eq!(tree.reader().count(&KeyRange { from: b"/once/", to: None }, Revision(3000)), 29);
 }
 
+/// Segments that died whole leave a gap in front of the first that is left, be it the tail.
+#[test]
+fn changes_are_not_called_complete_across_segments_that_died_before_the_tail() {
+    let disk = SimDisk::new(12);
+    let mut tree = format(&disk);
+    for main in 2..400 {
+        tree.put(Stamp::new(main, 0), b"busy", &[b'v'; 100], LeaseId(0));
+        tree.compact(Revision(main));
+        while !tree.sweep(100) {}
+        if main % 50 == 0 {
+            let job = tree.begin_checkpoint(facts(main as u64, main)).expect("none is running");
+            tree.finish_checkpoint(run(job.run(disk.clone())).expect("the disk works"));
+        }
+    }
+    let (reader, mut changes) = (tree.reader(), tree.reader().changes(Stamp::default()));
+    let oldest = changes.next().expect("the newest record is live").stamp.main;
+    assert!(oldest > Revision(300), "whole segments died");
+    assert!(reader.complete_above() >= oldest);
+}
+
 #[test]
 fn segments_are_the_same_bytes_on_every_member() {
     for seed in 0..10 {
