@@ -12,7 +12,7 @@ use e2e::{
     Dice, binary,
     ledger::Ledger,
     neighbour::{SERVED_MAX, beside_a_good_client},
-    server::Server,
+    server::{Folder, Server, Setup},
 };
 
 const IDLE_CONNECTIONS: usize = 10_000;
