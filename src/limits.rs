@@ -337,7 +337,7 @@ pub const TASK_LATENCY: std::time::Duration = std::time::Duration::from_micros(2
 
 /// Watch streams of a shard: five for each of its connections, as many as a client library opens.
 pub const WATCH_STREAMS_PER_SHARD_MAX: usize = 5 * CONNECTIONS_PER_SHARD_MAX;
-/// Watchers of a shard; at some 400 bytes each, 400 MB.
+/// Watchers of a shard; at some 310 bytes each, 310 MB (see `shard::watch`).
 pub const WATCHERS_PER_SHARD_MAX: usize = 1_000_000;
 /// Watchers of one stream: a client that multiplexes all it watches, with room for four such.
 pub const WATCHERS_PER_STREAM_MAX: usize = 250_000;

@@ -36,7 +36,7 @@ client=http://127.0.0.1:$port peer=http://127.0.0.1:$((port + 1))
     --initial-cluster "default=$peer" "${flags[@]}" >"$run/log" 2>&1 &
 server=$!
 for _ in {1..300}; do
-    grep -q 'ready to serve client requests' "$run/log" && break
+    grep -qs 'ready to serve client requests' "$run/log" && break
     kill -0 "$server" 2>/dev/null || break
     sleep 0.1
 done

@@ -156,11 +156,13 @@ impl Store {
 
     /// Deletes the keys in their order, so that every member numbers the changes alike.
     pub(super) fn revoke(&mut self, id: LeaseId, expired: Option<Expired>) -> Outcome {
+        if expired.is_some_and(|seen| seen.term != self.term) {
+            return Outcome::Done;
+        }
         let Some(lease) = self.leases().get(id) else {
             return Outcome::Refused(Refusal::LeaseNotFound);
         };
-        let knew = |seen: &Expired| seen.term == self.term && seen.applied >= lease.since;
-        if expired.is_some_and(|seen| !knew(&seen)) {
+        if expired.is_some_and(|seen| seen.applied < lease.since) {
             return Outcome::Done;
         }
         let keys: Vec<_> = self.leases().keys(id).map(<[u8]>::to_vec).collect();

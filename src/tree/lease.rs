@@ -17,7 +17,7 @@
 //! ```text
 //!   0   u64 magic  u64 version  u64 cluster  u64 number  u64 leases
 //!  40   for each lease, ids ascending: i64 id  i64 granted TTL  i64 remaining TTL, 0 for none
-//!      u64 index of the grant
+//!       u64 index of the grant
 //! ```
 
 use super::{

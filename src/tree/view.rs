@@ -334,19 +334,17 @@ impl<'a> Records<'a> {
     /// The revision that the first record behind the last gap belongs to; its earlier changes may
     /// be in the gap. `newest` where nothing is behind it.
     fn complete_above(&self, newest: Revision) -> Revision {
-        let segments = self.table.len();
-        let first = |at: usize| match self.table.get(at) {
-            Some(segment) => segment.identity.first,
-            None => self.tail_first,
-        };
-        let next = |at: usize| at.checked_sub(1).map_or(Seq(0), |at| self.table[at].identity.next);
-        let is_sparse =
-            |at: usize| self.table.get(at).is_some_and(|segment| segment.identity.generation > 0);
-        let behind_gap = (0..=segments).rev().find_map(|at| match is_sparse(at) {
-            true => Some(at + 1),
-            false => (first(at) != next(at)).then_some(at),
+        let ends = self.table.iter().map(|segment| segment.identity.next);
+        let begins = self.table.iter().map(|segment| segment.identity.first);
+        let before = std::iter::once(Seq(0)).chain(ends);
+        let gaps = before.zip(begins.chain([self.tail_first])).map(|(end, begin)| end != begin);
+        let rewritten = |run: usize| self.table.get(run).is_some_and(|s| s.identity.generation > 0);
+        // The first whole run behind the last gap: the gap is in front of a run, or in it.
+        let behind = gaps.enumerate().filter_map(|(run, gap)| match rewritten(run) {
+            true => Some(run + 1),
+            false => gap.then_some(run),
         });
-        let Some(run) = behind_gap else { return Revision(0) };
+        let Some(run) = behind.last() else { return Revision(0) };
         let mut behind = Position { run, record: 0 };
         self.step(&mut behind).map_or(newest, |record| record.main())
     }

@@ -133,6 +133,30 @@ func TestLeasesTellOfThemselves(t *testing.T) {
 	}
 }
 
+func TestTransactionsCompareLeases(t *testing.T) {
+	ctx, client, prefix := connect(t)
+	lease, err := client.Grant(ctx, 600)
+	must(t, err)
+	put(t, ctx, client, prefix+"k", "", clientv3.WithLease(lease.ID))
+	holds := func(result string, id clientv3.LeaseID) bool {
+		done, err := client.Txn(ctx).
+			If(clientv3.Compare(clientv3.LeaseValue(prefix+"k"), result, id)).
+			Then(clientv3.OpPut(prefix+"n", "", clientv3.WithLease(lease.ID))).
+			Commit()
+		must(t, err)
+		return done.Succeeded
+	}
+	if !holds("=", lease.ID) || holds("=", 0) || !holds("!=", 0) || !holds(">", lease.ID-1) || holds("<", lease.ID) {
+		t.Error("the lease is not the one that was given")
+	}
+	done, err := client.Revoke(ctx, lease.ID)
+	must(t, err)
+	got, err := client.Get(ctx, prefix, clientv3.WithPrefix())
+	if err != nil || got.Count != 0 || got.Header.Revision < done.Header.Revision {
+		t.Error("left:", got, err)
+	}
+}
+
 func TestLeasesThatAreRefused(t *testing.T) {
 	ctx, client, prefix := connect(t)
 	_, err := client.Grant(ctx, 9_000_000_001)

@@ -50,10 +50,10 @@ fn unknown_methods_get_grpcs_words() {
         ("/Range", "malformed method name: \"/Range\""),
         ("", "malformed method name: \"\""),
         (
-            "/etcdserverpb.Lease/LeaseKeepAlive",
-            "etcdserver: Lease.LeaseKeepAlive is not built yet in ringleader",
+            "/etcdserverpb.Maintenance/Snapshot",
+            "etcdserver: Maintenance.Snapshot is not built yet in ringleader",
         ),
-        ("/etcdserverpb.Watch/Watch", "etcdserver: Watch.Watch is not built yet in ringleader"),
+        ("/etcdserverpb.Auth/UserAdd", "etcdserver: Auth.UserAdd is not built yet in ringleader"),
         ("/etcdserverpb.Lease/Grant", "unknown method Grant for service etcdserverpb.Lease"),
     ];
     for (path, message) in table {

@@ -399,7 +399,7 @@ impl Connection {
             self.heads.skip(block)?;
             return self.reset_unopened(id, Reason::RefusedStream);
         }
-        match self.heads.request(block)? {
+        match self.heads.request(block, self.rules.takes_stream)? {
             Ok(head) => self.open_request(id, end, head, intake),
             Err(Malformed(_rule)) => self.reset_unopened(id, Reason::Protocol),
         }
@@ -412,7 +412,6 @@ impl Connection {
         head: RequestHead,
         intake: &mut Intake<'_>,
     ) -> Result<(), Goaway> {
-        let is_call = head.kind == Kind::Grpc && (self.rules.takes_stream)(&head.path);
         let receiving = Receiving {
             path: head.path,
             metadata: head.metadata,
@@ -425,34 +424,29 @@ impl Connection {
             receiving: Some(receiving),
             credit: 0,
             headed: false,
-            awaited: is_call,
-            incoming: is_call.then(Box::default),
+            awaited: false,
+            incoming: None,
             sending: None,
         });
         let at = self.streams.len() - 1;
-        match head.kind {
-            Kind::Grpc if is_call => self.open_call(at, end, intake),
-            Kind::Grpc if end => self.deliver(at, Bytes::new(), intake),
-            Kind::Grpc => Ok(()),
-            _ => {
-                if end {
-                    self.streams[at].receiving = None;
-                }
-                self.say_all(
-                    at,
-                    match head.kind {
-                        Kind::NotPost => reply::NOT_POST,
-                        Kind::TooLarge => reply::TOO_LARGE,
-                        Kind::NotGrpc | Kind::Grpc => reply::NOT_GRPC,
-                    },
-                );
-                Ok(())
-            }
+        let refusal = match head.kind {
+            Kind::Grpc if end => return self.deliver(at, Bytes::new(), intake),
+            Kind::Grpc => return Ok(()),
+            Kind::GrpcStream => return self.open_call(at, end, intake),
+            Kind::NotPost => reply::NOT_POST,
+            Kind::NotGrpc => reply::NOT_GRPC,
+            Kind::TooLarge => reply::TOO_LARGE,
+        };
+        if end {
+            self.streams[at].receiving = None;
         }
+        self.say_all(at, refusal);
+        Ok(())
     }
 
     fn open_call(&mut self, at: usize, end: bool, intake: &mut Intake<'_>) -> Result<(), Goaway> {
-        let stream = &self.streams[at];
+        let stream = &mut self.streams[at];
+        (stream.awaited, stream.incoming) = (true, Some(Box::default()));
         let receiving = stream.receiving.as_ref().expect("its headers have just come");
         let (path, metadata) = (receiving.path.clone(), receiving.metadata);
         intake.calls.push(Opened { stream: stream.id, path, metadata });

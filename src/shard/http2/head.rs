@@ -31,6 +31,8 @@ pub struct RequestHead {
 pub enum Kind {
     /// A gRPC call.
     Grpc,
+    /// A gRPC call whose request is a stream of messages.
+    GrpcStream,
     /// Not POST: 405 (grpc-go).
     NotPost,
     /// Another content type: 415 (grpc-go).
@@ -58,11 +60,16 @@ pub struct Heads {
 }
 
 impl Heads {
-    /// Reads the header block that opens a request.
+    /// Reads the header block that opens a request. `takes_stream` is asked about its path, and
+    /// answers the same each time.
     ///
     /// # Errors
     /// The connection cannot go on: nobody knows the header table any more.
-    pub fn request(&mut self, block: &[u8]) -> Result<Result<RequestHead, Malformed>, Goaway> {
+    pub fn request(
+        &mut self,
+        block: &[u8],
+        takes_stream: fn(&str) -> bool,
+    ) -> Result<Result<RequestHead, Malformed>, Goaway> {
         if self.version == self.decoder.version()
             && let Some((_, head)) = self.seen.iter().find(|(seen, _)| **seen == *block)
         {
@@ -71,7 +78,8 @@ impl Heads {
         let before = self.decoder.version();
         let mut fields = Fields::default();
         self.decode(block, |name, value| fields.add(name, value))?;
-        let head = fields.head(|path| share(&mut self.paths, &mut self.paths_next, path));
+        let share = |path: &str| share(&mut self.paths, &mut self.paths_next, path);
+        let head = fields.head(takes_stream, share);
         if let Ok(head) = &head
             && before == self.decoder.version()
             && block.len() <= HTTP2_BLOCK_SEEN_BYTES_MAX
@@ -204,7 +212,11 @@ impl Fields {
         }
     }
 
-    fn head(&self, share: impl FnOnce(&str) -> Rc<str>) -> Result<RequestHead, Malformed> {
+    fn head(
+        &self,
+        takes_stream: fn(&str) -> bool,
+        share: impl FnOnce(&str) -> Rc<str>,
+    ) -> Result<RequestHead, Malformed> {
         let metadata =
             Metadata { requires_leader: self.leader == Some(true), has_token: self.has_token };
         let body_bytes = self.body_bytes;
@@ -223,6 +235,7 @@ impl Fields {
         }
         let kind = match self.content_type {
             _ if !post => Kind::NotPost,
+            Some(true) if takes_stream(path) => Kind::GrpcStream,
             Some(true) => Kind::Grpc,
             _ => Kind::NotGrpc,
         };
@@ -276,6 +289,10 @@ mod tests {
         }
     }
 
+    fn takes_stream(path: &str) -> bool {
+        path == "/a.B/Stream"
+    }
+
     fn block(fields: &[(&str, &str)]) -> Vec<u8> {
         let mut block = Vec::new();
         fields.iter().for_each(|(name, value)| literal(&mut block, 0, name, value));
@@ -283,7 +300,7 @@ mod tests {
     }
 
     fn read(fields: &[(&str, &str)]) -> Result<RequestHead, Malformed> {
-        Heads::default().request(&block(fields)).unwrap()
+        Heads::default().request(&block(fields), takes_stream).unwrap()
     }
 
     fn with(extra: (&'static str, &'static str)) -> Vec<(&'static str, &'static str)> {
@@ -313,6 +330,7 @@ mod tests {
         assert_eq!(kind(0, "GET"), Kind::NotPost);
         assert_eq!(kind(4, "application/grpc+proto"), Kind::Grpc);
         assert_eq!(kind(4, "application/grpc;charset=x"), Kind::Grpc);
+        assert_eq!(kind(2, "/a.B/Stream"), Kind::GrpcStream);
         assert_eq!(kind(4, "application/grpc-web"), Kind::NotGrpc);
         assert_eq!(kind(4, "application/json"), Kind::NotGrpc);
         assert_eq!(read(&CALL[..4]).unwrap().kind, Kind::NotGrpc);
@@ -361,10 +379,10 @@ mod tests {
         let mut all = block(&CALL);
         literal(&mut all, 0x40, "x-long", &"v".repeat(100));
         all.extend(std::iter::repeat_n(0xbe, 600));
-        assert_eq!(heads.request(&all).unwrap().unwrap().kind, Kind::TooLarge);
+        assert_eq!(heads.request(&all, takes_stream).unwrap().unwrap().kind, Kind::TooLarge);
         let mut after = block(&CALL);
         after.push(0xbe);
-        assert_eq!(heads.request(&after).unwrap().unwrap().kind, Kind::Grpc);
+        assert_eq!(heads.request(&after, takes_stream).unwrap().unwrap().kind, Kind::Grpc);
     }
 
     /// The same bytes mean something else once the table has moved on.
@@ -374,12 +392,12 @@ mod tests {
         let mut first = block(&CALL[..2]);
         literal(&mut first, 0x40, ":path", "/first");
         first.extend(block(&CALL[3..]));
-        heads.request(&first).unwrap().unwrap();
+        heads.request(&first, takes_stream).unwrap().unwrap();
 
         let mut indexed = block(&CALL[..2]);
         indexed.push(0xbe);
         indexed.extend(block(&CALL[3..]));
-        let path = |heads: &mut Heads| heads.request(&indexed).unwrap().unwrap().path;
+        let path = |heads: &mut Heads| heads.request(&indexed, takes_stream).unwrap().unwrap().path;
         assert_eq!(&*path(&mut heads), "/first");
         assert_eq!(heads.seen.len(), 1);
         assert_eq!(&*path(&mut heads), "/first");
@@ -387,11 +405,11 @@ mod tests {
         let mut second = block(&CALL[..2]);
         literal(&mut second, 0x40, ":path", "/second");
         second.extend(block(&CALL[3..]));
-        heads.request(&second).unwrap().unwrap();
+        heads.request(&second, takes_stream).unwrap().unwrap();
         assert_eq!(&*path(&mut heads), "/second");
         assert_eq!(&*path(&mut heads), "/second");
-        heads.request(b"\x20\x88").unwrap().unwrap_err();
-        assert!(heads.request(&indexed).is_err(), "the table is empty");
+        heads.request(b"\x20\x88", takes_stream).unwrap().unwrap_err();
+        assert!(heads.request(&indexed, takes_stream).is_err(), "the table is empty");
     }
 
     #[test]
@@ -401,7 +419,7 @@ mod tests {
             let mut fields = CALL;
             let path = format!("/{nth}");
             fields[2].1 = &path;
-            assert_eq!(*heads.request(&block(&fields)).unwrap().unwrap().path, *path);
+            assert_eq!(*heads.request(&block(&fields), takes_stream).unwrap().unwrap().path, *path);
         }
         assert_eq!(
             (heads.seen.len(), heads.paths.len()),

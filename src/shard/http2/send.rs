@@ -104,6 +104,7 @@ impl Connection {
     }
 
     /// Head and message of an answer are in `out`.
+    #[inline]
     fn finish_whole(&mut self, at: usize, len: usize) {
         self.on_headed();
         self.send_window -= len as i64;

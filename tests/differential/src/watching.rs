@@ -73,6 +73,8 @@ pub struct Stream {
     duplex: Duplex,
     /// The watchers there are, and where they start.
     live: BTreeMap<i64, i64>,
+    /// The watcher that was just made, of which the caller does not know yet: events may follow.
+    fresh: Option<i64>,
     /// Watchers that the server cancelled, and of which it was not yet told that we know.
     dead: Vec<i64>,
     heard: BTreeMap<i64, Vec<Delivered>>,
@@ -89,6 +91,7 @@ impl Stream {
         Ok(Self {
             duplex: client.duplex(watch::WATCH)?,
             live: BTreeMap::new(),
+            fresh: None,
             dead: Vec::new(),
             heard: BTreeMap::new(),
             fragment: None,
@@ -157,16 +160,18 @@ impl Stream {
     /// Waits until all watchers have everything up to a revision at which all have started.
     pub fn settle(&mut self, revision: i64) -> Result<(), Status> {
         let deadline = Instant::now() + PATIENCE;
-        while !self.live.is_empty() {
+        while !self.live.is_empty() || !self.dead.is_empty() {
             if Instant::now() > deadline {
                 let text = format!("no progress to {revision}, watchers {:?}", self.live);
                 return Err(Status::new(code::DEADLINE_EXCEEDED, text));
             }
             self.duplex.send(&progress())?;
-            if self.reached(revision)? {
+            let reached = self.reached(revision)?;
+            let dead = std::mem::take(&mut self.dead);
+            if reached && dead.is_empty() {
                 return Ok(());
             }
-            for id in std::mem::take(&mut self.dead) {
+            for id in dead {
                 self.tell(&cancel(id))?;
                 self.live.remove(&id);
             }
@@ -213,8 +218,10 @@ impl Stream {
             }
             to_come -= usize::from(response.created);
             if to_come == 0 {
+                self.fresh = None;
                 return Ok(answers);
             }
+            self.fresh = response.created.then_some(response.watch_id);
             answer::header(&mut response.header);
             answers.push(response);
         }
@@ -229,7 +236,7 @@ impl Stream {
         }
         let WatchResponse { watch_id: id, compact_revision, canceled, .. } = response;
         let heard = self.heard.entry(id).or_default();
-        if !self.live.contains_key(&id) {
+        if !self.live.contains_key(&id) && self.fresh != Some(id) {
             heard.push(Delivered::Wrong(format!("for nobody: {response:?}")));
         }
         if canceled {

@@ -224,7 +224,7 @@ impl Run {
 
     fn normal(&mut self, said: &str) -> String {
         for start in ["lease ", "/"] {
-            let ids = said.split(start).skip(1).filter_map(|rest| lease(rest));
+            let ids = said.split(start).skip(1).filter_map(lease);
             for lease in ids {
                 if !self.leases.contains(&lease) {
                     self.leases.push(lease);

@@ -12,7 +12,7 @@ use e2e::{
     Dice, binary,
     ledger::Ledger,
     neighbour::{SERVED_MAX, beside_a_good_client},
-    server::Server,
+    server::{Folder, Server, Setup},
 };
 
 const IDLE_CONNECTIONS: usize = 10_000;
@@ -142,6 +142,30 @@ fn many_streams_given_up_at_once() {
             socket = connect(server);
         }
     });
+}
+
+/// A client that is told goes elsewhere at once, one whose socket just closes may not.
+#[test]
+fn idle_connections_are_told_that_the_server_goes_down() {
+    const ACK: &[u8] = b"\0\0\0\x04\x01\0\0\0\0";
+    let folder = Folder::new("told");
+    let server = Setup::new(&binary::ringleader(), folder.path()).start().expect("it starts");
+    let mut idle: Vec<_> = (0..8).map(|_| (connect(&server), Vec::new())).collect();
+    for (socket, heard) in &mut idle {
+        socket.write_all(&[PREFACE, SETTINGS].concat()).expect("it is taken");
+        while !heard.ends_with(ACK) {
+            let mut byte = [0];
+            socket.read_exact(&mut byte).expect("it greets");
+            heard.extend(byte);
+        }
+    }
+    assert!(server.terminate().status.is_some(), "it ends");
+    for (mut socket, _) in idle {
+        let mut last = Vec::new();
+        socket.read_to_end(&mut last).expect("it says something and closes");
+        let goaway = b"\0\0\x20\x07\0\0\0\0\0\0\0\0\0\0\0\0\0the server is going down";
+        assert_eq!(last, goaway);
+    }
 }
 
 #[test]

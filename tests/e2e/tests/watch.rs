@@ -110,7 +110,7 @@ fn write(endpoint: &str, over: &AtomicBool) -> (Vec<Change>, i64) {
 /// None where nothing was there to be deleted.
 fn change_one(on: &mut Client, counter: u64) -> Result<Option<Change>, Status> {
     let key = format!("w/{:03}", counter % KEYS).into();
-    if counter % 7 == 0 {
+    if counter.is_multiple_of(7) {
         let delete = DeleteRangeRequest { key, ..Default::default() };
         let response: DeleteRangeResponse = on.unary(kv::DELETE_RANGE, &delete)?;
         let revision = response.header.expect("an answer has a header").revision;

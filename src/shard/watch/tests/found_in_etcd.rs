@@ -22,7 +22,7 @@ fn progress_comes_after_the_events_it_speaks_of() {
             assert_eq!(revision, told + 1, "nothing at or below what was promised");
             told = revision;
         }
-        assert!(response.events.len() > 0 || header_revision(&response) == told);
+        assert!(!response.events.is_empty() || header_revision(&response) == told);
     }
     assert_eq!(told, rig.revision());
 }
