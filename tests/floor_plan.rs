@@ -133,7 +133,6 @@ const FORMATS: &[(&str, &[&str])] = &[
     ("shard/http2/huffman.rs", &["CODE_BITS_MAX"]),
     ("tree/lease.rs", &["HEAD_BYTES", "LEASE_BYTES"]),
     ("tree/map.rs", &["BRANCH_CHILDREN_MIN"]),
-    ("tree/lease.rs", &["HEAD_BYTES", "LEASE_BYTES"]),
     ("tree/page.rs", &["HEADER_BYTES", "SLOT_BYTES", "CHILD_BYTES"]),
     ("tree/record.rs", &["HEADER_BYTES", "LINK_BYTES", "ALIGN_BYTES", "RECORD_BYTES_MIN"]),
     ("tree/root.rs", &["ENTRY_BYTES"]),

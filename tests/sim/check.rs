@@ -10,16 +10,23 @@
 //! 2. **Nothing lost, nothing twice, nothing invented.** Each request in the ledger was made by a
 //!    client and is there once; each that was answered as applied is there; none is that was
 //!    refused before the log.
-//! 3. **In real time.** A write's position is its place in the log, a read's lies behind the index
+//! 3. **In its time.** Leases end as [`check_lease`](crate::check_lease) says, and watchers are told
+//!    what [`check_watch`](crate::check_watch) says.
+//! 4. **In real time.** A write's position is its place in the log, a read's lies behind the index
 //!    that its view shows. Nothing stands before what had been answered when it was asked, so one
 //!    sweep over the questions and answers decides linearizability.
 
-use crate::model::{Model, No};
+use crate::{
+    check_lease::{self, Life, Lives, Place},
+    check_watch::{self, Line},
+    model::{Model, No},
+};
 use prost::{Message, bytes::Bytes};
 use proto::etcdserverpb as pb;
 use ringleader::{
     api::status::{self, Status},
     io::BLOCK_BYTES,
+    store::command::{self, Body, Expired},
     types::Ticket,
     wal::{
         LogEntry,
@@ -27,13 +34,15 @@ use ringleader::{
         segment::{self, Opening},
     },
 };
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 /// The log as it was written: a later frame replaces what an earlier one said of its indexes.
 #[derive(Default)]
 pub(crate) struct Ledger {
     salts: BTreeMap<String, u64>,
-    entries: BTreeMap<u64, LogEntry>,
+    entries: BTreeMap<u64, Written>,
+    /// When the first entry of each term was written, which is how a leader begins.
+    terms: BTreeMap<u64, Duration>,
     /// The highest index that anybody was shown as applied.
     shown: u64,
     trimmed: u64,
@@ -42,9 +51,14 @@ pub(crate) struct Ledger {
     term: Option<u64>,
 }
 
+struct Written {
+    entry: LogEntry,
+    at: Duration,
+}
+
 impl Ledger {
     /// Takes note of a write to the log.
-    pub(crate) fn written(&mut self, name: &str, offset: u64, bytes: &[u8]) {
+    pub(crate) fn written(&mut self, name: &str, offset: u64, bytes: &[u8], at: Duration) {
         let mut frame = bytes;
         if offset == 0 {
             match segment::decode(&bytes[..BLOCK_BYTES]) {
@@ -59,22 +73,24 @@ impl Ledger {
             Seen::Intact(head, entries) => {
                 self.trims += usize::from(head.trimmed > self.trimmed);
                 self.trimmed = head.trimmed;
-                self.take(entries);
+                self.take(entries, at);
             }
             Seen::Broken(_) => panic!("a frame is written broken into {name}"),
         }
     }
 
-    fn take(&mut self, entries: Vec<LogEntry>) {
+    fn take(&mut self, entries: Vec<LogEntry>, at: Duration) {
         let Some(first) = entries.first().map(|entry| entry.index) else { return };
         assert!(first > self.shown, "{first} is written again after {} was applied", self.shown);
         if self.term.is_none() {
             let (term, before) = (entries[0].term, self.term_at(self.shown));
             assert!(term > before, "two boots lead in term {term}, the earlier one of {before}");
             self.term = Some(term);
+            self.terms.insert(term, at);
         }
         drop(self.entries.split_off(&first));
-        self.entries.extend(entries.into_iter().map(|entry| (entry.index, entry)));
+        let written = |entry: LogEntry| (entry.index, Written { entry, at });
+        self.entries.extend(entries.into_iter().map(written));
     }
 
     /// Somebody was shown that everything up to `applied` is applied.
@@ -91,7 +107,12 @@ impl Ledger {
 
     /// The term of the entry at `index`; 0 before the first.
     fn term_at(&self, index: u64) -> u64 {
-        self.entries.get(&index).map_or(0, |entry| entry.term)
+        self.entries.get(&index).map_or(0, |written| written.entry.term)
+    }
+
+    /// When each term's leader began.
+    pub(crate) fn terms(&self) -> &BTreeMap<u64, Duration> {
+        &self.terms
     }
 
     /// How often the log was trimmed.
@@ -112,6 +133,12 @@ pub(crate) enum Request {
     DeleteRange(pb::DeleteRangeRequest),
     Txn(pb::TxnRequest),
     Compact(pb::CompactionRequest),
+    Grant(pb::LeaseGrantRequest),
+    Revoke(pb::LeaseRevokeRequest),
+    /// One message of a keep-alive stream.
+    Renew(i64),
+    TimeToLive(pb::LeaseTimeToLiveRequest),
+    Leases,
     /// The member makes itself known.
     Introduce(Bytes),
 }
@@ -124,6 +151,8 @@ enum Said {
     DeleteRange(pb::DeleteRangeResponse),
     Txn(pb::TxnResponse),
     Compact(pb::CompactionResponse),
+    Grant(pb::LeaseGrantResponse),
+    Revoke(pb::LeaseRevokeResponse),
     Done,
     No(Status),
 }
@@ -137,56 +166,91 @@ pub(crate) enum Answer {
     TurnedAway,
 }
 
-#[derive(Debug)]
-struct Op {
-    request: Request,
-    ticket: Option<Ticket>,
-    /// Answered from a view.
-    read: bool,
-    /// Any view will do.
-    serializable: bool,
-    asked: u64,
-    answered: Option<Answered>,
+/// Who answers a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Whoever applies the log.
+    Log,
+    /// A view: any that there is, or one that is new enough.
+    View { serializable: bool },
+    /// The leader's clock.
+    Clock,
+}
+
+/// When a client asked or heard, in every sense.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment {
+    /// Counts all moments.
+    pub(crate) number: u64,
+    /// By the simulated clock, which is right.
+    pub(crate) at: Duration,
+    /// What the newest view, or the one that the answer came from, had applied.
+    pub(crate) applied: u64,
 }
 
 #[derive(Debug)]
-struct Answered {
-    at: u64,
-    answer: Answer,
-    /// What the view of that moment had applied.
-    applied: u64,
+pub(crate) struct Op {
+    pub(crate) request: Request,
+    ticket: Option<Ticket>,
+    pub(crate) way: Way,
+    pub(crate) asked: Moment,
+    pub(crate) answered: Option<Answered>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub(crate) when: Moment,
+    pub(crate) answer: Answer,
+}
+
+/// One boot that served.
+pub(crate) struct Day {
+    pub(crate) began: Duration,
+    /// When the first of its clients left in peace.
+    pub(crate) ended: Option<Duration>,
+    /// Nothing but its clients makes it busy.
+    pub(crate) calm: bool,
 }
 
 /// Everything that clients saw, in order.
 #[derive(Default)]
 pub(crate) struct Chronicle {
     ops: Vec<Op>,
+    days: Vec<Day>,
+    /// What happened on each watch stream.
+    streams: Vec<Vec<Line>>,
     moment: u64,
     audit: u64,
+    /// What the life came past, and how often.
+    pub(crate) sights: BTreeMap<&'static str, usize>,
     /// One line for each thing worth telling.
     pub(crate) story: Vec<String>,
 }
 
 /// A place in the history: behind this many requests of the entry at this index.
-type Position = (u64, usize);
+pub(crate) type Position = (u64, usize);
 
 impl Chronicle {
     pub(crate) fn asked(
         &mut self,
         request: Request,
         ticket: Option<Ticket>,
-        read: bool,
-        serializable: bool,
+        way: Way,
+        (at, applied): (Duration, u64),
     ) -> usize {
-        self.moment += 1;
-        let (asked, answered) = (self.moment, None);
-        self.note(&asked.to_le_bytes());
-        self.ops.push(Op { request, ticket, read, serializable, asked, answered });
+        let asked = self.moment(at, applied);
+        self.note(&asked.number.to_le_bytes());
+        self.ops.push(Op { request, ticket, way, asked, answered: None });
         self.ops.len() - 1
     }
 
-    pub(crate) fn answered(&mut self, op: usize, answer: Answer, applied: u64) {
+    fn moment(&mut self, at: Duration, applied: u64) -> Moment {
         self.moment += 1;
+        Moment { number: self.moment, at, applied }
+    }
+
+    pub(crate) fn answered(&mut self, op: usize, answer: Answer, (at, applied): (Duration, u64)) {
+        let when = self.moment(at, applied);
         self.note(&(op as u64).to_le_bytes());
         self.note(&applied.to_le_bytes());
         match &answer {
@@ -194,9 +258,47 @@ impl Chronicle {
             Answer::Applied(Err(status)) => self.note(status.message.as_bytes()),
             Answer::TurnedAway => self.note(b"turned away"),
         }
-        let answered = Answered { at: self.moment, answer, applied };
-        let before = self.ops[op].answered.replace(answered);
+        let before = self.ops[op].answered.replace(Answered { when, answer });
         assert!(before.is_none(), "request {op} is answered twice");
+    }
+
+    /// A client opens a watch stream.
+    pub(crate) fn watch_opened(&mut self) -> usize {
+        self.streams.push(Vec::new());
+        self.streams.len() - 1
+    }
+
+    /// A watch stream's client asks; somebody had seen revision `seen` by then.
+    pub(crate) fn watch_asked(&mut self, stream: usize, request: pb::WatchRequest, seen: i64) {
+        self.note(&request.encode_to_vec());
+        self.streams[stream].push(Line::Asked { request, seen });
+    }
+
+    /// A watch stream's client is told something, from a view that has applied so much.
+    pub(crate) fn watch_told(&mut self, stream: usize, response: pb::WatchResponse, applied: u64) {
+        self.note(&(stream as u64).to_le_bytes());
+        self.note(&response.encode_to_vec());
+        self.streams[stream].push(Line::Told { response, applied });
+    }
+
+    /// All up to `revision` must have been told on a stream.
+    pub(crate) fn watch_quiet(&mut self, stream: usize, revision: i64) {
+        self.streams[stream].push(Line::Quiet { revision });
+    }
+
+    /// A boot begins to serve.
+    pub(crate) fn day_began(&mut self, began: Duration, calm: bool) {
+        self.days.push(Day { began, ended: None, calm });
+    }
+
+    /// Clients of this boot leave.
+    pub(crate) fn day_ends(&mut self, at: Duration) {
+        let day = self.days.last_mut().expect("it began");
+        day.ended.get_or_insert(at);
+    }
+
+    pub(crate) fn see(&mut self, sight: &'static str, times: usize) {
+        *self.sights.entry(sight).or_default() += times;
     }
 
     fn note(&mut self, bytes: &[u8]) {
@@ -228,51 +330,64 @@ impl Chronicle {
     ///
     /// # Panics
     /// At the first thing that is wrong.
-    pub(crate) fn judge(&self, ledger: &Ledger) {
-        let positions = self.replay(ledger);
+    pub(crate) fn judge(&mut self, ledger: &Ledger, election: Duration, tick: Duration) {
+        let Replay { positions, lives, model, .. } = self.replay(ledger);
         self.judge_presence(&positions);
         self.judge_order(&positions);
+        let clock = check_lease::Clock { terms: ledger.terms(), days: &self.days, election, tick };
+        let mut seen = check_lease::judge(&self.ops, &lives, &clock);
+        seen.extend(check_watch::judge(&self.streams, &model.history(), &lives));
+        seen.into_iter().for_each(|(sight, times)| self.see(sight, times));
     }
 
     /// Executes the ledger with the model and compares every answer.
-    fn replay(&self, ledger: &Ledger) -> Vec<Option<Position>> {
+    fn replay<'a>(&'a self, ledger: &'a Ledger) -> Replay<'a> {
         let mut replay = Replay::new(self, ledger);
         replay.reads_at(0);
         for index in 1..=ledger.last() {
-            let entry = &ledger.entries.get(&index).unwrap_or_else(|| panic!("a hole at {index}"));
-            let mut data = entry.data.clone();
-            let mut place = 0;
+            let written = ledger.entries.get(&index).unwrap_or_else(|| panic!("a hole at {index}"));
+            let mut data = written.entry.data.clone();
+            let mut own = command::commands(data.clone());
+            let mut number = 0;
             while !data.is_empty() {
                 let request = pb::InternalRaftRequest::decode_length_delimited(&mut data)
                     .expect("the log holds etcd's requests");
-                place += 1;
-                replay.execute(request, (index, place));
+                let own = own.next().expect("as many").expect("the member reads it too");
+                number += 1;
+                let place =
+                    Place { position: (index, number), term: written.entry.term, at: written.at };
+                match own.body {
+                    Body::LeaseRevoke { id, expired: Some(expired) } => {
+                        replay.expire(id.0, expired, place);
+                    }
+                    _ => replay.execute(request, place),
+                }
             }
             replay.reads_at(index);
         }
-        replay.positions
+        replay
     }
 
     fn judge_presence(&self, positions: &[Option<Position>]) {
         for (id, (op, position)) in self.ops.iter().zip(positions).enumerate() {
             match &op.answered {
-                Some(Answered { answer: Answer::Applied(_), .. }) => {
+                Some(Answered { answer: Answer::Applied(_), .. }) if op.way != Way::Clock => {
                     assert!(position.is_some(), "acknowledged and lost: {}", self.tell(id));
                 }
                 Some(Answered { answer: Answer::TurnedAway, .. }) => {
                     assert!(position.is_none(), "turned away and applied: {}", self.tell(id));
                 }
-                None => {}
+                _ => {}
             }
         }
     }
 
     /// One sweep in the order in which things happened.
     fn judge_order(&self, positions: &[Option<Position>]) {
-        let asked = self.ops.iter().enumerate().map(|(id, op)| (op.asked, id, false));
+        let asked = self.ops.iter().enumerate().map(|(id, op)| (op.asked.number, id, false));
         let answered = self.ops.iter().enumerate();
-        let answered =
-            answered.filter_map(|(id, op)| op.answered.as_ref().map(|done| (done.at, id, true)));
+        let answered = answered
+            .filter_map(|(id, op)| op.answered.as_ref().map(|done| (done.when.number, id, true)));
         let mut moments: Vec<(u64, usize, bool)> = asked.chain(answered).collect();
         moments.sort_unstable();
         let mut newest: Option<(Position, usize)> = None;
@@ -282,8 +397,11 @@ impl Chronicle {
                 newest = newest.max(Some((position, id)));
                 continue;
             }
-            let Some((floor, witness)) = newest.filter(|_| !op.serializable) else { continue };
-            let late_enough = if op.read { position >= floor } else { position > floor };
+            let Some((floor, witness)) = newest else { continue };
+            let late_enough = match op.way {
+                Way::View { serializable } => serializable || position >= floor,
+                Way::Log | Way::Clock => position > floor,
+            };
             assert!(
                 late_enough,
                 "not linearizable: {} stands at {position:?}, although {} at {floor:?} had been \
@@ -296,11 +414,12 @@ impl Chronicle {
 
     fn tell(&self, id: usize) -> String {
         let op = &self.ops[id];
-        let answered = op.answered.as_ref().map(|answered| {
-            (answered.at, answered.applied, matches!(answered.answer, Answer::Applied(_)))
-        });
+        let answered = op
+            .answered
+            .as_ref()
+            .map(|answered| (answered.when, matches!(answered.answer, Answer::Applied(_))));
         format!(
-            "request {id} {:?} (asked at moment {}, answered at moment/index/applied {answered:?})",
+            "request {id} {:?} (asked at {:?}, answered at, and applied: {answered:?})",
             op.request, op.asked
         )
     }
@@ -314,6 +433,7 @@ struct Replay<'a> {
     /// Reads that were answered, by the index their view had applied.
     reads: BTreeMap<u64, Vec<usize>>,
     model: Model,
+    lives: Lives,
     positions: Vec<Option<Position>>,
 }
 
@@ -323,21 +443,33 @@ impl<'a> Replay<'a> {
         let mut by_ticket = BTreeMap::new();
         let mut reads: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
         for (id, op) in ops {
-            if let (Some(ticket), false) = (op.ticket, op.read) {
+            if let (Some(ticket), Way::Log) = (op.ticket, op.way) {
                 let twin = by_ticket.insert(ticket.0, id);
                 assert!(twin.is_none(), "ticket {ticket:?} was drawn twice");
             }
-            if let (Some(Answered { answer: Answer::Applied(_), applied, .. }), true) =
-                (&op.answered, op.read)
+            if let Some(Answered { answer: Answer::Applied(_), when }) = &op.answered
+                && op.way != Way::Log
             {
-                reads.entry(*applied).or_default().push(id);
+                reads.entry(when.applied).or_default().push(id);
             }
         }
         let positions = vec![None; chronicle.ops.len()];
-        Self { chronicle, ledger, by_ticket, reads, model: Model::default(), positions }
+        let (model, lives) = (Model::default(), Lives::default());
+        Self { chronicle, ledger, by_ticket, reads, model, lives, positions }
     }
 
-    fn execute(&mut self, logged: pb::InternalRaftRequest, position: Position) {
+    /// The member's own revocation: it counts in the term of the leader that proposed it, for the
+    /// lease that this leader knew.
+    fn expire(&mut self, id: i64, seen: Expired, place: Place) {
+        let knew = |life: &Life| life.granted.position.0 <= seen.applied.0;
+        if seen.term.0 == place.term && self.lives.current(id).is_some_and(knew) {
+            self.model.revoke(&pb::LeaseRevokeRequest { id }).expect("it is there");
+            self.lives.end(id, place, true);
+        }
+    }
+
+    fn execute(&mut self, logged: pb::InternalRaftRequest, place: Place) {
+        let position = place.position;
         let ticket = logged.header.as_ref().map_or(0, |header| header.id);
         let id = *self.by_ticket.get(&ticket).unwrap_or_else(|| {
             panic!("{position:?} holds a request that nobody made: {logged:?}");
@@ -347,12 +479,27 @@ impl<'a> Replay<'a> {
         let before = self.positions[id].replace(position);
         assert!(before.is_none(), "in the log twice: {}", self.chronicle.tell(id));
         let expected = execute(&mut self.model, &op.request);
+        match (&op.request, &expected) {
+            (Request::Grant(r), Said::Grant(_)) => {
+                self.lives.begin(r, place);
+            }
+            (Request::Revoke(r), Said::Revoke(_)) => {
+                self.lives.end(r.id, place, false);
+            }
+            _ => {}
+        }
         self.compare(id, expected, position);
     }
 
     /// Compares the reads whose views had applied just this much.
     fn reads_at(&mut self, index: u64) {
+        self.lives.after(index, &self.model);
         for id in self.reads.remove(&index).unwrap_or_default() {
+            let op = &self.chronicle.ops[id];
+            if op.way == Way::Clock {
+                check_lease::judge_keys(op, &self.model);
+                continue;
+            }
             let position = (index, usize::MAX);
             self.positions[id] = Some(position);
             let expected = execute(&mut self.model.clone(), &self.chronicle.ops[id].request);
@@ -387,7 +534,12 @@ fn execute(model: &mut Model, request: &Request) -> Said {
                 Some(pb::ResponseHeader { revision: model.revision, ..Default::default() });
             Said::Compact(pb::CompactionResponse { header })
         }),
+        Request::Grant(r) => model.grant(r).map(Said::Grant),
+        Request::Revoke(r) => model.revoke(r).map(Said::Revoke),
         Request::Introduce(_) => Ok(Said::Done),
+        Request::Renew(_) | Request::TimeToLive(_) | Request::Leases => {
+            unreachable!("the model has no clock")
+        }
     };
     said.unwrap_or_else(|no| Said::No(sentence(no)))
 }
@@ -413,24 +565,19 @@ impl Request {
             Self::Introduce(_) => {
                 logged.cluster_version_set.is_some() || logged.cluster_member_attr_set.is_some()
             }
-            Self::Range(_) => false,
+            Self::Grant(r) => logged.lease_grant.as_ref() == Some(r),
+            Self::Revoke(r) => logged.lease_revoke.as_ref() == Some(r),
+            Self::Range(_) | Self::Renew(_) | Self::TimeToLive(_) | Self::Leases => false,
         }
     }
 
     /// Reads a framed answer and reduces its header to what the model knows. It shows the state of
     /// an entry of `least_term`, so it cannot be of an earlier term.
     fn read_answer(&self, framed: &Bytes, least_term: u64) -> Said {
-        /// A compressed-flag and a length stand before each message.
-        const PREFIX_BYTES: usize = 5;
-        let (prefix, message) = framed.split_at(PREFIX_BYTES);
-        let len = u32::from_be_bytes(prefix[1..].try_into().expect("four bytes"));
-        assert_eq!((prefix[0], len as usize), (0, message.len()), "the answer's frame");
-        fn parse<M: Message + Default>(message: &[u8]) -> M {
-            M::decode(message).expect("an answer is a message")
-        }
+        let message = unframed(framed);
         macro_rules! reduced {
             ($said:ident, $message:ty) => {{
-                let mut response: $message = parse(message);
+                let mut response: $message = parse(&message);
                 let header = response.header.as_mut().expect("every answer has a header");
                 assert_eq!((header.cluster_id, header.member_id), crate::member::WHO);
                 let term = header.raft_term;
@@ -445,7 +592,26 @@ impl Request {
             Self::DeleteRange(_) => reduced!(DeleteRange, pb::DeleteRangeResponse),
             Self::Txn(_) => reduced!(Txn, pb::TxnResponse),
             Self::Compact(_) => reduced!(Compact, pb::CompactionResponse),
+            Self::Grant(_) => reduced!(Grant, pb::LeaseGrantResponse),
+            Self::Revoke(_) => reduced!(Revoke, pb::LeaseRevokeResponse),
             Self::Introduce(_) => Said::Done,
+            Self::Renew(_) | Self::TimeToLive(_) | Self::Leases => {
+                unreachable!("only the clock knows")
+            }
         }
     }
+}
+
+/// What is in a gRPC message's frame.
+pub(crate) fn unframed(framed: &Bytes) -> Bytes {
+    /// A compressed-flag and a length stand before each message.
+    const PREFIX_BYTES: usize = 5;
+    let (prefix, message) = framed.split_at(PREFIX_BYTES);
+    let len = u32::from_be_bytes(prefix[1..].try_into().expect("four bytes"));
+    assert_eq!((prefix[0], len as usize), (0, message.len()), "the answer's frame");
+    framed.slice(PREFIX_BYTES..)
+}
+
+pub(crate) fn parse<M: Message + Default>(message: &Bytes) -> M {
+    M::decode(message.clone()).expect("an answer is a message")
 }

@@ -2,23 +2,33 @@
 //!
 //! It draws requests, encodes them as clients do, has them judged by `api::decode`, and takes the
 //! same ways as a shard: proposals and ReadIndex rounds to the node, serializable reads from the
-//! newest view at once. There are no sockets and no timeouts: whoever never gets an answer stalls
-//! the run, and a stalled run fails.
+//! newest view at once, questions about a lease's time to the leader's clock. Some of its clients
+//! keep their leases alive. There are no sockets and no timeouts: whoever never gets an answer
+//! stalls the run, and a stalled run fails.
 
 use crate::{
-    check::{Answer, Chronicle, Ledger, Request},
+    audience::{Audience, Spots},
+    check::{Answer, Chronicle, Ledger, Request, Way},
     executor::{Lot, SimClock},
     member,
+    tongue::{Tongue, everything},
     weather::{Day, Weather},
 };
-use prost::{Message, bytes::Bytes};
-use proto::etcdserverpb::{self as pb, compare::TargetUnion, request_op};
+use prost::bytes::Bytes;
+use proto::etcdserverpb as pb;
 use ringleader::{
-    api::{self, Edge, Header, Method, Status, Work},
+    api::{
+        self, Edge, Header, Status, Work,
+        lease::{self, Listing, TimeToLive},
+    },
     io::Clock,
-    mesh::{Newest, Reply, ShardEnd, ToNode},
-    store::{View, command::MemberAttributes, encode_cluster_version},
-    types::Ticket,
+    mesh::{LeaseAsk, Newest, Reply, ShardEnd, ToNode},
+    store::{
+        View,
+        command::{Expired, MemberAttributes},
+        encode_cluster_version, encode_lease_grant, encode_lease_revoke,
+    },
+    types::{LeaseId, Ticket},
 };
 use std::{
     cell::{Cell, RefCell},
@@ -39,6 +49,18 @@ pub(crate) enum Slip {
     ProposedTwice,
     /// A proposal that cannot be sent is said to be done.
     RefusalForgotten,
+    /// A lease is revoked in the leader's name as soon as it was renewed.
+    RevokedEarly,
+    /// A shard says that it wants news, and does not look at what it missed before.
+    LookedBefore,
+    /// News without answers are not looked at.
+    NewsUnheard,
+    /// Each watcher begins a revision late.
+    BeganLate,
+    /// One message with events in five gets lost.
+    MessageLost,
+    /// Messages to a watch stream change places two by two.
+    MessagesSwapped,
 }
 
 /// What all desks of a day share.
@@ -50,6 +72,9 @@ pub(crate) struct Floor {
     pub(crate) edge: Edge,
     pub(crate) newest: Newest,
     pub(crate) left: Cell<u64>,
+    /// What is watched, and what was watched before this boot.
+    pub(crate) spots: Rc<RefCell<Spots>>,
+    pub(crate) returning: RefCell<Vec<pb::WatchCreateRequest>>,
     pub(crate) chronicle: Rc<RefCell<Chronicle>>,
     pub(crate) ledger: Rc<RefCell<Ledger>>,
     pub(crate) slip: Option<Slip>,
@@ -61,29 +86,44 @@ pub(crate) struct Desk {
     end: ShardEnd,
     next_ticket: u64,
     waiting: BTreeMap<Ticket, Waiting>,
+    /// Leases that clients keep alive.
+    kept: BTreeMap<i64, Kept>,
+    /// Nothing is left to ask, and clients stay until this moment.
+    evening: Option<Duration>,
+    audience: Audience,
     /// The view when the last message came.
     stale: Arc<View>,
-    /// Since when there is a revision that the node has not told of.
-    untold: Option<Duration>,
 }
-
-/// Longest that news may take: turns of the node, while a ring is full. A tick makes one.
-const TICKS_UNTOLD: u32 = 20;
 
 struct Waiting {
     op: usize,
-    /// What a shard would answer from the view once the node says so.
-    read: Option<api::Read>,
-    again: Option<Bytes>,
+    what: What,
+}
+
+/// What a shard does with the node's answer.
+enum What {
+    Proposal { again: Option<Bytes>, granted: Option<i64> },
+    Read(api::Read),
+    Renewal { id: i64, header: Header },
+    TimeToLive(TimeToLive),
+    Leases,
+}
+
+/// A lease that a client renews: in good time, or when it has run out or nearly so.
+struct Kept {
+    ttl: Duration,
+    in_time: bool,
+    /// When it is renewed next; `None` while that is on its way.
+    next: Option<Duration>,
 }
 
 impl Desk {
     pub(crate) fn new(floor: Rc<Floor>, end: ShardEnd) -> Self {
         let next_ticket = floor.clock.wall_nanos() / 1_000;
-        // The client that answers from old views does not hear of new ones.
-        end.interest.set(floor.slip != Some(Slip::StaleRead));
         let stale = floor.newest.load();
-        Self { floor, end, next_ticket, waiting: BTreeMap::new(), stale, untold: None }
+        let (waiting, kept) = (BTreeMap::new(), BTreeMap::new());
+        let audience = Audience::new(floor.clone(), end.shard, end.interest.clone());
+        Self { floor, end, next_ticket, waiting, kept, evening: None, audience, stale }
     }
 
     /// Asks and listens until the day's requests are used up and answered, or its
@@ -95,20 +135,23 @@ impl Desk {
         }
         let leaving = self.floor.day.patience.map(|patience| self.floor.clock.now() + patience);
         loop {
-            self.listen();
-            let done = self.floor.left.get() == 0 && self.waiting.is_empty();
-            if done || leaving.is_some_and(|leaving| self.floor.clock.now() >= leaving) {
+            let woken = self.listen();
+            self.audience.turn(woken);
+            if self.is_done() || leaving.is_some_and(|leaving| self.floor.clock.now() >= leaving) {
                 break;
             }
             while self.floor.left.get() > 0 && self.waiting.len() < self.floor.weather.outstanding {
                 self.floor.left.set(self.floor.left.get() - 1);
                 self.ask_something();
+                self.audience.act();
                 if self.draw(3) == 0 {
                     break;
                 }
             }
+            self.keep_alive();
             self.wait_a_little().await;
         }
+        self.floor.chronicle.borrow_mut().day_ends(self.floor.clock.now());
         while self.end.to_node.try_send(ToNode::Farewell).is_err() {
             self.wait_a_little().await;
         }
@@ -118,10 +161,33 @@ impl Desk {
         self.floor.lot.borrow_mut().below(below)
     }
 
+    /// Nothing is left to ask or to be answered, and the evening is over.
+    fn is_done(&mut self) -> bool {
+        if self.floor.left.get() > 0 {
+            return false;
+        }
+        let now = self.floor.clock.now();
+        let evening = *self.evening.get_or_insert(now + self.floor.day.rest);
+        if self.floor.day.rest > Duration::ZERO {
+            self.audience.settle(evening);
+        }
+        let done = now >= evening && self.waiting.is_empty();
+        if done {
+            self.audience.be_quiet();
+        }
+        done
+    }
+
     /// Until there is a message, but not for long.
     async fn wait_a_little(&self) {
         let clock = &self.floor.clock;
-        let until = clock.now() + Duration::from_micros(self.draw(2_000));
+        let (now, leisure) = (clock.now(), self.floor.day.leisure.as_micros() as u64);
+        let mut until = now + Duration::from_micros(self.draw(leisure));
+        if let Some(evening) = self.evening.filter(|evening| *evening > now) {
+            let renewal = self.kept.values().filter_map(|kept| kept.next).min();
+            until = evening.min(renewal.unwrap_or(Duration::MAX));
+        }
+        let until = until.min(self.audience.wants_turn_at()).max(now);
         let mut timer = Box::pin(clock.sleep_until(until));
         poll_fn(|cx| match timer.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(()),
@@ -131,47 +197,63 @@ impl Desk {
         futures_lite::future::yield_now().await;
     }
 
-    fn listen(&mut self) {
+    /// Whether there was something to hear.
+    fn listen(&mut self) -> bool {
+        let mut woken = false;
         while let Some(message) = self.end.inbox.pop() {
+            woken = true;
+            self.audience.hear(&message);
             for (ticket, reply) in message.replies {
                 self.hear(ticket, reply);
             }
             self.stale = self.floor.newest.load();
         }
-        self.check_news();
-    }
-
-    /// Whoever is interested hears of every revision, also when the ring was full.
-    fn check_news(&mut self) {
-        let now = self.floor.clock.now();
-        let is_told = self.floor.newest.load().revision == self.stale.revision;
-        if is_told || self.floor.slip == Some(Slip::StaleRead) {
-            self.untold = None;
-        } else {
-            let since = *self.untold.get_or_insert(now);
-            assert!(
-                now - since < self.floor.weather.tick * TICKS_UNTOLD,
-                "a revision was not told"
-            );
-        }
+        woken
     }
 
     fn hear(&mut self, ticket: Ticket, reply: Reply) {
         // A ticket of an earlier boot, whose entry was applied only now.
-        let Some(Waiting { op, read, again }) = self.waiting.remove(&ticket) else { return };
+        let Some(Waiting { op, what }) = self.waiting.remove(&ticket) else { return };
         let view = self.floor.newest.load();
-        let answer = match (reply, read) {
-            (Reply::Applied(outcome), None) => {
-                let mut out = Vec::new();
-                let header = Header::of(&view, &self.floor.edge);
+        let header = Header::of(&view, &self.floor.edge);
+        let mut out = Vec::new();
+        let mut again = None;
+        let said = match (reply, what) {
+            (Reply::Applied(outcome), What::Proposal { again: same, granted }) => {
+                again = same;
                 let said = api::reply(&outcome, header, &mut out);
-                Answer::Applied(said.map(|()| out.into()))
+                if let (Ok(()), Some(id)) = (&said, granted) {
+                    self.keep(id, &view);
+                }
+                said
             }
-            (Reply::Readable, Some(read)) => self.read(&read, &view),
-            (Reply::Unavailable(_), _) => Answer::TurnedAway,
-            (reply, read) => panic!("{reply:?} answers {read:?}"),
+            (Reply::Readable, What::Read(read)) => {
+                api::answer(&read, &view, &self.floor.edge, &mut out)
+            }
+            (Reply::Renewed(ttl), What::Renewal { id, header }) => {
+                self.renewed(id, ttl.is_some(), &view);
+                lease::encode_keep_alive(LeaseId(id), ttl, header, &mut out);
+                Ok(())
+            }
+            (Reply::Remaining(found), What::TimeToLive(asked)) => {
+                lease::answer_time_to_live(asked, found, &view, header, &mut out);
+                Ok(())
+            }
+            (Reply::Leases(found), What::Leases) => {
+                let mut listing = Listing::new(found, header);
+                while listing.step() {}
+                listing.finish(&mut out);
+                Ok(())
+            }
+            (Reply::Unavailable(_), what) => {
+                if let What::Renewal { id, .. } = what {
+                    self.kept.remove(&id);
+                }
+                return self.answer(op, Answer::TurnedAway, &view);
+            }
+            (reply, _) => panic!("{reply:?} answers something else"),
         };
-        self.answer(op, answer, &view);
+        self.answer(op, Answer::Applied(said.map(|()| out.into())), &view);
         if let Some(request) = again {
             drop(self.end.to_node.try_send(ToNode::Propose { ticket, request }));
         }
@@ -185,19 +267,68 @@ impl Desk {
 
     fn answer(&self, op: usize, answer: Answer, view: &View) {
         self.floor.ledger.borrow_mut().show(view.applied.0);
-        self.floor.chronicle.borrow_mut().answered(op, answer, view.applied.0);
+        let now = self.floor.clock.now();
+        self.floor.chronicle.borrow_mut().answered(op, answer, (now, view.applied.0));
+    }
+
+    // ── keeping leases alive ────────────────────────────────────────────────────────────────────
+
+    /// Some clients keep what they were granted.
+    fn keep(&mut self, id: i64, view: &View) {
+        let Some(granted) = view.leases().get(LeaseId(id)) else { return };
+        if self.draw(2) == 0 {
+            let ttl = Duration::from_secs(granted.granted.unsigned_abs());
+            self.kept.insert(id, Kept { ttl, in_time: self.draw(3) == 0, next: None });
+            self.renew_later(id);
+        }
+    }
+
+    fn renew_later(&mut self, id: i64) {
+        let now = self.floor.clock.now();
+        let tempo = Duration::from_micros(self.floor.day.tempo.micros_max);
+        let late = self.floor.weather.tick / 2 + tempo + Duration::from_millis(1);
+        let late = Duration::from_micros(self.draw(late.as_micros() as u64));
+        if let Some(kept) = self.kept.get_mut(&id) {
+            kept.next = Some(if kept.in_time { now + kept.ttl / 3 } else { now + kept.ttl + late });
+        }
+    }
+
+    fn renewed(&mut self, id: i64, lives: bool, view: &View) {
+        if !lives {
+            self.kept.remove(&id);
+            return;
+        }
+        self.renew_later(id);
+        if self.floor.slip == Some(Slip::RevokedEarly) {
+            let expired = Expired { term: view.raft.term, applied: view.applied };
+            let request = encode_lease_revoke(LeaseId(id), Some(expired));
+            drop(self.end.to_node.try_send(ToNode::Propose { ticket: Ticket(0), request }));
+        }
+    }
+
+    fn keep_alive(&mut self) {
+        let now = self.floor.clock.now();
+        let is_due = |kept: &Kept| kept.next.is_some_and(|next| next <= now);
+        let due = self.kept.iter().filter(|(_, kept)| is_due(kept)).map(|(id, _)| *id);
+        for id in due.collect::<Vec<_>>() {
+            if let Some(kept) = self.kept.get_mut(&id) {
+                kept.next = None;
+            }
+            self.ask_clock(Request::Renew(id));
+        }
     }
 
     // ── asking ──────────────────────────────────────────────────────────────────────────────────
 
     fn ask_something(&mut self) {
         let view = self.floor.newest.load();
-        let weather = self.floor.weather.clone();
+        let mut lot = self.floor.lot.borrow_mut();
+        let request = Tongue::new(&mut lot, &self.floor.weather, &view).request(&self.floor.day);
+        drop(lot);
+        if matches!(request, Request::Renew(_)) {
+            return self.ask_clock(request);
+        }
         let reads_only = self.floor.day.reads_only;
-        let mut lot = self.floor.lot.borrow_mut().clone();
-        let mut tongue = Tongue { lot: &mut lot, weather: &weather, revision: view.revision.0 };
-        let request = tongue.request(reads_only);
-        *self.floor.lot.borrow_mut() = lot;
         let serializable = !reads_only && self.draw(3) == 0;
         self.ask(request, serializable);
     }
@@ -229,40 +360,74 @@ impl Desk {
         let (method, message) = request.encode();
         match api::decode(method, message, &self.floor.edge, view.disk_bytes) {
             Work::Propose(body) => self.propose(request, body),
+            Work::Grant { id, ttl } => self.grant(id, ttl),
+            Work::TimeToLive(_) | Work::Leases => self.ask_clock(request),
             Work::Read { serializable: true, read } => {
-                let op = self.asked(request, None, true, true);
+                let op = self.asked(request, None, Way::View { serializable: true });
                 let answer = self.read(&read, &view);
                 self.answer(op, answer, &view);
             }
             Work::Read { serializable: false, read } => self.ask_read(request, read),
             Work::Refuse(_) => {
-                let op = self.asked(request, None, false, false);
+                let op = self.asked(request, None, Way::Log);
                 self.answer(op, Answer::TurnedAway, &view);
             }
             Work::NoSpace(_) => panic!("there is no quota here"),
-            Work::Grant { .. } | Work::TimeToLive(_) | Work::Leases | Work::Recipe(_) => {
-                panic!("nobody here asks about leases or locks")
-            }
+            Work::Recipe(_) => panic!("nobody here asks for locks"),
         }
+    }
+
+    /// A lease without an id gets its ticket's number.
+    fn grant(&mut self, id: LeaseId, ttl: i64) {
+        let ticket = self.draw_ticket();
+        let own = (ticket.0 & i64::MAX.unsigned_abs()).max(1).cast_signed();
+        let id = if id == LeaseId(0) { LeaseId(own) } else { id };
+        let request = Request::Grant(pb::LeaseGrantRequest { id: id.0, ttl });
+        self.send(ticket, request, encode_lease_grant(id, ttl), Some(id.0));
     }
 
     fn propose(&mut self, request: Request, body: Bytes) {
         let ticket = self.draw_ticket();
-        let op = self.asked(request, Some(ticket), false, false);
+        self.send(ticket, request, body, None);
+    }
+
+    fn send(&mut self, ticket: Ticket, request: Request, body: Bytes, granted: Option<i64>) {
+        let op = self.asked(request, Some(ticket), Way::Log);
         let again = (self.floor.slip == Some(Slip::ProposedTwice)).then(|| body.clone());
         let sent = self.end.to_node.try_send(ToNode::Propose { ticket, request: body });
-        self.sent(sent.is_ok(), ticket, Waiting { op, read: None, again });
+        let what = What::Proposal { again, granted };
+        self.sent(sent.is_ok(), ticket, Waiting { op, what });
     }
 
     fn ask_read(&mut self, request: Request, read: api::Read) {
         let ticket = self.draw_ticket();
-        let op = self.asked(request, Some(ticket), true, false);
+        let op = self.asked(request, Some(ticket), Way::View { serializable: false });
         if self.floor.slip == Some(Slip::StaleRead) {
             let answer = self.read(&read, &self.stale);
             return self.answer(op, answer, &self.stale);
         }
         let sent = self.end.to_node.try_send(ToNode::Read { ticket });
-        self.sent(sent.is_ok(), ticket, Waiting { op, read: Some(read), again: None });
+        self.sent(sent.is_ok(), ticket, Waiting { op, what: What::Read(read) });
+    }
+
+    /// Asks what only the leader's clock knows.
+    fn ask_clock(&mut self, request: Request) {
+        let (ask, what) = match &request {
+            Request::Renew(id) => {
+                let header = Header::of(&self.floor.newest.load(), &self.floor.edge);
+                (LeaseAsk::Renew(LeaseId(*id)), What::Renewal { id: *id, header })
+            }
+            Request::TimeToLive(r) => {
+                let asked = TimeToLive { id: LeaseId(r.id), keys: r.keys };
+                (LeaseAsk::Remaining(asked.id), What::TimeToLive(asked))
+            }
+            Request::Leases => (LeaseAsk::List, What::Leases),
+            other => unreachable!("no question for the clock: {other:?}"),
+        };
+        let ticket = self.draw_ticket();
+        let op = self.asked(request, Some(ticket), Way::Clock);
+        let sent = self.end.to_node.try_send(ToNode::Lease { ticket, ask });
+        self.sent(sent.is_ok(), ticket, Waiting { op, what });
     }
 
     /// A full ring is an immediate refusal.
@@ -271,7 +436,11 @@ impl Desk {
             self.waiting.insert(ticket, waiting);
             return;
         }
-        let forgotten = self.floor.slip == Some(Slip::RefusalForgotten) && waiting.read.is_none();
+        let forgotten = self.floor.slip == Some(Slip::RefusalForgotten)
+            && matches!(waiting.what, What::Proposal { .. });
+        if let What::Renewal { id, .. } = waiting.what {
+            self.kept.remove(&id);
+        }
         let answer = match forgotten {
             true => Answer::Applied(Err(Status::not_built("what was never sent"))),
             false => Answer::TurnedAway,
@@ -279,151 +448,13 @@ impl Desk {
         self.answer(waiting.op, answer, &self.floor.newest.load());
     }
 
-    fn asked(
-        &self,
-        request: Request,
-        ticket: Option<Ticket>,
-        read: bool,
-        serializable: bool,
-    ) -> usize {
-        self.floor.chronicle.borrow_mut().asked(request, ticket, read, serializable)
+    fn asked(&self, request: Request, ticket: Option<Ticket>, way: Way) -> usize {
+        let (now, applied) = (self.floor.clock.now(), self.floor.newest.load().applied.0);
+        self.floor.chronicle.borrow_mut().asked(request, ticket, way, (now, applied))
     }
 
     fn draw_ticket(&mut self) -> Ticket {
         self.next_ticket += 1;
         Ticket::new(member::WHO_TYPED.1, self.end.shard, self.next_ticket)
-    }
-}
-
-impl Request {
-    fn encode(&self) -> (Method, Bytes) {
-        let (method, bytes) = match self {
-            Self::Range(r) => (Method::Range, r.encode_to_vec()),
-            Self::Put(r) => (Method::Put, r.encode_to_vec()),
-            Self::DeleteRange(r) => (Method::DeleteRange, r.encode_to_vec()),
-            Self::Txn(r) => (Method::Txn, r.encode_to_vec()),
-            Self::Compact(r) => (Method::Compact, r.encode_to_vec()),
-            Self::Introduce(_) => unreachable!("no client asks that"),
-        };
-        (method, bytes.into())
-    }
-}
-
-fn everything() -> pb::RangeRequest {
-    let zero = Bytes::from_static(&[0]);
-    pb::RangeRequest { key: zero.clone(), range_end: zero, ..Default::default() }
-}
-
-/// Draws requests.
-struct Tongue<'a> {
-    lot: &'a mut Lot,
-    weather: &'a Weather,
-    /// Newest revision that the asker has seen.
-    revision: i64,
-}
-
-impl Tongue<'_> {
-    fn roll(&mut self, below: u64) -> u64 {
-        self.lot.below(below)
-    }
-
-    fn request(&mut self, reads_only: bool) -> Request {
-        match if reads_only { 90 } else { self.roll(100) } {
-            0..45 => Request::Put(self.put()),
-            45..55 => Request::DeleteRange(self.delete_range()),
-            55..72 => Request::Txn(self.txn(1)),
-            72..77 => Request::Compact(pb::CompactionRequest {
-                revision: self.old_revision(),
-                physical: self.roll(2) == 0,
-            }),
-            _ => Request::Range(self.range()),
-        }
-    }
-
-    fn key(&mut self) -> Bytes {
-        format!("k{}", self.roll(self.weather.keys)).into()
-    }
-
-    fn end(&mut self) -> Bytes {
-        match self.roll(6) {
-            0 => Bytes::from_static(&[0]),
-            1 => self.key(),
-            2 => Bytes::from_static(b"l"),
-            _ => Bytes::new(),
-        }
-    }
-
-    fn old_revision(&mut self) -> i64 {
-        let back = self.roll(12) as i64;
-        self.revision - back + 1
-    }
-
-    fn value(&mut self) -> Bytes {
-        let (tag, len) = (self.lot.draw(), self.roll(self.weather.value_bytes) as usize);
-        let mut value = format!("{tag:x}").into_bytes();
-        value.resize(value.len().max(len), b'.');
-        value.into()
-    }
-
-    fn put(&mut self) -> pb::PutRequest {
-        let ignore_value = self.roll(12) == 0;
-        pb::PutRequest {
-            key: self.key(),
-            value: if ignore_value { Bytes::new() } else { self.value() },
-            prev_kv: self.roll(3) == 0,
-            ignore_value,
-            ..Default::default()
-        }
-    }
-
-    fn delete_range(&mut self) -> pb::DeleteRangeRequest {
-        let prev_kv = self.roll(2) == 0;
-        pb::DeleteRangeRequest { key: self.key(), range_end: self.end(), prev_kv }
-    }
-
-    fn range(&mut self) -> pb::RangeRequest {
-        let mut range = match self.roll(3) {
-            0 => everything(),
-            _ => pb::RangeRequest { key: self.key(), range_end: self.end(), ..Default::default() },
-        };
-        range.revision = if self.roll(3) == 0 { self.old_revision().max(0) } else { 0 };
-        range.limit = if self.roll(4) == 0 { 1 + self.roll(4) as i64 } else { 0 };
-        range.keys_only = self.roll(6) == 0;
-        range.count_only = self.roll(6) == 0;
-        range.sort_target = if self.roll(4) == 0 { self.roll(5) as i32 } else { 0 };
-        range.sort_order = self.roll(3) as i32;
-        range
-    }
-
-    fn txn(&mut self, depth: u64) -> pb::TxnRequest {
-        let compare = (0..self.roll(3)).map(|_| self.compare()).collect();
-        let mut ops = |most| (0..self.roll(most)).map(|_| self.operation(depth)).collect();
-        pb::TxnRequest { compare, success: ops(4), failure: ops(3) }
-    }
-
-    fn compare(&mut self) -> pb::Compare {
-        let revision = self.old_revision();
-        let (target, union) = match self.roll(3) {
-            0 => (0, TargetUnion::Version(self.roll(3) as i64)),
-            1 => (1, TargetUnion::CreateRevision(revision)),
-            _ => (2, TargetUnion::ModRevision(revision)),
-        };
-        pb::Compare {
-            result: self.roll(4) as i32,
-            target,
-            key: self.key(),
-            range_end: Bytes::new(),
-            target_union: Some(union),
-        }
-    }
-
-    fn operation(&mut self, depth: u64) -> pb::RequestOp {
-        let request = match self.roll(if depth > 0 { 9 } else { 8 }) {
-            0..4 => request_op::Request::RequestPut(self.put()),
-            4..6 => request_op::Request::RequestRange(self.range()),
-            6..8 => request_op::Request::RequestDeleteRange(self.delete_range()),
-            _ => request_op::Request::RequestTxn(self.txn(depth - 1)),
-        };
-        pb::RequestOp { request: Some(request) }
     }
 }

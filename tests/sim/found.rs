@@ -38,6 +38,9 @@ fn plain(mut days: Vec<Day>) -> Weather {
         outstanding: 4,
         keys: 4,
         value_bytes: 700,
+        ttl_max: 2,
+        streams: 2,
+        fragment_bytes: 600,
         days,
     }
 }

@@ -6,7 +6,10 @@
 //! check one idea each. A failing check prints its seed; the same seed fails the same way on every
 //! machine. See `docs/simulator.md`.
 
+mod audience;
 mod check;
+mod check_lease;
+mod check_watch;
 mod clients;
 mod disk;
 mod executor;
@@ -15,6 +18,7 @@ mod lease_restart;
 mod member;
 mod model;
 mod mutants;
+mod tongue;
 mod tree_crash;
 mod tree_model;
 mod wal_crash;

@@ -2,10 +2,11 @@
 //! clock that are not there.
 
 use crate::{
+    audience::{self, Spots},
     check::{Chronicle, Ledger},
     clients::{Desk, Floor, Slip},
     disk::{Faults, SimDisk},
-    executor::{Executor, Lot},
+    executor::{Executor, Lot, SimClock},
     weather::{Air, Day, Drought, Fate, Lie, RoughDisk, Weather},
 };
 use ringleader::{
@@ -23,6 +24,7 @@ use ringleader::{
 };
 use std::{
     cell::{Cell, RefCell},
+    future::Future,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -32,7 +34,7 @@ use std::{
 pub(crate) const WHO: (u64, u64) = (0xc1, 0x3e);
 pub(crate) const WHO_TYPED: (ClusterId, MemberId) = (ClusterId(WHO.0), MemberId(WHO.1));
 
-const ELECTION_TICKS: usize = 10;
+pub(crate) const ELECTION_TICKS: usize = 10;
 
 /// A bug planted between recovery and the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,12 +47,51 @@ pub(crate) enum Tamper {
     TrimmedTooEarly,
 }
 
+/// A bug planted in the member's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Drift {
+    /// It goes twice as fast as time.
+    Fast,
+    /// It goes half as fast.
+    Slow,
+}
+
+/// The clock that the member goes by.
+#[derive(Clone)]
+struct MemberClock {
+    inner: SimClock,
+    drift: Option<Drift>,
+}
+
+impl Clock for MemberClock {
+    fn now(&self) -> Duration {
+        match self.drift {
+            None => self.inner.now(),
+            Some(Drift::Fast) => self.inner.now() * 2,
+            Some(Drift::Slow) => self.inner.now() / 2,
+        }
+    }
+
+    fn wall_nanos(&self) -> u64 {
+        self.inner.wall_nanos()
+    }
+
+    fn sleep_until(&self, until: Duration) -> impl Future<Output = ()> + 'static {
+        self.inner.sleep_until(match self.drift {
+            None => until,
+            Some(Drift::Fast) => (until + Duration::from_nanos(1)) / 2,
+            Some(Drift::Slow) => until * 2,
+        })
+    }
+}
+
 /// All bugs of a run; usually none.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Mutant {
     pub(crate) lie: Option<Lie>,
     pub(crate) slip: Option<Slip>,
     pub(crate) tamper: Option<Tamper>,
+    pub(crate) drift: Option<Drift>,
 }
 
 /// How a boot ended by itself.
@@ -72,6 +113,7 @@ pub(crate) struct Boot {
     pub(crate) air: Rc<Air>,
     pub(crate) lot: Lot,
     pub(crate) mutant: Mutant,
+    pub(crate) spots: Rc<RefCell<Spots>>,
     pub(crate) chronicle: Rc<RefCell<Chronicle>>,
     pub(crate) ledger: Rc<RefCell<Ledger>>,
 }
@@ -154,9 +196,11 @@ impl Boot {
             day: self.day.clone(),
             lot: Lot::new(self.lot.draw()).into(),
             clock: executor.clock(),
-            edge: edge(),
+            edge: edge(&self.weather),
             newest: newest.clone(),
             left: Cell::new(self.day.requests),
+            returning: audience::returning(&mut self.spots.borrow_mut()).into(),
+            spots: self.spots.clone(),
             chronicle: self.chronicle.clone(),
             ledger: self.ledger.clone(),
             slip: self.mutant.slip,
@@ -170,7 +214,7 @@ impl Boot {
             cluster,
             wal,
             disk: self.rough(),
-            clock: executor.clock(),
+            clock: MemberClock { inner: executor.clock(), drift: self.mutant.drift },
             mesh: node_end,
             newest,
             meters: meters.clone(),
@@ -181,6 +225,8 @@ impl Boot {
             },
         };
         self.air.served.set(true);
+        let is_calm = self.day.rest > Duration::ZERO;
+        self.chronicle.borrow_mut().day_began(executor.clock().now(), is_calm);
         if self.day.while_serving {
             self.begin_fate(executor);
         }
@@ -218,7 +264,8 @@ impl Boot {
     }
 }
 
-fn edge() -> Edge {
+fn edge(weather: &Weather) -> Edge {
+    let least_ttl = weather.tick * (ELECTION_TICKS * 3 / 2) as u32;
     Edge {
         request_bytes_max: ringleader::limits::REQUEST_BYTES_MAX,
         txn_ops_max: ringleader::limits::TXN_OPS_MAX,
@@ -226,7 +273,7 @@ fn edge() -> Edge {
         quota_flag_bytes: -1,
         cluster: WHO_TYPED.0,
         member: WHO_TYPED.1,
-        lease_ttl_min: 2,
+        lease_ttl_min: least_ttl.as_millis().div_ceil(1_000) as i64,
     }
 }
 

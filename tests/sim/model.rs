@@ -10,7 +10,7 @@ use std::{cmp::Ordering, collections::BTreeMap};
 use prost::bytes::Bytes;
 use proto::{
     etcdserverpb::{self as pb, compare::TargetUnion, request_op::Request, response_op::Response},
-    mvccpb::KeyValue,
+    mvccpb::{KeyValue, event::EventType},
 };
 
 /// What a model says no with: the word after etcd's `Err`.
@@ -20,7 +20,19 @@ pub type No = &'static str;
 #[derive(Clone)]
 struct Version {
     revision: i64,
+    /// Changes of the same revision before it.
+    sub: usize,
     kv: Option<KeyValue>,
+}
+
+/// One change as a watcher is told of it.
+#[derive(Debug)]
+pub struct Change {
+    pub revision: i64,
+    pub kind: EventType,
+    /// Of a deletion only the key and the revision.
+    pub kv: KeyValue,
+    pub before: Option<KeyValue>,
 }
 
 /// The key space.
@@ -125,7 +137,8 @@ impl Model {
             value: if r.ignore_value { kept.value } else { r.value.clone() },
             lease: if r.ignore_lease { kept.lease } else { r.lease },
         };
-        self.keys.entry(r.key.clone()).or_default().push(Version { revision, kv: Some(kv) });
+        let version = Version { revision, sub: *changes, kv: Some(kv) };
+        self.keys.entry(r.key.clone()).or_default().push(version);
         *changes += 1;
         pb::PutResponse { header: header(revision), prev_kv: prev.filter(|_| r.prev_kv) }
     }
@@ -143,9 +156,9 @@ impl Model {
         changes: &mut usize,
     ) -> pb::DeleteRangeResponse {
         let gone = self.at(&r.key, &r.range_end, i64::MAX);
-        for kv in &gone {
+        for (sub, kv) in (*changes..).zip(&gone) {
             let versions = self.keys.get_mut(&kv.key).expect("it was just read");
-            versions.push(Version { revision: self.revision + 1, kv: None });
+            versions.push(Version { revision: self.revision + 1, sub, kv: None });
         }
         *changes += gone.len();
         pb::DeleteRangeResponse {
@@ -253,6 +266,26 @@ impl Model {
         self.leases.remove(&r.id);
         self.revision += i64::from(changes > 0);
         Ok(pb::LeaseRevokeResponse { header: header(self.revision) })
+    }
+
+    /// Every change that ever was, compacted or not, in order. What was before is what was there at
+    /// the revision before, and nothing where the key is new (etcd `IsCreateEvent`).
+    pub fn history(&self) -> Vec<Change> {
+        let mut all = Vec::new();
+        for (key, versions) in &self.keys {
+            for Version { revision, sub, kv } in versions {
+                let earlier = versions.iter().rfind(|version| version.revision < *revision);
+                let is_new = kv.as_ref().is_some_and(|kv| kv.create_revision == *revision);
+                let before = earlier.filter(|_| !is_new).and_then(|version| version.kv.clone());
+                let kind = if kv.is_some() { EventType::Put } else { EventType::Delete };
+                let key = key.clone();
+                let gone = KeyValue { key, mod_revision: *revision, ..Default::default() };
+                let kv = kv.clone().unwrap_or(gone);
+                all.push((*sub, Change { revision: *revision, kind, kv, before }));
+            }
+        }
+        all.sort_by_key(|(sub, change)| (change.revision, *sub));
+        all.into_iter().map(|(_, change)| change).collect()
     }
 
     pub fn compact(&mut self, revision: i64) -> Result<(), No> {

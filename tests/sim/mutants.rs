@@ -7,7 +7,7 @@
 
 use crate::{
     clients::Slip,
-    member::{Mutant, Tamper},
+    member::{Drift, Mutant, Tamper},
     weather::{Fate, Lie, Weather},
     world::live,
 };
@@ -49,6 +49,10 @@ fn slip(slip: Slip) -> Mutant {
 
 fn tamper(tamper: Tamper) -> Mutant {
     Mutant { tamper: Some(tamper), ..Mutant::default() }
+}
+
+fn drift(drift: Drift) -> Mutant {
+    Mutant { drift: Some(drift), ..Mutant::default() }
 }
 
 #[test]
@@ -99,4 +103,44 @@ fn a_proposal_sent_twice_is_caught() {
 #[test]
 fn a_refusal_told_as_done_is_caught() {
     caught(slip(Slip::RefusalForgotten), 20);
+}
+
+#[test]
+fn a_revocation_before_its_time_is_caught() {
+    caught(slip(Slip::RevokedEarly), 20);
+}
+
+#[test]
+fn leases_on_a_clock_that_goes_fast_are_caught() {
+    caught(drift(Drift::Fast), 20);
+}
+
+#[test]
+fn leases_on_a_clock_that_goes_slow_are_caught() {
+    caught(drift(Drift::Slow), 20);
+}
+
+#[test]
+fn a_shard_that_does_not_look_at_what_it_missed_before_its_interest_is_caught() {
+    caught(slip(Slip::LookedBefore), 60);
+}
+
+#[test]
+fn a_shard_that_does_not_hear_the_news_is_caught() {
+    caught(slip(Slip::NewsUnheard), 20);
+}
+
+#[test]
+fn a_watcher_that_begins_a_revision_late_is_caught() {
+    caught(slip(Slip::BeganLate), 20);
+}
+
+#[test]
+fn a_message_to_a_watcher_that_is_lost_is_caught() {
+    caught(slip(Slip::MessageLost), 20);
+}
+
+#[test]
+fn messages_to_a_watch_stream_in_another_order_are_caught() {
+    caught(slip(Slip::MessagesSwapped), 20);
 }

@@ -38,6 +38,12 @@ pub(crate) struct Weather {
     pub(crate) outstanding: usize,
     pub(crate) keys: u64,
     pub(crate) value_bytes: u64,
+    /// Longest TTL that is usually asked for, seconds.
+    pub(crate) ttl_max: u64,
+    /// Watch streams that a shard's clients open.
+    pub(crate) streams: usize,
+    /// Bytes at which responses to watchers come in parts.
+    pub(crate) fragment_bytes: usize,
     pub(crate) days: Vec<Day>,
 }
 
@@ -59,6 +65,13 @@ pub(crate) struct Day {
     pub(crate) patience: Option<Duration>,
     /// Only reads are asked.
     pub(crate) reads_only: bool,
+    /// Clients pause up to so long between requests.
+    pub(crate) leisure: Duration,
+    /// How long clients stay when all is answered, renew their leases and watch. Whoever watches
+    /// must then have been told everything.
+    pub(crate) rest: Duration,
+    /// Watchers of a stream whose client asks for many and stops reading; 0 for no such stream.
+    pub(crate) crowd: u64,
 }
 
 /// The disk is full for a while.
@@ -95,7 +108,14 @@ impl Weather {
         let mut lot = Lot::new(seed ^ 0x77ea_7e12);
         let lot = &mut lot;
         let mut days: Vec<Day> = (0..1 + lot.below(9)).map(|_| Day::draw(lot)).collect();
-        days.extend([Day::calm(20 + lot.below(40), false), Day::calm(8, true)]);
+        let tempo = lot.below(3) as usize;
+        let tick = Duration::from_millis([1, 10, 100][tempo]);
+        let ttl_max = [2, 3, 5][tempo];
+        // Every lease has its whole TTL and an election from the start; and a second more.
+        let rest = Duration::from_secs(ttl_max + 1) + tick * 10;
+        let calm = Day::calm(20 + lot.below(40), false);
+        days.push(Day { rest, crowd: Day::draw_crowd(lot), ..calm });
+        days.push(Day { rest: rest / 2, ..Day::calm(8, true) });
         Self {
             wal_blocks: [8, 9, 12, 16, 40][lot.below(5) as usize],
             tree: tree::Options {
@@ -104,7 +124,10 @@ impl Weather {
             },
             ring_messages: [1, 2, 4, 64][lot.below(4) as usize],
             checkpoint_entries: [1, 3, 8, 30, 1_000][lot.below(5) as usize],
-            tick: Duration::from_millis([1, 10, 100][lot.below(3) as usize]),
+            tick,
+            ttl_max,
+            streams: lot.below(4) as usize,
+            fragment_bytes: [64, 600, 4_000][lot.below(3) as usize],
             shards: 1 + lot.below(3) as usize,
             outstanding: 1 + lot.below(5) as usize,
             keys: 1 + lot.below(12),
@@ -126,12 +149,12 @@ impl Weather {
 
 impl Day {
     fn draw(lot: &mut Lot) -> Self {
-        let while_serving = lot.below(3) > 0;
+        let (while_serving, leisurely) = (lot.below(3) > 0, lot.one_in(3));
         let soon = 1 + lot.draw() % (1 << (2 + lot.below(5 + 4 * u64::from(while_serving))));
         let requests = 4 + lot.draw() % (1 << (3 + lot.below(6)));
         Self {
             requests,
-            tempo: Tempo::draw(lot),
+            tempo: Tempo::draw(lot, leisurely),
             drought: lot.one_in(3).then(|| Drought::draw(lot)),
             pauses: lot.one_in(4),
             fate: match lot.below(8) {
@@ -144,7 +167,14 @@ impl Day {
             dark: lot.below(3) > 0,
             patience: lot.one_in(4).then(|| Duration::from_micros(lot.below(200_000))),
             reads_only: false,
+            leisure: Duration::from_millis(if leisurely { 200 } else { 2 }),
+            rest: Duration::ZERO,
+            crowd: Self::draw_crowd(lot),
         }
+    }
+
+    fn draw_crowd(lot: &mut Lot) -> u64 {
+        if lot.one_in(8) { 100 + lot.below(200) } else { 0 }
     }
 
     pub(crate) fn calm(requests: u64, reads_only: bool) -> Self {
@@ -159,6 +189,9 @@ impl Day {
             dark: true,
             patience: None,
             reads_only,
+            leisure: Duration::from_millis(2),
+            rest: Duration::ZERO,
+            crowd: 0,
         }
     }
 }
@@ -175,8 +208,12 @@ impl Drought {
 }
 
 impl Tempo {
-    fn draw(lot: &mut Lot) -> Self {
-        let micros_max = [0, 50, 500, 20_000][lot.below(4) as usize];
+    /// The disk is often slow where nobody is in a hurry, so that what is asked then is asked while
+    /// something is on its way to it.
+    fn draw(lot: &mut Lot, leisurely: bool) -> Self {
+        let kinds = if leisurely { 8 } else { 4 };
+        let micros_max =
+            [0, 50, 500, 20_000].get(lot.below(kinds) as usize).copied().unwrap_or(20_000);
         Self { micros_max, stall_odds: lot.one_in(4).then_some(150) }
     }
 }
@@ -361,7 +398,8 @@ impl File for RoughFile {
         offset: u64,
     ) -> impl Future<Output = io::Result<()>> + 'static {
         if self.of_log() {
-            self.air.ledger.borrow_mut().written(&self.name, offset, &buf);
+            let now = self.air.executor.clock().now();
+            self.air.ledger.borrow_mut().written(&self.name, offset, &buf, now);
         }
         let (this, turn) = (self.clone(), self.gate.draw());
         let write: Pin<Box<dyn Future<Output = io::Result<()>>>> = Box::pin(async move {

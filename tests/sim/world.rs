@@ -4,10 +4,11 @@
 //! ones. A seed that fails prints its number, its weather and what happened on each day.
 
 use crate::{
+    audience::Spots,
     check::{Chronicle, Ledger},
     disk::{Crash, SimDisk},
     executor::{Ended, Executor, Lot, SimClock},
-    member::{Boot, End, Mutant},
+    member::{Boot, ELECTION_TICKS, End, Mutant},
     weather::{Air, Day, Fate, Weather},
 };
 use ringleader::io::Clock;
@@ -40,6 +41,8 @@ pub(crate) struct World {
     mutant: Mutant,
     pub(crate) chronicle: Rc<RefCell<Chronicle>>,
     ledger: Rc<RefCell<Ledger>>,
+    /// What clients watch.
+    spots: Rc<RefCell<Spots>>,
     sights: Sights,
 }
 
@@ -54,7 +57,7 @@ pub(crate) struct Trace {
 /// What a life came past, and how often: so that nobody believes in weather that never comes.
 type Sights = BTreeMap<&'static str, usize>;
 
-const SIGHTS: [&str; 12] = [
+const SIGHTS: [&str; 22] = [
     "a crash while it recovered",
     "a crash while it served",
     "a crash during a checkpoint",
@@ -62,11 +65,21 @@ const SIGHTS: [&str; 12] = [
     "a full disk",
     "a full disk that it did not start on",
     "a full disk that it stopped on",
+    "a lease that a client revoked",
+    "a lease that expired",
+    "a lease that was renewed",
     "a log of several segments",
     "a log that was trimmed",
     "a rewritten record segment",
+    "a renewal that came while its lease was being revoked",
     "a request that was turned away",
     "a request whose fate nobody was told",
+    "a response to a watcher in parts",
+    "a watch that was canceled for compaction",
+    "a watch that was resumed",
+    "a watcher that caught up",
+    "a watcher that fell behind",
+    "progress that was told",
 ];
 
 impl World {
@@ -80,6 +93,7 @@ impl World {
             mutant,
             chronicle: Rc::default(),
             ledger: Rc::default(),
+            spots: Rc::default(),
             sights: Sights::new(),
         }
     }
@@ -98,7 +112,9 @@ impl World {
             // A restart takes a moment, during which nobody draws tickets.
             self.clock.skip(Duration::from_secs(1));
         }
-        self.chronicle.borrow().judge(&self.ledger.borrow());
+        let (tick, ledger) = (self.weather.tick, self.ledger.borrow());
+        let election = tick * ELECTION_TICKS as u32;
+        self.chronicle.borrow_mut().judge(&ledger, election, tick);
     }
 
     fn see(&mut self, sight: &'static str, seen: bool) {
@@ -137,6 +153,7 @@ impl World {
             air: air.clone(),
             lot: Lot::new(self.lot.draw()),
             mutant: self.mutant,
+            spots: self.spots.clone(),
             chronicle: self.chronicle.clone(),
             ledger: self.ledger.clone(),
         };
@@ -185,6 +202,7 @@ impl World {
     fn trace(&self) -> Trace {
         let chronicle = self.chronicle.borrow();
         let mut sights = self.sights.clone();
+        sights.extend(&chronicle.sights);
         let (turned_away, untold) = chronicle.ends();
         sights.insert("a request that was turned away", turned_away);
         sights.insert("a request whose fate nobody was told", untold);

@@ -2,11 +2,13 @@
 //! and by the model; the answers must be equal to the last field.
 
 use pb::{compare::TargetUnion, request_op::Request};
+use prost::Message;
+use proto::mvccpb::event::EventType;
 
 use super::*;
 use crate::{
     store::{encode_lease_grant, encode_lease_revoke},
-    types::LeaseId,
+    types::{LeaseId, Revision},
 };
 
 #[path = "../../../tests/sim/model.rs"]
@@ -185,6 +187,25 @@ fn same_leases(world: &World, model: &Model) {
     }
 }
 
+/// The changes that are not compacted are the model's, in its order.
+fn same_history(world: &World, model: &Model) {
+    let from = model.compacted.max(1) + 1;
+    let mut found = world.view.changes(Revision(from));
+    for expected in model.history().into_iter().filter(|change| change.revision >= from) {
+        let change = found.next().expect("the history goes on");
+        assert_eq!((change.stamp.main.0, change.key), (expected.revision, &expected.kv.key[..]));
+        assert_eq!(change.tombstone, expected.kind == EventType::Delete);
+        if !change.tombstone {
+            assert_eq!(change.kv, expected.kv.encode_to_vec());
+        }
+        let before = world.view.before(change.key, change.stamp.main).filter(|_| !change.create);
+        let may_be_gone = expected.revision - 1 < model.compacted;
+        let expected = expected.before.map(|kv| kv.encode_to_vec()).filter(|_| !may_be_gone);
+        assert_eq!(before, expected.as_deref());
+    }
+    assert!(found.next().is_none(), "the history ends");
+}
+
 fn one_request(dice: &mut Dice, world: &mut World, model: &mut Model) {
     match dice.roll(23) {
         0..7 => {
@@ -243,6 +264,7 @@ fn store_answers_as_the_model_does() {
             assert_eq!(world.view.revision.0, model.revision, "seed {seed}");
             same_leases(&world, &model);
         }
+        same_history(&world, &model);
     }
 }
 
