@@ -281,8 +281,8 @@ fn gone_within(tick: Duration) -> Duration {
 
 fn judge_gone(life: &Life, renewals: &[Renewal<'_>], day: &Day, clock: &Clock<'_>) {
     let Some(evening) = day.ended else { return };
-    let terms = clock.terms.iter().filter(|(_, at)| (day.began..=evening).contains(*at));
-    let Some((term, began)) = terms.last() else { return };
+    let mut terms = clock.terms.iter().filter(|(_, at)| (day.began..=evening).contains(*at));
+    let Some((term, began)) = terms.next_back() else { return };
     let gone = match life.ended {
         Some(ended) if ended.place.at < *began => return,
         Some(ended) if ended.place.at <= evening && !ended.expired => return,
