@@ -25,6 +25,7 @@ use ringleader::{
     mesh::{Interest, ToShard},
     shard::watch::{Message, StreamId, WatchSetup, Watches},
     store::View,
+    types::Revision,
 };
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -212,7 +213,7 @@ impl Audience {
         self.hub.advance(&self.view);
         if let (watch::Ask::Create(create), Some(Slip::BeganLate)) = (&mut ask, self.floor.slip) {
             let start = create.start.map_or(self.view.revision.0 + 1, |start| start.0);
-            create.start = Some(ringleader::types::Revision(start + 1));
+            create.start = Some(Revision(start + 1));
         }
         self.hub.on_request(stream, ask, &self.view, now);
         self.interest.set(self.hub.is_watching());
@@ -231,6 +232,11 @@ impl Audience {
             client.room = if client.room == u64::MAX { u64::MAX } else { client.room - 1 };
             self.deliver(stream, &message);
         }
+    }
+
+    /// The newest revision that it knows of, or needs to know of.
+    pub(crate) fn has_heard_of(&self) -> Revision {
+        if self.hub.is_watching() { self.view.revision } else { Revision(i64::MAX) }
     }
 
     /// When the loop must turn although nothing comes.

@@ -28,7 +28,7 @@ use ringleader::{
         command::{Expired, MemberAttributes},
         encode_cluster_version, encode_lease_grant, encode_lease_revoke,
     },
-    types::{LeaseId, Ticket},
+    types::{LeaseId, Revision, Ticket},
 };
 use std::{
     cell::{Cell, RefCell},
@@ -93,7 +93,12 @@ pub(crate) struct Desk {
     audience: Audience,
     /// The view when the last message came.
     stale: Arc<View>,
+    /// A revision that the node has not told of, and since when.
+    untold: Option<(Revision, Duration)>,
 }
+
+/// Longest that news may take: turns of the node, while a ring is full. A tick makes one.
+const TICKS_UNTOLD: u32 = 20;
 
 struct Waiting {
     op: usize,
@@ -123,7 +128,8 @@ impl Desk {
         let stale = floor.newest.load();
         let (waiting, kept) = (BTreeMap::new(), BTreeMap::new());
         let audience = Audience::new(floor.clone(), end.shard, end.interest.clone());
-        Self { floor, end, next_ticket, waiting, kept, evening: None, audience, stale }
+        let (evening, untold) = (None, None);
+        Self { floor, end, next_ticket, waiting, kept, evening, audience, stale, untold }
     }
 
     /// Asks and listens until the day's requests are used up and answered, or its
@@ -208,7 +214,21 @@ impl Desk {
             }
             self.stale = self.floor.newest.load();
         }
+        self.check_news();
         woken
+    }
+
+    /// Whoever is interested hears of every revision, also when the ring was full.
+    fn check_news(&mut self) {
+        let (now, newest) = (self.floor.clock.now(), self.floor.newest.load().revision);
+        let told = self.audience.has_heard_of();
+        self.untold = self.untold.filter(|(revision, _)| *revision > told);
+        // The node stands still as well while the process does.
+        if told < newest && !self.floor.day.pauses {
+            let (revision, since) = *self.untold.get_or_insert((newest, now));
+            let most = self.floor.weather.tick * TICKS_UNTOLD;
+            assert!(now - since < most, "revision {revision:?} was not told");
+        }
     }
 
     fn hear(&mut self, ticket: Ticket, reply: Reply) {

@@ -33,6 +33,8 @@ pub struct Change {
     /// Of a deletion only the key and the revision.
     pub kv: KeyValue,
     pub before: Option<KeyValue>,
+    /// Its own revision changed the key once more.
+    pub overtaken: bool,
 }
 
 /// The key space.
@@ -273,7 +275,8 @@ impl Model {
     pub fn history(&self) -> Vec<Change> {
         let mut all = Vec::new();
         for (key, versions) in &self.keys {
-            for Version { revision, sub, kv } in versions {
+            let next = versions.iter().skip(1).map(|version| version.revision).chain([0]);
+            for (Version { revision, sub, kv }, next) in versions.iter().zip(next) {
                 let earlier = versions.iter().rfind(|version| version.revision < *revision);
                 let is_new = kv.as_ref().is_some_and(|kv| kv.create_revision == *revision);
                 let before = earlier.filter(|_| !is_new).and_then(|version| version.kv.clone());
@@ -281,7 +284,8 @@ impl Model {
                 let key = key.clone();
                 let gone = KeyValue { key, mod_revision: *revision, ..Default::default() };
                 let kv = kv.clone().unwrap_or(gone);
-                all.push((*sub, Change { revision: *revision, kind, kv, before }));
+                let (revision, overtaken) = (*revision, next == *revision);
+                all.push((*sub, Change { revision, kind, kv, before, overtaken }));
             }
         }
         all.sort_by_key(|(sub, change)| (change.revision, *sub));

@@ -433,30 +433,6 @@ fn compaction_keeps_what_etcd_keeps() {
     }
 }
 
-/// The newest sealed segments died whole and are gone, so that the gap is right before the records
-/// that are in memory. It was overlooked, and watchers lost what was in it.
-#[test]
-fn a_gap_right_before_the_newest_records_is_not_said_to_be_complete() {
-    let disk = SimDisk::new(1);
-    let mut tree = format(&disk);
-    const NEWEST: i64 = 300;
-    for revision in 2..=NEWEST {
-        tree.put(Stamp::new(revision, 0), b"/key", &[7; 40], LeaseId(0));
-    }
-    tree.compact(Revision(NEWEST));
-    while !tree.sweep(100) {}
-    for applied in 1..4 {
-        let job = tree.begin_checkpoint(facts(applied, NEWEST)).expect("none is running");
-        tree.finish_checkpoint(run(job.run(disk.clone())).expect("the disk works"));
-    }
-    let reader = tree.reader();
-    let complete_above = reader.complete_above().0;
-    assert!(reader.changes(Stamp::new(2, 0)).count() < NEWEST as usize / 2, "most are gone");
-    let left = reader.changes(Stamp::new(complete_above + 1, 0));
-    let left: Vec<_> = left.map(|change| change.stamp.main.0).collect();
-    assert_eq!(left, (complete_above + 1..=NEWEST).collect::<Vec<_>>());
-}
-
 #[test]
 fn a_tree_opened_again_is_the_tree_that_was_checkpointed() {
     for seed in 0..40 {
