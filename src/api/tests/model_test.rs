@@ -13,7 +13,6 @@ use crate::{
 
 #[path = "../../../tests/sim/model.rs"]
 #[allow(missing_docs, reason = "the model speaks etcd's own words")]
-#[allow(dead_code, reason = "the simulator asks it more than is asked here")]
 mod model;
 
 use model::{Model, No};
