@@ -19,8 +19,11 @@ use crate::{
     types::MemberId,
 };
 
-/// Decodes a generated message; what is not one gets grpc-go's refusal.
-pub(super) fn parse<M: Message + Default>(message: Bytes) -> Result<M, Status> {
+/// Decodes a generated message.
+///
+/// # Errors
+/// What is not one gets grpc-go's refusal.
+pub fn parse<M: Message + Default>(message: Bytes) -> Result<M, Status> {
     M::decode(message).map_err(|_| status::MALFORMED)
 }
 

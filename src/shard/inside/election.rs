@@ -1,9 +1,10 @@
 //! `v3electionpb.Election`: as a lock, with a value that the holder proclaims and others observe.
 
-use super::{Inside, Watching, framed, keys, parse, revision};
+use super::{Inside, Watching, framed, keys, revision};
 use crate::{
     api::{
         Method,
+        kv::parse,
         status::{Code, Status},
     },
     shard::http2::{Answers, Responder},
@@ -159,9 +160,9 @@ impl Observed {
                 Some(kv) => (found.header?, kv),
                 None => self.first(answers, found.header?.revision).await?,
             };
-            let key = kv.key.clone();
+            let rest = keys::watch_one(&kv.key, header.revision + 1);
             send(answers, header, kv).await?;
-            self.follow(answers, key, header.revision + 1).await?;
+            self.follow(answers, rest).await?;
         }
     }
 
@@ -185,9 +186,8 @@ impl Observed {
     }
 
     /// Sends what the leader proclaims, until its key is deleted.
-    async fn follow(&self, answers: &mut Answers, key: Bytes, from: i64) -> Option<()> {
-        let start = pb::WatchCreateRequest { key, start_revision: from, ..Default::default() };
-        let mut watching = self.inside.watch(start).ok()?;
+    async fn follow(&self, answers: &mut Answers, rest: pb::WatchCreateRequest) -> Option<()> {
+        let mut watching = self.inside.watch(rest).ok()?;
         loop {
             let news = next(&mut watching, answers).await?;
             for event in news.events {

@@ -33,6 +33,11 @@ fn end(prefix: &[u8]) -> Bytes {
     end.into()
 }
 
+/// One key, to be watched from `start` on.
+pub fn watch_one(key: &Bytes, start: i64) -> pb::WatchCreateRequest {
+    pb::WatchCreateRequest { key: key.clone(), start_revision: start, ..Default::default() }
+}
+
 /// The interval of all keys of a lock or election, to be watched from `start` on.
 pub fn watch_all(prefix: &Bytes, start: i64) -> pb::WatchCreateRequest {
     pb::WatchCreateRequest {

@@ -4,7 +4,7 @@
 //! holder, and anybody can check it in a transaction (`CreateRevision(key) = token`), which fails
 //! from the moment the key is deleted or its lease is gone.
 
-use super::{Inside, keys, revision, unknown};
+use super::{Inside, keys, revision};
 use crate::api::{
     Method,
     status::{Code, Status},
@@ -57,8 +57,7 @@ pub(super) async fn unlock(
     request: UnlockRequest,
 ) -> Result<UnlockResponse, Status> {
     let delete = keys::delete(&request.key);
-    let deleted: pb::DeleteRangeResponse =
-        inside.call(Method::DeleteRange, &delete).await.map_err(unknown)?;
+    let deleted: pb::DeleteRangeResponse = inside.call(Method::DeleteRange, &delete).await?;
     Ok(UnlockResponse { header: deleted.header })
 }
 

@@ -22,7 +22,8 @@ use super::{Shard, http2::Responder, session::Respond, watch::StreamId};
 use crate::{
     api::{
         Method,
-        encode::PREFIX_BYTES,
+        encode::{self, PREFIX_BYTES},
+        kv::parse,
         status::{self, Code, Status},
     },
     limits::SESSION_TTL_SECONDS,
@@ -65,13 +66,9 @@ async fn unary(inside: &Inside, method: Method, message: Bytes) -> Result<Bytes,
     }
 }
 
-fn parse<M: Message + Default>(message: Bytes) -> Result<M, Status> {
-    M::decode(message).map_err(|_| status::MALFORMED)
-}
-
 fn framed(message: &impl Message) -> Bytes {
     let mut out = Vec::with_capacity(PREFIX_BYTES + message.encoded_len());
-    crate::api::encode::message(&mut out, |out| out.extend(message.encode_to_vec()));
+    encode::message(&mut out, |out| message.encode(out).expect("a vector grows"));
     out.into()
 }
 
@@ -131,11 +128,7 @@ impl Inside {
 
     /// Waits for the deletion of `key` at `from` or later.
     async fn wait_for_deletion(&self, key: &Bytes, from: i64) -> Result<(), Status> {
-        let mut watching = self.watch(pb::WatchCreateRequest {
-            key: key.clone(),
-            start_revision: from,
-            ..Default::default()
-        })?;
+        let mut watching = self.watch(keys::watch_one(key, from))?;
         loop {
             let news = watching.next().await?;
             if news.events.iter().any(keys::is_deletion) {
