@@ -19,6 +19,9 @@ pub const TO_NODE_RING_MESSAGES_MAX: usize = 16_384;
 /// Messages the node may have on its way to a shard: one a turn, so this many turns of delay.
 /// While a ring is full the node keeps the shard's answers, which its tickets bound.
 pub const TO_SHARD_RING_MESSAGES_MAX: usize = 1_024;
+/// Messages the node may have on its way to the peers' room: a few a turn. What does not fit is lost,
+/// as it may be on any network, and raft says it again.
+pub const TO_PEERS_RING_MESSAGES_MAX: usize = 1_024;
 
 // ── process: the machine ────────────────────────────────────────────────────────────────────────
 

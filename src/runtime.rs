@@ -28,7 +28,7 @@ use crate::{
         LOG_FLUSH_WAIT, NO_LEADER_ELECTIONS_MAX, SPIN,
     },
     log,
-    mesh::{Inbox, Newest, NodeEnd, Sender, ShardEnd, mesh, rings},
+    mesh::{Capacity, Inbox, Newest, NodeEnd, Sender, ShardEnd, mesh, rings},
     metrics::NodeMeters,
     node::{
         Node,
@@ -192,7 +192,7 @@ fn start(
     if listening > LISTENERS_MAX {
         return Err(format!("{listening} listening URLs; at most {LISTENERS_MAX} are taken"));
     }
-    let (node_end, shard_ends) = mesh(plan.shards.len());
+    let (node_end, shard_ends, _peers_end) = mesh(plan.shards.len(), Capacity::default());
     let meters = Meters {
         node: Arc::new(NodeMeters::default()),
         leases: member.node.lease_meters(),

@@ -29,7 +29,7 @@ const PLAN: &[(&str, &[&str])] = &[
     ("tree", &["io", "limits", "types"]),
     ("consensus", &["limits", "types"]),
     ("store", &["tree", "limits", "types"]),
-    ("mesh", &["store", "limits", "types"]),
+    ("mesh", &["consensus", "store", "limits", "types"]),
     (
         "node",
         &[

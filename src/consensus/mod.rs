@@ -5,6 +5,9 @@
 //! values; when an append is on disk the driver says so with [`Replica::appended`], in order.
 
 mod log;
+mod message;
+
+pub use message::{Configuration, KINDS, Kind, Message, SnapshotMark};
 
 use crate::{
     limits::{COMMITTED_BYTES_PER_READY_MAX, RAFT_MESSAGE_BYTES_MAX, UNCOMMITTED_BYTES_MAX},

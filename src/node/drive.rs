@@ -176,7 +176,8 @@ impl<D: Disk, C: Clock> Driver<D, C> {
     async fn run(&mut self) -> Result<(), Fatal> {
         self.parts.node.extend_leases_by(self.parts.pace.election);
         self.parts.node.campaign();
-        while self.farewells < self.parts.mesh.to_shards.len() {
+        // The peers' room stays to the end.
+        while self.farewells + 1 < self.parts.mesh.to_shards.len() {
             self.turn()?;
             // Others share this core: let them run before looking again.
             futures_lite::future::yield_now().await;
@@ -229,6 +230,13 @@ impl<D: Disk, C: Clock> Driver<D, C> {
                 Some(ToNode::Lease { ticket, ask }) => {
                     self.events.push(Event::Lease { ticket, ask });
                 }
+                Some(ToNode::MoveLeader { ticket, to }) => {
+                    self.events.push(Event::MoveLeader { ticket, to });
+                }
+                Some(ToNode::Defragment { ticket }) => {
+                    self.events.push(Event::Defragment { ticket });
+                }
+                Some(ToNode::Peer(said)) => self.events.push(Event::Peer(said)),
                 Some(ToNode::Farewell) => self.farewells += 1,
                 None => break,
             }

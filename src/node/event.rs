@@ -2,8 +2,8 @@
 
 use crate::{
     consensus::Append,
-    mesh::{LeaseAsk, Reply},
-    types::Ticket,
+    mesh::{FromPeer, LeaseAsk, Reply},
+    types::{MemberId, Ticket},
 };
 use bytes::Bytes;
 
@@ -31,6 +31,20 @@ pub enum Event {
         /// What it asks.
         ask: LeaseAsk,
     },
+    /// Somebody wants another member to lead.
+    MoveLeader {
+        /// Who waits.
+        ticket: Ticket,
+        /// Who is to lead.
+        to: MemberId,
+    },
+    /// Somebody wants space given back.
+    Defragment {
+        /// Who waits.
+        ticket: Ticket,
+    },
+    /// News from the peers' room.
+    Peer(FromPeer),
     /// The disk holds everything up to and including this append.
     Appended {
         /// As in [`Append::number`].

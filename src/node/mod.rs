@@ -100,6 +100,7 @@ impl Node {
             Event::Propose { ticket, request } => self.on_propose(ticket, &request, out),
             Event::Read { ticket } => self.reads.wait(ticket),
             Event::Lease { ticket, ask } => self.on_lease(ticket, ask, out),
+            Event::MoveLeader { .. } | Event::Defragment { .. } | Event::Peer(_) => {}
             Event::Appended { number } => self.replica.appended(number),
         }
     }
