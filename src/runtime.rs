@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  2 cores                               4 cores and more
-//!  core a: node + shard 0                core a: node
+//!  core a: node + peers + shard 0        core a: node + peers
 //!  core b: shard 1                       core b, c, d …: shards 0, 1, 2 …
 //!  threads: wal-io (real time), disk-io, one "accept" per listening address, log
 //! ```
@@ -28,17 +28,16 @@ use crate::{
         LOG_FLUSH_WAIT, NO_LEADER_ELECTIONS_MAX, SPIN,
     },
     log,
-    mesh::{Capacity, Inbox, Newest, NodeEnd, Sender, ShardEnd, mesh, rings},
-    metrics::NodeMeters,
+    mesh::{Capacity, Inbox, Newest, NodeEnd, PeersEnd, Sender, ShardEnd, mesh, rings},
+    metrics::{NodeMeters, PeerMeters},
+    net::{Accepted, deal, listen},
     node::{
         Node,
         drive::{Pace, Parts, drive},
         recover::Member,
     },
-    shard::{
-        Accepted, Meters, Port, Setup, Shard, ShardMeters, deal, listen, run as run_shard,
-        serve_all,
-    },
+    peer,
+    shard::{Meters, Setup, Shard, ShardMeters, run as run_shard, serve_all},
     store::{Quota, command::MemberAttributes, encode_cluster_version},
     types::{ClusterId, MemberId, SHARDS_MAX},
 };
@@ -179,7 +178,10 @@ fn resolve(url: &Url) -> Result<SocketAddr, String> {
 struct House {
     threads: Vec<ExecutorJoinHandle<()>>,
     _nudger: Nudger,
-    accepted: Vec<Vec<Sender<Accepted>>>,
+    /// To each shard from each client URL.
+    clients: Vec<Vec<Sender<Accepted>>>,
+    /// To the peers' room from each peer URL.
+    peers: Vec<Sender<Accepted>>,
 }
 
 fn start(
@@ -192,10 +194,11 @@ fn start(
     if listening > LISTENERS_MAX {
         return Err(format!("{listening} listening URLs; at most {LISTENERS_MAX} are taken"));
     }
-    let (node_end, shard_ends, _peers_end) = mesh(plan.shards.len(), Capacity::default());
+    let (node_end, shard_ends, peers_end) = mesh(plan.shards.len(), Capacity::default());
     let meters = Meters {
         node: Arc::new(NodeMeters::default()),
         leases: member.node.lease_meters(),
+        peers: Arc::new(PeerMeters::default()),
         shards: plan.shards.iter().map(|_| ShardMeters::default()).collect(),
     };
     let Member { mut node, wal, cluster } = member;
@@ -205,12 +208,19 @@ fn start(
     let boot_micros = GlommioClock::new().wall_nanos() / 1_000;
     let own = OwnFacts { who: who.clone(), client_urls: config.advertise_client.clone() };
 
-    let mut accepted = Vec::new();
+    let (peers, peers_inbox) = rings(config.listen_peer.len(), ACCEPTED_RING_SOCKETS_MAX);
+    let room = RoomSeat {
+        end: peers_end,
+        inbox: peers_inbox,
+        newest: newest.clone(),
+        setup: peer_setup(config, &who, boot_micros, &meters),
+    };
+    let mut clients = Vec::new();
     let mut seats = Vec::new();
     let (ready, is_ready) = std::sync::mpsc::sync_channel(plan.shards.len());
     for end in shard_ends {
-        let (senders, inbox) = rings(listening, ACCEPTED_RING_SOCKETS_MAX);
-        accepted.push(senders);
+        let (senders, inbox) = rings(config.listen_client.len(), ACCEPTED_RING_SOCKETS_MAX);
+        clients.push(senders);
         seats.push(Seat {
             announce: (end.shard == 0).then(|| (own.clone(), ready.clone())),
             end,
@@ -226,6 +236,7 @@ fn start(
         cluster,
         mesh: node_end,
         newest,
+        room,
         meters: meters.node.clone(),
         pace: Pace {
             tick: config.heartbeat,
@@ -237,7 +248,7 @@ fn start(
         Nudger::start().map_err(|error| format!("cannot start the thread nudge: {error}"))?;
     let threads = spawn(plan, parts, seats, &nudger)?;
     is_ready.recv().map_err(|_gone| "the first shard ended before it was ready".to_owned())?;
-    Ok(House { threads, _nudger: nudger, accepted })
+    Ok(House { threads, _nudger: nudger, clients, peers })
 }
 
 fn setup(config: &Config, who: &Who, boot_micros: u64, meters: &Meters) -> Setup {
@@ -258,6 +269,19 @@ fn setup(config: &Config, who: &Who, boot_micros: u64, meters: &Meters) -> Setup
         watch_progress: config.watch_progress,
         boot_micros,
         meters: meters.clone(),
+    }
+}
+
+fn peer_setup(config: &Config, who: &Who, boot_micros: u64, meters: &Meters) -> peer::Setup {
+    peer::Setup {
+        member: who.member,
+        cluster: who.cluster,
+        peer_urls: config.advertise_peer.iter().map(Url::to_string).collect(),
+        boot_micros,
+        // etcd `ServerConfig.peerDialTimeout`: a second, and an election.
+        dial_wait: Duration::from_secs(1) + config.election,
+        request_timeout: Duration::from_secs(5) + 2 * config.election,
+        meters: meters.peers.clone(),
     }
 }
 
@@ -301,13 +325,24 @@ struct NodeSeat {
     cluster: ClusterId,
     mesh: NodeEnd,
     newest: Newest,
+    room: RoomSeat,
     meters: Arc<NodeMeters>,
     pace: Pace,
 }
 
+/// What the peers' room is given; it lives with the node.
+struct RoomSeat {
+    end: PeersEnd,
+    inbox: Inbox<Accepted>,
+    newest: Newest,
+    setup: peer::Setup,
+}
+
 impl NodeSeat {
     async fn sit(self) {
-        let Self { node, wal, disk, cluster, mesh, newest, meters, pace } = self;
+        let Self { node, wal, disk, cluster, mesh, newest, room, meters, pace } = self;
+        let RoomSeat { end, inbox, newest: seen, setup } = room;
+        let room = glommio::spawn_local(peer::serve(end, seen, inbox, setup)).detach();
         let clock = GlommioClock::new();
         let parts = Parts { node, cluster, wal, disk, clock, mesh, newest, meters, pace };
         if let Err(why) = drive(parts).await {
@@ -315,6 +350,7 @@ impl NodeSeat {
             let _all_written = log::flush(LOG_FLUSH_WAIT);
             fatal::die(&why);
         }
+        room.await;
     }
 }
 
@@ -409,11 +445,19 @@ fn executor<F: Future<Output = ()> + 'static>(
         .map_err(|error| format!("cannot start {name} on core {core}: {error}"))
 }
 
+/// Which port a listening address is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Port {
+    Client,
+    Peer,
+}
+
 /// The threads that accept, and how to end them.
 struct Dealers(Vec<(TcpListener, std::thread::JoinHandle<()>)>);
 
 impl House {
-    /// Starts accepting: one thread for each listening address, dealing to all shards.
+    /// Starts accepting: one thread for each listening address, dealing clients to all shards and
+    /// members to the peers' room.
     fn deal(
         &mut self,
         clients: Vec<TcpListener>,
@@ -423,13 +467,16 @@ impl House {
         let peers = peers.into_iter().map(|listener| (listener, Port::Peer));
         let mut dealers = Vec::new();
         for (listener, port) in clients.chain(peers) {
-            let to: Vec<_> = self.accepted.iter_mut().filter_map(Vec::pop).collect();
+            let to: Vec<_> = match port {
+                Port::Client => self.clients.iter_mut().filter_map(Vec::pop).collect(),
+                Port::Peer => self.peers.pop().into_iter().collect(),
+            };
             let kept =
                 listener.try_clone().map_err(|error| format!("listening socket: {error}"))?;
             let address = listener.local_addr().map_err(|error| error.to_string())?;
             let thread = std::thread::Builder::new()
                 .name("accept".into())
-                .spawn(move || deal(&listener, port, to))
+                .spawn(move || deal(&listener, to))
                 .map_err(|error| {
                     format!("cannot start a thread to accept on {address}: {error}")
                 })?;

@@ -2,7 +2,7 @@
 //! (etcd `api/etcdhttp`). Which read to make is the shard's; what to say is here.
 
 use super::{API_VERSION, maintenance::alarm_name, status::Status};
-use crate::store::{ALARM_CORRUPT, ALARM_NOSPACE, Cluster, RaftSeen};
+use crate::store::{ALARM_CORRUPT, ALARM_NOSPACE, Cluster, Member, RaftSeen};
 
 /// An HTTP answer without its headers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +68,28 @@ pub fn version(cluster: &Cluster) -> Answer {
         storage_version(cluster).as_deref().unwrap_or("unknown"),
     );
     Answer { code: 200, body }
+}
+
+/// `/members` of the peers' port: Go's JSON of etcd's `membership.Member`, by id. Zeros are left
+/// out, except of the URLs where members are reached.
+pub fn members(cluster: &Cluster) -> Answer {
+    let one = |member: &Member| {
+        let mut fields = vec![
+            format!("\"id\":{}", member.id.0),
+            format!("\"peerURLs\":{}", serde_json::Value::from(member.peer_urls.clone())),
+        ];
+        fields.extend(member.learner.then(|| "\"isLearner\":true".to_owned()));
+        if !member.name.is_empty() {
+            fields.push(format!("\"name\":{}", serde_json::Value::from(member.name.clone())));
+        }
+        if !member.client_urls.is_empty() {
+            let urls = serde_json::Value::from(member.client_urls.clone());
+            fields.push(format!("\"clientURLs\":{urls}"));
+        }
+        format!("{{{}}}", fields.join(","))
+    };
+    let all: Vec<_> = cluster.members.values().map(one).collect();
+    Answer { code: 200, body: format!("[{}]\n", all.join(",")) }
 }
 
 /// etcd's storage version follows the cluster's, minor for minor.
