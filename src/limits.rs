@@ -34,6 +34,14 @@ pub const ZERO_FILL_BYTES: usize = 1 << 20;
 
 /// Entries of one raft message, bytes (etcd `raft.Config.MaxSizePerMsg`: 1 MiB).
 pub const RAFT_MESSAGE_BYTES_MAX: u64 = 1 << 20;
+/// Messages with entries on their way to one follower (etcd: 512; half of that, since one carries a
+/// whole turn's requests here).
+pub const RAFT_MESSAGES_IN_FLIGHT_MAX: usize = 256;
+/// Boots of other members whose forwarded proposals a leader tells apart in one term. Past it all are
+/// forgotten: a message that the network has kept since then would count twice.
+pub const FORWARDING_BOOTS_MAX: usize = 4_096;
+/// What an entry takes in memory beside its data, bytes.
+pub const RAFT_ENTRY_OVERHEAD_BYTES: usize = 128;
 /// Proposals that are not committed yet, bytes; past it they are refused, never queued.
 pub const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
 /// Entries that raft hands over to be applied at once, bytes, so that applying never fills a turn.
