@@ -47,13 +47,16 @@ pub struct Opening {
     pub election_ticks: usize,
 }
 
-/// Who a new member of a new cluster is.
-#[derive(Clone, Debug)]
+/// Who a new member is, and in whose company.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Newborn {
     /// Its cluster.
     pub cluster: ClusterId,
     /// Itself.
-    pub member: MemberFacts,
+    pub member: MemberId,
+    /// All members of a cluster that begins, itself among them; empty for one that joins: it learns
+    /// them from a snapshot.
+    pub members: Vec<MemberFacts>,
 }
 
 /// A member, recovered.
@@ -201,21 +204,21 @@ fn existing(tree: Tree, root: Root, quota: Quota) -> Result<(Store, RootFacts), 
     Ok((store, facts))
 }
 
-/// A new member of a new cluster: its first superblock says who it is.
+/// A new member: its first superblock says who it is.
 async fn fresh<D: Disk>(
     disks: &Disks<D>,
     opening: &Opening,
     newborn: Newborn,
 ) -> Result<(Store, RootFacts), RecoverError> {
-    let Newborn { cluster, member } = newborn;
-    let id = member.id;
+    let Newborn { cluster, member, members } = newborn;
+    let message = if members.is_empty() { "joining a cluster" } else { "starting a new cluster" };
     let mut store = Store::new(Tree::new(opening.tree), opening.quota);
-    store.set_member(member);
-    let facts = store.facts(cluster, id);
+    members.into_iter().for_each(|member| store.set_member(member));
+    let facts = store.facts(cluster, member);
     let tree = tree::format(&disks.data, opening.tree, facts.clone()).await;
     let tree = tree.map_err(RecoverError::Format)?;
     log::info!(
-        "starting a new cluster",
+        message,
         "member-id" => facts.member.to_string(),
         "cluster-id" => facts.cluster.to_string(),
     );

@@ -89,5 +89,5 @@ fn newborn(config: &Config) -> Result<Newborn, String> {
         client_urls: Vec::new(),
         learner: false,
     };
-    Ok(Newborn { cluster: bootstrap.cluster, member })
+    Ok(Newborn { cluster: bootstrap.cluster, member: member.id, members: vec![member] })
 }
