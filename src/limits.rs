@@ -56,6 +56,9 @@ pub const ENTRY_BYTES_MAX: usize = 1 << 20;
 /// Requests that wait to be proposed, bytes; past it a shard is told "too many requests". A turn
 /// proposes all of them at once, and the log takes that as one frame: half a segment of it.
 pub const PACKED_BYTES_MAX: usize = 32 << 20;
+/// Ticks for which requests wait for somebody to lead; several elections, and less than the time that
+/// a request has.
+pub const PROPOSALS_HELD_TICKS_MAX: u32 = 50;
 /// Events a turn takes in before it flushes, so that replies are never far behind requests.
 pub const EVENTS_PER_TURN_MAX: usize = 4_096;
 /// Records that physical compaction looks at in one turn: about a tenth of a millisecond.
@@ -63,6 +66,9 @@ pub const SWEEP_RECORDS_PER_TURN: usize = 1_000;
 /// Appends on their way to the disk at once: one being written while the next is ready to go.
 /// Deeper only makes frames smaller.
 pub const APPENDS_IN_FLIGHT_MAX: usize = 2;
+/// An append that takes longer than this, and ten times the usual, is a stalled disk: a leader then
+/// looks for a member whose disk goes on.
+pub const DISK_STALL_MIN: std::time::Duration = std::time::Duration::from_millis(200);
 /// Heartbeats after which an unanswered ReadIndex round is asked again (etcd: 500 ms).
 pub const READ_INDEX_RETRY_TICKS: u32 = 5;
 
@@ -288,6 +294,8 @@ pub const LISTENERS_MAX: usize = 64;
 pub const SPIN: std::time::Duration = std::time::Duration::from_micros(20);
 /// How often a starting member looks whether the cluster has heard of it.
 pub const INTRODUCE_INTERVAL: std::time::Duration = std::time::Duration::from_millis(1);
+/// How often it proposes what the cluster should know of it, until that is so.
+pub const INTRODUCE_RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 /// How long a stopping shard waits for requests that are on their way.
 pub const FAREWELL_WAIT: std::time::Duration = std::time::Duration::from_millis(500);
 /// How long the end of the process waits for the log to be written.

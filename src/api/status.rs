@@ -119,6 +119,9 @@ pub const NO_LEADER: Status = Status::new(Code::Unavailable, "etcdserver: no lea
 pub const LEADER_CHANGED: Status = Status::new(Code::Unavailable, "etcdserver: leader changed");
 /// Only the leader can do this.
 pub const NOT_LEADER: Status = Status::new(FailedPrecondition, "etcdserver: not leader");
+/// The lead cannot go there.
+pub const BAD_TRANSFEREE: Status =
+    Status::new(FailedPrecondition, "etcdserver: bad leader transferee");
 /// The member is going down.
 pub const STOPPED: Status = Status::new(Code::Unavailable, "etcdserver: server stopped");
 /// No answer in time.
@@ -188,6 +191,8 @@ impl From<Unavailable> for Status {
             Unavailable::TimeoutLeaderFailed => TIMEOUT_LEADER_FAILED,
             Unavailable::TimeoutConnectionLost => TIMEOUT_CONNECTION_LOST,
             Unavailable::TooManyRequests => TOO_MANY_REQUESTS,
+            Unavailable::NotLeader => NOT_LEADER,
+            Unavailable::BadTransferee => BAD_TRANSFEREE,
         }
     }
 }

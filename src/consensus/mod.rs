@@ -24,8 +24,8 @@ pub use message::{Configuration, KINDS, Kind, Message, SnapshotMark};
 
 use crate::{
     limits::{
-        COMMITTED_BYTES_PER_READY_MAX, FORWARDING_BOOTS_MAX, RAFT_MESSAGE_BYTES_MAX, RAFT_MESSAGES_IN_FLIGHT_MAX,
-        UNCOMMITTED_BYTES_MAX,
+        COMMITTED_BYTES_PER_READY_MAX, FORWARDING_BOOTS_MAX, RAFT_MESSAGE_BYTES_MAX,
+        RAFT_MESSAGES_IN_FLIGHT_MAX, UNCOMMITTED_BYTES_MAX,
     },
     types::{Index, MemberId, Term},
 };
@@ -105,6 +105,14 @@ pub struct Effects {
     pub reads: Vec<ReadState>,
     /// To be sent to other members. Those of a leader need not wait for its appends.
     pub messages: Vec<Message>,
+}
+
+impl Effects {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        let Self { append, committed, reads, messages } = self;
+        append.is_empty() && committed.is_empty() && reads.is_empty() && messages.is_empty()
+    }
 }
 
 /// What a change of members means to raft.
@@ -268,6 +276,14 @@ impl Replica {
         self.pin_election_timeout();
     }
 
+    /// Brings the first election forward: all but one tick of its timeout have passed.
+    pub fn hurry(&mut self) {
+        let passed = self.election_ticks.saturating_sub(1);
+        if self.raw.raft.leader_id == 0 {
+            (0..passed).for_each(|_| self.tick());
+        }
+    }
+
     /// Whether nobody else votes.
     pub fn is_alone(&self) -> bool {
         let voters = self.configuration().voters;
@@ -308,8 +324,7 @@ impl Replica {
             return Err(Dropped);
         }
         self.forwards += 1;
-        let mut message =
-            Message::new(Kind::Propose, MemberId(raft.id), MemberId(raft.leader_id));
+        let mut message = Message::new(Kind::Propose, MemberId(raft.id), MemberId(raft.leader_id));
         message.term = Term(raft.term);
         message.entries = vec![convert::entry(entry)];
         message.context = convert::mark_of(self.boot, self.forwards).into();
@@ -405,7 +420,9 @@ impl Replica {
             let own = (self.raw.raft.id, self.boot);
             let reads = ready.take_read_states().into_iter();
             effects.reads.extend(reads.filter_map(|state| convert::read_state(own, state)));
-            effects.committed.extend(ready.take_committed_entries().into_iter().map(convert::entry));
+            effects
+                .committed
+                .extend(ready.take_committed_entries().into_iter().map(convert::entry));
             let (number, on_disk) = (ready.number(), ready.must_sync());
             let messages = ready.take_persisted_messages();
             let snapshot = Some(ready.snapshot()).filter(|snapshot| !snapshot.is_empty());

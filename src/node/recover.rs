@@ -12,7 +12,7 @@
 
 use super::Node;
 use crate::{
-    consensus::{Durable, Entry, HardState, LogGap, Replica, Timing},
+    consensus::{Configuration, Durable, Entry, HardState, LogGap, Replica, Timing},
     io::Disk,
     log,
     store::{BlobError, Member as MemberFacts, Quota, Store},
@@ -45,6 +45,8 @@ pub struct Opening {
     pub salt: u64,
     /// Ticks without a leader before this member stands for election.
     pub election_ticks: usize,
+    /// `--pre-vote`.
+    pub pre_vote: bool,
 }
 
 /// Who a new member is, and in whose company.
@@ -136,7 +138,7 @@ pub async fn member<D: Disk>(
     opening: &Opening,
     newborn: impl FnOnce() -> Result<Newborn, String>,
 ) -> Result<Member<D>, RecoverError> {
-    find(disks, opening, newborn).await?.member(opening.election_ticks)
+    find(disks, opening, newborn).await?.member(opening)
 }
 
 /// The first half of [`member`]: everything that waits for a disk.
@@ -169,7 +171,7 @@ impl<D: Disk> Found<D> {
     ///
     /// # Errors
     /// [`RecoverError::LogMissing`], [`RecoverError::Gap`].
-    pub fn member(self, election_ticks: usize) -> Result<Member<D>, RecoverError> {
+    pub fn member(self, opening: &Opening) -> Result<Member<D>, RecoverError> {
         let Self { wal, recovered, store, facts } = self;
         let (applied, last) = (facts.applied, Index(wal.last_index()));
         if last < applied {
@@ -183,8 +185,9 @@ impl<D: Disk> Found<D> {
         if let Some(torn) = &recovered.torn {
             log::warn!("the log ended in an unfinished write, which was cut off", "where" => torn.to_string());
         }
-        let timing = Timing { election_ticks, seed: facts.member.0 };
-        let durable = durable(&facts, recovered);
+        let Opening { election_ticks, pre_vote, salt: boot, .. } = *opening;
+        let timing = Timing { election_ticks, seed: facts.member.0, boot, pre_vote };
+        let durable = durable(&facts, recovered, store.cluster().configuration());
         let replica =
             Replica::recover(facts.member, &durable, timing).map_err(RecoverError::Gap)?;
         let node = Node::new(facts.member, replica, store);
@@ -226,7 +229,11 @@ async fn fresh<D: Disk>(
     Ok((store.expect("the blob was made just now"), facts))
 }
 
-fn durable(facts: &RootFacts, recovered: wal::Recovered) -> Durable {
+fn durable(
+    facts: &RootFacts,
+    recovered: wal::Recovered,
+    (voters, learners): (Vec<MemberId>, Vec<MemberId>),
+) -> Durable {
     let entry = |entry: wal::LogEntry| Entry {
         index: Index(entry.index),
         term: Term(entry.term),
@@ -242,6 +249,6 @@ fn durable(facts: &RootFacts, recovered: wal::Recovered) -> Durable {
             vote: MemberId(recovered.hard_state.vote),
             commit: Index(recovered.hard_state.commit),
         },
-        voters: vec![facts.member],
+        configuration: Configuration { voters, learners },
     }
 }

@@ -152,4 +152,8 @@ pub enum Unavailable {
     TimeoutConnectionLost,
     /// Too many requests wait already.
     TooManyRequests,
+    /// Only the leader can do it.
+    NotLeader,
+    /// The lead cannot go to that member: there is none of that id that votes.
+    BadTransferee,
 }
