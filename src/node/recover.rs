@@ -79,11 +79,11 @@ pub enum RecoverError {
     Format(io::Error),
     /// The log's files.
     Log(WalError),
-    /// The log ends before what the superblock has applied: it is gone, or an older copy.
+    /// The log ends before what the superblock has applied from it: it is gone, or an older copy.
     LogMissing {
         /// Entries applied.
         applied: Index,
-        /// The log's last entry, 0 without any.
+        /// The log's last entry, or what came as a whole.
         last: Index,
     },
     /// Log and superblock are not of one member.
@@ -167,7 +167,13 @@ impl<D: Disk> Found<D> {
     /// # Errors
     /// [`RecoverError::LogMissing`], [`RecoverError::Gap`].
     pub fn member(self, election_ticks: usize) -> Result<Member<D>, RecoverError> {
-        let Self { wal, recovered, store, facts } = self;
+        let Self { mut wal, mut recovered, store, facts } = self;
+        if wal.last_index() < facts.installed.0 {
+            // What came as a whole is not in the log, which goes on behind it. A crash came before
+            // the first entry there.
+            wal.trim(facts.installed.0);
+            recovered.entries.clear();
+        }
         let (applied, last) = (facts.applied, Index(wal.last_index()));
         if last < applied {
             return Err(RecoverError::LogMissing { applied, last });
@@ -230,10 +236,14 @@ fn durable(facts: &RootFacts, recovered: wal::Recovered) -> Durable {
         kind: entry.kind,
         data: entry.data,
     };
+    // Terms never go back along a log. What does lies behind a snapshot that was installed over a
+    // branch which never came to be; the next append takes its place.
+    let newer = recovered.entries.into_iter().filter(|entry| entry.index > facts.applied.0);
+    let newer = newer.take_while(|entry| entry.term >= facts.applied_term.0);
     Durable {
         applied: facts.applied,
         applied_term: facts.applied_term,
-        entries: recovered.entries.into_iter().map(entry).collect(),
+        entries: newer.map(entry).collect(),
         hard_state: HardState {
             term: Term(recovered.hard_state.term),
             vote: MemberId(recovered.hard_state.vote),
