@@ -84,11 +84,11 @@ pub enum RecoverError {
     Format(io::Error),
     /// The log's files.
     Log(WalError),
-    /// The log ends before what the superblock has applied: it is gone, or an older copy.
+    /// The log ends before what the superblock has applied from it: it is gone, or an older copy.
     LogMissing {
         /// Entries applied.
         applied: Index,
-        /// The log's last entry, 0 without any.
+        /// The log's last entry, or what came as a whole.
         last: Index,
     },
     /// Log and superblock are not of one member.
@@ -172,7 +172,13 @@ impl<D: Disk> Found<D> {
     /// # Errors
     /// [`RecoverError::LogMissing`], [`RecoverError::Gap`].
     pub fn member(self, opening: &Opening) -> Result<Member<D>, RecoverError> {
-        let Self { wal, recovered, store, facts } = self;
+        let Self { mut wal, mut recovered, store, facts } = self;
+        if wal.last_index() < facts.installed.0 {
+            // What came as a whole is not in the log, which goes on behind it. A crash came before
+            // the first entry there.
+            wal.trim(facts.installed.0);
+            recovered.entries.clear();
+        }
         let (applied, last) = (facts.applied, Index(wal.last_index()));
         if last < applied {
             return Err(RecoverError::LogMissing { applied, last });
@@ -207,7 +213,9 @@ fn existing(tree: Tree, root: Root, quota: Quota) -> Result<(Store, RootFacts), 
     Ok((store, facts))
 }
 
-/// A new member: its first superblock says who it is.
+/// A new member: its first superblock says who it is. A cluster of n begins as if n entries of term
+/// 1 had been applied, each adding a member (etcd `bootstrap.go`): so a member that joins later, and
+/// has nothing, is always sent a snapshot, which tells it who the others are.
 async fn fresh<D: Disk>(
     disks: &Disks<D>,
     opening: &Opening,
@@ -216,8 +224,11 @@ async fn fresh<D: Disk>(
     let Newborn { cluster, member, members } = newborn;
     let message = if members.is_empty() { "joining a cluster" } else { "starting a new cluster" };
     let mut store = Store::new(Tree::new(opening.tree), opening.quota);
+    let begun = Index(members.len() as u64);
+    let applied_term = Term(u64::from(begun.0 > 0));
     members.into_iter().for_each(|member| store.set_member(member));
     let facts = store.facts(cluster, member);
+    let facts = RootFacts { applied: begun, applied_term, installed: begun, ..facts };
     let tree = tree::format(&disks.data, opening.tree, facts.clone()).await;
     let tree = tree.map_err(RecoverError::Format)?;
     log::info!(
@@ -240,10 +251,14 @@ fn durable(
         kind: entry.kind,
         data: entry.data,
     };
+    // Terms never go back along a log. What does lies behind a snapshot that was installed over a
+    // branch which never came to be; the next append takes its place.
+    let newer = recovered.entries.into_iter().filter(|entry| entry.index > facts.applied.0);
+    let newer = newer.take_while(|entry| entry.term >= facts.applied_term.0);
     Durable {
         applied: facts.applied,
         applied_term: facts.applied_term,
-        entries: recovered.entries.into_iter().map(entry).collect(),
+        entries: newer.map(entry).collect(),
         hard_state: HardState {
             term: Term(recovered.hard_state.term),
             vote: MemberId(recovered.hard_state.vote),
