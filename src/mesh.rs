@@ -109,6 +109,7 @@ pub enum FromPeer {
 }
 
 /// What the node tells the peers' room.
+#[derive(Debug)]
 pub enum ToPeers {
     /// Send these, each to its `to`, in this order. A member that cannot be reached loses them.
     Send(Vec<Message>),

@@ -150,6 +150,19 @@ pub struct Durable {
     pub configuration: Configuration,
 }
 
+impl Durable {
+    /// Nothing yet: `voters` begin a log together.
+    pub fn nothing(voters: Vec<MemberId>) -> Self {
+        Self {
+            applied: Index(0),
+            applied_term: Term(0),
+            entries: Vec::new(),
+            hard_state: HardState::default(),
+            configuration: Configuration { voters, learners: Vec::new() },
+        }
+    }
+}
+
 /// How a replica behaves in time.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
@@ -161,6 +174,12 @@ pub struct Timing {
     pub boot: u64,
     /// `--pre-vote`: ask around before standing for election.
     pub pre_vote: bool,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self { election_ticks: 10, seed: 1, boot: 1, pre_vote: true }
+    }
 }
 
 /// Why a start from what the disk holds is impossible.
@@ -222,7 +241,7 @@ impl Taken {
 /// One of raft's Readys.
 struct Unwritten {
     number: u64,
-    /// It has something for the disk; else it counts as soon as all before it do.
+    /// It has something that is on its way to the disk; else it counts as soon as all before it do.
     on_disk: bool,
     /// What it promises to others.
     messages: Vec<raft::eraftpb::Message>,
@@ -389,11 +408,9 @@ impl Replica {
 
     /// Everything up to and including append `number` survives a power cut.
     pub fn appended(&mut self, number: u64) {
-        let oldest = self.unwritten.front().map(|oldest| oldest.number);
-        assert_eq!(oldest, Some(number), "appends become durable in the order they were made");
-        if let Some(oldest) = self.unwritten.front_mut() {
-            oldest.on_disk = false;
-        }
+        let oldest = self.unwritten.iter_mut().find(|oldest| oldest.on_disk);
+        let oldest = oldest.filter(|oldest| oldest.number == number);
+        oldest.expect("appends become durable in the order they were made").on_disk = false;
     }
 
     /// What is durable with all before it: raft is told, and what it promised may be said.

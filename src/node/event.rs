@@ -53,6 +53,7 @@ pub enum Event {
 }
 
 /// A closed set of consequences.
+#[derive(Debug)]
 pub enum Action {
     /// Make this durable, then say so with [`Event::Appended`].
     Append(Append),

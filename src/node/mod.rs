@@ -129,14 +129,26 @@ impl Node {
     pub fn flush(&mut self, room: bool, out: &mut Vec<Action>) -> Result<(), Stuck> {
         if room {
             self.propose_packed(out);
-            self.revoke_expired();
         }
         self.ask_reads();
+        self.settle(out)?;
+        self.answer_reads(out);
+        // After the renewals of this turn.
+        if room && self.revoke_expired() {
+            self.settle(out)?;
+        }
+        self.sweep(out);
+        self.tend_leases(out);
+        Ok(())
+    }
+
+    /// Does what raft wants until it wants nothing more for now.
+    fn settle(&mut self, out: &mut Vec<Action>) -> Result<(), Stuck> {
         loop {
             let effects = self.replica.drain();
             self.notice_leadership(out);
             if effects.is_empty() {
-                break;
+                return Ok(());
             }
             if !effects.messages.is_empty() {
                 out.push(Action::Peers(ToPeers::Send(effects.messages)));
@@ -145,10 +157,6 @@ impl Node {
             self.on_committed(effects.committed, out)?;
             self.reads.answered(&effects.reads);
         }
-        self.answer_reads(out);
-        self.sweep(out);
-        self.tend_leases(out);
-        Ok(())
     }
 
     fn on_tick(&mut self, out: &mut Vec<Action>) {
