@@ -150,7 +150,7 @@ pub const UNHEALTHY: Status = Status::new(Code::Unavailable, "etcdserver: unheal
 pub const BAD_TRANSFEREE: Status =
     Status::new(FailedPrecondition, "etcdserver: bad leader transferee");
 /// The lead did not go over in time; etcd has no code for it.
-pub const TRANSFER_TIMEOUT: Status =
+pub const TRANSFER_TIMED_OUT: Status =
     Status::new(Unknown, "etcdserver: request timed out, leader transfer took too long");
 /// The member is going down.
 pub const STOPPED: Status = Status::new(Code::Unavailable, "etcdserver: server stopped");
@@ -231,7 +231,7 @@ impl From<Unavailable> for Status {
             Unavailable::Unhealthy => UNHEALTHY,
             Unavailable::LearnerNotReady => LEARNER_NOT_READY,
             Unavailable::BadTransferee => BAD_TRANSFEREE,
-            Unavailable::TransferTimeout => TRANSFER_TIMEOUT,
+            Unavailable::TransferTimeout => TRANSFER_TIMED_OUT,
         }
     }
 }
