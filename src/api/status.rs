@@ -231,7 +231,6 @@ impl From<Unavailable> for Status {
             Unavailable::Unhealthy => UNHEALTHY,
             Unavailable::LearnerNotReady => LEARNER_NOT_READY,
             Unavailable::BadTransferee => BAD_TRANSFEREE,
-            Unavailable::TransferTimeout => TRANSFER_TIMED_OUT,
         }
     }
 }

@@ -17,7 +17,6 @@ mod file;
 mod gates;
 mod help;
 mod host;
-mod identity;
 mod judge;
 mod meaning;
 mod settings;
@@ -34,7 +33,6 @@ pub use bootstrap::Bootstrap;
 pub use gates::rows as gate_rows;
 pub use help::{ETCD_VERSION, GIT_SHA, RINGLEADER_VERSION};
 pub use host::default_host;
-pub use identity::{cluster_id, member_id};
 pub use url::{Scheme, Url};
 pub use value::Kind;
 

@@ -37,7 +37,7 @@ impl Node {
         for entry in entries {
             self.apply(entry, out)?;
         }
-        self.replica.applied_through(last);
+        self.replica.applied_through(last, last_term);
         if self.leadership.own && last_term == self.leadership.term {
             self.leases.take_charge(self.now, self.store.leases(), out);
         }

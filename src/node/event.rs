@@ -2,7 +2,7 @@
 
 use crate::{
     consensus::Append,
-    mesh::{FromPeer, LeaseAsk, Reply},
+    mesh::{FromPeer, LeaseAsk, Reply, ToPeers},
     types::{MemberId, Ticket},
 };
 use bytes::Bytes;
@@ -53,10 +53,11 @@ pub enum Event {
 }
 
 /// A closed set of consequences.
-#[derive(Debug)]
 pub enum Action {
     /// Make this durable, then say so with [`Event::Appended`].
     Append(Append),
+    /// Tell the peers' room.
+    Peers(ToPeers),
     /// Tell whoever holds this ticket, not before the state it speaks of is published.
     Reply {
         /// Who waits.

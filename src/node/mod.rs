@@ -10,12 +10,14 @@
 //! | a committed entry | `apply.rs` |
 //! | a linearizable read | `read.rs` |
 //! | a renewal, a deadline | `lease.rs`, `listing.rs` |
+//! | another member's word, a change of leader | `peers.rs` |
 
 mod apply;
 pub mod drive;
 mod event;
 mod lease;
 mod listing;
+mod peers;
 mod propose;
 mod read;
 pub mod recover;
@@ -24,6 +26,7 @@ pub use event::{Action, Event};
 
 use crate::{
     consensus::{HardState, Leadership, Replica},
+    mesh::ToPeers,
     metrics::LeaseMeters,
     store::{BadEntry, RaftSeen, Store, View},
     tree::{Checkpoint, CheckpointDone},
@@ -31,8 +34,9 @@ use crate::{
 };
 use lease::Expiry;
 use listing::Listing;
+use peers::{Contacts, Moves};
 use propose::Proposals;
-use read::Reads;
+use read::{Question, Reads};
 use std::{sync::Arc, time::Duration};
 
 /// One member's decisions.
@@ -46,6 +50,12 @@ pub struct Node {
     sweeping: apply::Sweeping,
     leases: Expiry,
     listing: Listing,
+    contacts: Contacts,
+    moves: Moves,
+    /// A first contact brings the first election forward.
+    hurries: bool,
+    /// The cluster has removed this member.
+    removed: bool,
     /// When this turn began, by the driver's clock.
     now: Duration,
     leadership: Leadership,
@@ -77,6 +87,10 @@ impl Node {
             sweeping: apply::Sweeping::default(),
             leases: Expiry::default(),
             listing: Listing::default(),
+            contacts: Contacts::default(),
+            moves: Moves::default(),
+            hurries: false,
+            removed: false,
             now: Duration::ZERO,
             leaders_seen: 0,
             changed: true,
@@ -96,11 +110,13 @@ impl Node {
     /// Takes in one cause. What follows from it comes out of [`Node::flush`].
     pub fn handle(&mut self, event: Event, out: &mut Vec<Action>) {
         match event {
-            Event::Tick => self.on_tick(),
+            Event::Tick => self.on_tick(out),
             Event::Propose { ticket, request } => self.on_propose(ticket, &request, out),
-            Event::Read { ticket } => self.reads.wait(ticket),
+            Event::Read { ticket } => self.reads.wait(Question::Read(ticket)),
             Event::Lease { ticket, ask } => self.on_lease(ticket, ask, out),
-            Event::MoveLeader { .. } | Event::Defragment { .. } | Event::Peer(_) => {}
+            Event::MoveLeader { ticket, to } => self.on_move_leader(ticket, to, out),
+            Event::Defragment { .. } => {}
+            Event::Peer(said) => self.on_peer(said, out),
             Event::Appended { number } => self.replica.appended(number),
         }
     }
@@ -119,23 +135,26 @@ impl Node {
         loop {
             let effects = self.replica.drain();
             self.notice_leadership(out);
-            if effects.append.is_empty() && effects.committed.is_empty() && effects.reads.is_empty()
-            {
+            if effects.is_empty() {
                 break;
+            }
+            if !effects.messages.is_empty() {
+                out.push(Action::Peers(ToPeers::Send(effects.messages)));
             }
             out.extend(effects.append.into_iter().map(Action::Append));
             self.on_committed(effects.committed, out)?;
             self.reads.answered(&effects.reads);
         }
-        self.reads.ripen(self.store.applied(), out);
+        self.answer_reads(out);
         self.sweep(out);
         self.tend_leases(out);
         Ok(())
     }
 
-    fn on_tick(&mut self) {
+    fn on_tick(&mut self, out: &mut Vec<Action>) {
         self.replica.tick();
         self.reads.tick();
+        self.age_proposals(out);
     }
 
     /// A change of leader is news to readers, and what waited for the old one must ask again.
@@ -152,6 +171,8 @@ impl Node {
         );
         self.leadership = now;
         self.leases.on_leadership(now, out);
+        self.reads.ask_again();
+        self.answer_moves(out);
         self.changed = true;
         self.leaders_seen += u64::from(now.leader.0 != 0);
     }

@@ -84,6 +84,14 @@ impl Cluster {
         self.alarms.iter().any(|alarm| alarm.kind == kind)
     }
 
+    /// Who votes and who only learns, each in order.
+    pub fn configuration(&self) -> (Vec<MemberId>, Vec<MemberId>) {
+        let (learners, voters): (Vec<_>, Vec<_>) =
+            self.members.values().partition(|member| member.learner);
+        let ids = |members: Vec<&Member>| members.into_iter().map(|member| member.id).collect();
+        (ids(voters), ids(learners))
+    }
+
     /// The blob described at the head of this file.
     pub fn encode(&self) -> Bytes {
         let mut out = vec![BLOB_FORMAT];

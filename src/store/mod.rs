@@ -61,6 +61,8 @@ pub struct Store {
     revision: Revision,
     applied: Index,
     term: Term,
+    /// Everything up to here came as a whole, not through [`Store::apply`].
+    installed: Index,
     cluster: Arc<Cluster>,
     quota: Quota,
     /// As of the last view: files grow at checkpoints, not with each write.
@@ -72,9 +74,10 @@ impl Store {
     pub fn new(tree: Tree, quota: Quota) -> Self {
         let disk_bytes = tree.disk_bytes();
         let (revision, applied, term) = (Revision(1), Index(0), Term(0));
+        let installed = Index(0);
         let attached = Attached::of(tree.reader(), tree.page_bytes());
         let cluster = Arc::default();
-        Self { tree, attached, revision, applied, term, cluster, quota, disk_bytes }
+        Self { tree, attached, revision, applied, term, installed, cluster, quota, disk_bytes }
     }
 
     /// The store as a superblock describes it, with the tree opened from there.
@@ -84,14 +87,21 @@ impl Store {
     pub fn recover(tree: Tree, quota: Quota, facts: &RootFacts) -> Result<Self, BlobError> {
         let cluster = Arc::new(Cluster::decode(&facts.state)?);
         let fresh = Self::new(tree, quota);
-        let RootFacts { revision, applied, applied_term: term, .. } = *facts;
-        Ok(Self { revision, applied, term, cluster, ..fresh })
+        let RootFacts { revision, applied, applied_term: term, installed, .. } = *facts;
+        Ok(Self { revision, applied, term, installed, cluster, ..fresh })
     }
 
     /// What a superblock says of this store now (decision 13).
     pub fn facts(&self, cluster: ClusterId, member: MemberId) -> RootFacts {
-        let (revision, applied, applied_term) = (self.revision, self.applied, self.term);
-        RootFacts { cluster, member, applied, applied_term, revision, state: self.cluster.encode() }
+        RootFacts {
+            cluster,
+            member,
+            applied: self.applied,
+            applied_term: self.term,
+            installed: self.installed,
+            revision: self.revision,
+            state: self.cluster.encode(),
+        }
     }
 
     /// Applies the entry at `index`, the one after [`Store::applied`], and hands each outcome with

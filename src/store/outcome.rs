@@ -177,8 +177,6 @@ pub enum Unavailable {
     Unhealthy,
     /// The learner lags too far behind the leader to vote.
     LearnerNotReady,
-    /// The lead cannot go to whom it was to go.
+    /// The lead cannot go to that member: there is none of that id that votes.
     BadTransferee,
-    /// The lead did not go over in time.
-    TransferTimeout,
 }

@@ -164,7 +164,7 @@ impl Boot {
                 peer_urls: vec!["http://sim:2380".into()],
                 ..MemberFacts::default()
             };
-            Ok(Newborn { cluster: WHO_TYPED.0, member })
+            Ok(Newborn { cluster: WHO_TYPED.0, member: member.id, members: vec![member] })
         };
         let mut found = recover::find(&disks, &opening, newborn).await?;
         match self.mutant.tamper {
