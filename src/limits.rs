@@ -46,6 +46,9 @@ pub const RAFT_ENTRY_OVERHEAD_BYTES: usize = 128;
 pub const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
 /// Entries that raft hands over to be applied at once, bytes, so that applying never fills a turn.
 pub const COMMITTED_BYTES_PER_READY_MAX: u64 = 4 << 20;
+/// Learners in a cluster: a leader sends each the whole log, and they take no load (etcd's default
+/// of `--max-learners`). The same on every member, since it decides what applying a change does.
+pub const LEARNERS_MAX: usize = 1;
 /// Applied entries kept in memory for members that lag, bytes.
 pub const RAFT_WINDOW_BYTES_MAX: usize = 64 << 20;
 

@@ -97,7 +97,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("raft", &["consensus/"]),
     ("rtrb", &["mesh.rs"]),
     ("saphyr", &["config/file.rs"]),
-    ("serde_json", &["api/http.rs"]),
+    ("serde_json", &["api/http.rs", "store/members.rs"]),
     ("sha1", &["identity.rs"]),
     ("signal_hook", &["runtime.rs"]),
     ("slog", &["consensus/"]),
