@@ -32,6 +32,9 @@ pub mod wal;
 // The seam to the machine.
 pub mod io;
 
+// Who a member and a cluster are, as numbers.
+pub mod identity;
+
 // How the process dies: what broke, where, what to look at.
 pub mod fatal;
 // Every bound, its reason, and how it relates to the others.

@@ -34,10 +34,21 @@ pub const ZERO_FILL_BYTES: usize = 1 << 20;
 
 /// Entries of one raft message, bytes (etcd `raft.Config.MaxSizePerMsg`: 1 MiB).
 pub const RAFT_MESSAGE_BYTES_MAX: u64 = 1 << 20;
+/// Messages with entries on their way to one follower (etcd: 512; half of that, since one carries a
+/// whole turn's requests here).
+pub const RAFT_MESSAGES_IN_FLIGHT_MAX: usize = 256;
+/// Boots of other members whose forwarded proposals a leader tells apart in one term. Past it all are
+/// forgotten: a message that the network has kept since then would count twice.
+pub const FORWARDING_BOOTS_MAX: usize = 4_096;
+/// What an entry takes in memory beside its data, bytes.
+pub const RAFT_ENTRY_OVERHEAD_BYTES: usize = 128;
 /// Proposals that are not committed yet, bytes; past it they are refused, never queued.
 pub const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
 /// Entries that raft hands over to be applied at once, bytes, so that applying never fills a turn.
 pub const COMMITTED_BYTES_PER_READY_MAX: u64 = 4 << 20;
+/// Learners in a cluster: a leader sends each the whole log, and they take no load (etcd's default
+/// of `--max-learners`). The same on every member, since it decides what applying a change does.
+pub const LEARNERS_MAX: usize = 1;
 /// Applied entries kept in memory for members that lag, bytes.
 pub const RAFT_WINDOW_BYTES_MAX: usize = 64 << 20;
 
@@ -48,6 +59,9 @@ pub const ENTRY_BYTES_MAX: usize = 1 << 20;
 /// Requests that wait to be proposed, bytes; past it a shard is told "too many requests". A turn
 /// proposes all of them at once, and the log takes that as one frame: half a segment of it.
 pub const PACKED_BYTES_MAX: usize = 32 << 20;
+/// Ticks for which requests wait for somebody to lead; several elections, and less than the time that
+/// a request has.
+pub const PROPOSALS_HELD_TICKS_MAX: u32 = 50;
 /// Events a turn takes in before it flushes, so that replies are never far behind requests.
 pub const EVENTS_PER_TURN_MAX: usize = 4_096;
 /// Records that physical compaction looks at in one turn: about a tenth of a millisecond.
@@ -55,6 +69,9 @@ pub const SWEEP_RECORDS_PER_TURN: usize = 1_000;
 /// Appends on their way to the disk at once: one being written while the next is ready to go.
 /// Deeper only makes frames smaller.
 pub const APPENDS_IN_FLIGHT_MAX: usize = 2;
+/// An append that takes longer than this, and ten times the usual, is a stalled disk: a leader then
+/// looks for a member whose disk goes on.
+pub const DISK_STALL_MIN: std::time::Duration = std::time::Duration::from_millis(200);
 /// Heartbeats after which an unanswered ReadIndex round is asked again (etcd: 500 ms).
 pub const READ_INDEX_RETRY_TICKS: u32 = 5;
 
@@ -63,6 +80,13 @@ pub const READ_INDEX_RETRY_TICKS: u32 = 5;
 /// Longest TTL that is granted, seconds (etcd `lease.MaxLeaseTTL`). As nanoseconds it still fits 64
 /// bits.
 pub const LEASE_TTL_SECONDS_MAX: i64 = 9_000_000_000;
+/// How long a member must have been in touch before a change of members counts on it (etcd
+/// `HealthInterval`).
+pub const MEMBER_HEALTHY_AFTER: std::time::Duration = std::time::Duration::from_secs(5);
+/// Ticks for which a removed member stays, so that others hear that its removal is committed (etcd: a
+/// second).
+pub const REMOVED_LINGER_TICKS: u32 = 10;
+
 /// Changes that expired leases may make in one [`LEASE_EXPIRY_INTERVAL`]: each lease counts as one,
 /// and each of its keys. About a millisecond of applying, so a put waits no longer than that for
 /// them; 25,600 leases a second without keys, where etcd revokes 1,000.
@@ -282,6 +306,8 @@ pub const LISTENERS_MAX: usize = 64;
 pub const SPIN: std::time::Duration = std::time::Duration::from_micros(20);
 /// How often a starting member looks whether the cluster has heard of it.
 pub const INTRODUCE_INTERVAL: std::time::Duration = std::time::Duration::from_millis(1);
+/// How often it proposes what the cluster should know of it, until that is so.
+pub const INTRODUCE_RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 /// How long a stopping shard waits for requests that are on their way.
 pub const FAREWELL_WAIT: std::time::Duration = std::time::Duration::from_millis(500);
 /// How long the end of the process waits for the log to be written.

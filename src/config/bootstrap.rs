@@ -3,8 +3,11 @@
 //! A member that has data never comes here, so that a start line which names a cluster long gone
 //! still starts it (etcd reads `initial-*` only without a log, too).
 
-use super::{ClusterState, Config, Url, cluster_id, member_id};
-use crate::types::{ClusterId, MemberId};
+use super::{ClusterState, Config, Url};
+use crate::{
+    identity::{cluster_id, member_id},
+    types::{ClusterId, MemberId},
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Who a new member is.

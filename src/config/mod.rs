@@ -17,7 +17,6 @@ mod file;
 mod gates;
 mod help;
 mod host;
-mod identity;
 mod judge;
 mod meaning;
 mod settings;
@@ -34,7 +33,6 @@ pub use bootstrap::Bootstrap;
 pub use gates::rows as gate_rows;
 pub use help::{ETCD_VERSION, GIT_SHA, RINGLEADER_VERSION};
 pub use host::default_host;
-pub use identity::{cluster_id, member_id};
 pub use url::{Scheme, Url};
 pub use value::Kind;
 
@@ -74,6 +72,8 @@ pub struct Config {
     pub strict_reconfig_check: bool,
     /// `--pre-vote`.
     pub pre_vote: bool,
+    /// `--initial-election-tick-advance`.
+    pub initial_tick_advance: bool,
     /// Time between two heartbeats.
     pub heartbeat: Duration,
     /// Time without a leader before an election: 5 heartbeats to 50 s.

@@ -2,7 +2,8 @@
 
 use crate::{
     consensus::Append,
-    mesh::{FromPeer, LeaseAsk, Reply},
+    mesh::{FromPeer, LeaseAsk, Reply, ToPeers},
+    store::command::MemberChange,
     types::{MemberId, Ticket},
 };
 use bytes::Bytes;
@@ -31,6 +32,13 @@ pub enum Event {
         /// What it asks.
         ask: LeaseAsk,
     },
+    /// Somebody wants to change the members.
+    Change {
+        /// Who waits.
+        ticket: Ticket,
+        /// How.
+        change: MemberChange,
+    },
     /// Somebody wants another member to lead.
     MoveLeader {
         /// Who waits.
@@ -57,6 +65,8 @@ pub enum Event {
 pub enum Action {
     /// Make this durable, then say so with [`Event::Appended`].
     Append(Append),
+    /// Tell the peers' room.
+    Peers(ToPeers),
     /// Tell whoever holds this ticket, not before the state it speaks of is published.
     Reply {
         /// Who waits.

@@ -12,7 +12,7 @@
 
 use super::Node;
 use crate::{
-    consensus::{Durable, Entry, HardState, LogGap, Replica, Timing},
+    consensus::{Configuration, Durable, Entry, HardState, LogGap, Replica, Timing},
     io::Disk,
     log,
     store::{BlobError, Member as MemberFacts, Quota, Store},
@@ -45,15 +45,20 @@ pub struct Opening {
     pub salt: u64,
     /// Ticks without a leader before this member stands for election.
     pub election_ticks: usize,
+    /// `--pre-vote`.
+    pub pre_vote: bool,
 }
 
-/// Who a new member of a new cluster is.
-#[derive(Clone, Debug)]
+/// Who a new member is, and in whose company.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Newborn {
     /// Its cluster.
     pub cluster: ClusterId,
     /// Itself.
-    pub member: MemberFacts,
+    pub member: MemberId,
+    /// All members of a cluster that begins, itself among them; empty for one that joins: it learns
+    /// them from a snapshot.
+    pub members: Vec<MemberFacts>,
 }
 
 /// A member, recovered.
@@ -79,11 +84,11 @@ pub enum RecoverError {
     Format(io::Error),
     /// The log's files.
     Log(WalError),
-    /// The log ends before what the superblock has applied: it is gone, or an older copy.
+    /// The log ends before what the superblock has applied from it: it is gone, or an older copy.
     LogMissing {
         /// Entries applied.
         applied: Index,
-        /// The log's last entry, 0 without any.
+        /// The log's last entry, or what came as a whole.
         last: Index,
     },
     /// Log and superblock are not of one member.
@@ -133,7 +138,7 @@ pub async fn member<D: Disk>(
     opening: &Opening,
     newborn: impl FnOnce() -> Result<Newborn, String>,
 ) -> Result<Member<D>, RecoverError> {
-    find(disks, opening, newborn).await?.member(opening.election_ticks)
+    find(disks, opening, newborn).await?.member(opening)
 }
 
 /// The first half of [`member`]: everything that waits for a disk.
@@ -166,8 +171,14 @@ impl<D: Disk> Found<D> {
     ///
     /// # Errors
     /// [`RecoverError::LogMissing`], [`RecoverError::Gap`].
-    pub fn member(self, election_ticks: usize) -> Result<Member<D>, RecoverError> {
-        let Self { wal, recovered, store, facts } = self;
+    pub fn member(self, opening: &Opening) -> Result<Member<D>, RecoverError> {
+        let Self { mut wal, mut recovered, store, facts } = self;
+        if wal.last_index() < facts.installed.0 {
+            // What came as a whole is not in the log, which goes on behind it. A crash came before
+            // the first entry there.
+            wal.trim(facts.installed.0);
+            recovered.entries.clear();
+        }
         let (applied, last) = (facts.applied, Index(wal.last_index()));
         if last < applied {
             return Err(RecoverError::LogMissing { applied, last });
@@ -180,8 +191,9 @@ impl<D: Disk> Found<D> {
         if let Some(torn) = &recovered.torn {
             log::warn!("the log ended in an unfinished write, which was cut off", "where" => torn.to_string());
         }
-        let timing = Timing { election_ticks, seed: facts.member.0 };
-        let durable = durable(&facts, recovered);
+        let Opening { election_ticks, pre_vote, salt: boot, .. } = *opening;
+        let timing = Timing { election_ticks, seed: facts.member.0, boot, pre_vote };
+        let durable = durable(&facts, recovered, store.cluster().configuration());
         let replica =
             Replica::recover(facts.member, &durable, timing).map_err(RecoverError::Gap)?;
         let node = Node::new(facts.member, replica, store);
@@ -201,21 +213,26 @@ fn existing(tree: Tree, root: Root, quota: Quota) -> Result<(Store, RootFacts), 
     Ok((store, facts))
 }
 
-/// A new member of a new cluster: its first superblock says who it is.
+/// A new member: its first superblock says who it is. A cluster of n begins as if n entries of term
+/// 1 had been applied, each adding a member (etcd `bootstrap.go`): so a member that joins later, and
+/// has nothing, is always sent a snapshot, which tells it who the others are.
 async fn fresh<D: Disk>(
     disks: &Disks<D>,
     opening: &Opening,
     newborn: Newborn,
 ) -> Result<(Store, RootFacts), RecoverError> {
-    let Newborn { cluster, member } = newborn;
-    let id = member.id;
+    let Newborn { cluster, member, members } = newborn;
+    let message = if members.is_empty() { "joining a cluster" } else { "starting a new cluster" };
     let mut store = Store::new(Tree::new(opening.tree), opening.quota);
-    store.set_member(member);
-    let facts = store.facts(cluster, id);
+    let begun = Index(members.len() as u64);
+    let applied_term = Term(u64::from(begun.0 > 0));
+    members.into_iter().for_each(|member| store.set_member(member));
+    let facts = store.facts(cluster, member);
+    let facts = RootFacts { applied: begun, applied_term, installed: begun, ..facts };
     let tree = tree::format(&disks.data, opening.tree, facts.clone()).await;
     let tree = tree.map_err(RecoverError::Format)?;
     log::info!(
-        "starting a new cluster",
+        message,
         "member-id" => facts.member.to_string(),
         "cluster-id" => facts.cluster.to_string(),
     );
@@ -223,22 +240,30 @@ async fn fresh<D: Disk>(
     Ok((store.expect("the blob was made just now"), facts))
 }
 
-fn durable(facts: &RootFacts, recovered: wal::Recovered) -> Durable {
+fn durable(
+    facts: &RootFacts,
+    recovered: wal::Recovered,
+    (voters, learners): (Vec<MemberId>, Vec<MemberId>),
+) -> Durable {
     let entry = |entry: wal::LogEntry| Entry {
         index: Index(entry.index),
         term: Term(entry.term),
         kind: entry.kind,
         data: entry.data,
     };
+    // Terms never go back along a log. What does lies behind a snapshot that was installed over a
+    // branch which never came to be; the next append takes its place.
+    let newer = recovered.entries.into_iter().filter(|entry| entry.index > facts.applied.0);
+    let newer = newer.take_while(|entry| entry.term >= facts.applied_term.0);
     Durable {
         applied: facts.applied,
         applied_term: facts.applied_term,
-        entries: recovered.entries.into_iter().map(entry).collect(),
+        entries: newer.map(entry).collect(),
         hard_state: HardState {
             term: Term(recovered.hard_state.term),
             vote: MemberId(recovered.hard_state.vote),
             commit: Index(recovered.hard_state.commit),
         },
-        voters: vec![facts.member],
+        configuration: Configuration { voters, learners },
     }
 }

@@ -80,8 +80,6 @@ struct Room {
     newest: Newest,
     desk: Desk,
     links: RefCell<BTreeMap<MemberId, Rc<Link>>>,
-    /// Members that are none any more; their ids never come back.
-    removed: RefCell<BTreeSet<MemberId>>,
     /// Connections that other members opened.
     connections: Cell<usize>,
     /// Forwarded questions under way.
@@ -148,7 +146,6 @@ impl Room {
             newest,
             desk,
             links: RefCell::default(),
-            removed: RefCell::default(),
             connections: Cell::new(0),
             forwards: Cell::new(0),
         }
@@ -180,7 +177,7 @@ impl Room {
     }
 
     fn is_removed(&self, id: MemberId) -> bool {
-        self.removed.borrow().contains(&id)
+        self.newest.load().cluster.removed.contains(&id)
     }
 
     /// These are the members now.
@@ -206,7 +203,6 @@ impl Room {
         for link in gone {
             link.end();
             self.links.borrow_mut().remove(&link.id);
-            self.removed.borrow_mut().insert(link.id);
             log::info!(
                 "removed remote peer",
                 "local-member-id" => self.who.member.to_string(),

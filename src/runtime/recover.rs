@@ -72,6 +72,7 @@ pub fn member(config: &Config, disks: &Disks<LaneDisk>) -> Result<Member<LaneDis
         wal_segment_bytes: WAL_SEGMENT_BYTES,
         salt: host::random().map_err(|error| format!("no random numbers: {error}"))?,
         election_ticks: usize::try_from(ticks).expect("an election is at most 50 s"),
+        pre_vote: config.pre_vote,
     };
     let opened = block_on(recover::member(disks, &opening, || newborn(config)));
     opened.map_err(|error| match error {
@@ -89,5 +90,5 @@ fn newborn(config: &Config) -> Result<Newborn, String> {
         client_urls: Vec::new(),
         learner: false,
     };
-    Ok(Newborn { cluster: bootstrap.cluster, member })
+    Ok(Newborn { cluster: bootstrap.cluster, member: member.id, members: vec![member] })
 }

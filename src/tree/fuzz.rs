@@ -160,6 +160,7 @@ fn root(dice: &mut Dice) -> Root {
         member: MemberId(dice.number()),
         applied: Index(dice.number()),
         applied_term: Term(dice.number()),
+        installed: Index(dice.number()),
         revision: Revision(dice.number() as i64),
         state: dice.bytes(300).into(),
     };

@@ -140,7 +140,7 @@ fn the_store_blob_is_the_pages_example() {
         members: [(member.id, member)].into(),
         alarms: [Alarm { kind: 1, member: MemberId(5) }].into(),
         version: Some("3.7.0".into()),
-        conf_state: Bytes::new(),
+        removed: [MemberId(7)].into(),
     };
     let blob: Vec<_> = cluster.encode().iter().map(|byte| format!("{byte:02x}")).collect();
     let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
@@ -186,6 +186,7 @@ fn facts(revision: i64) -> RootFacts {
         member: MemberId(0x3e),
         applied: Index(revision as u64 + 1000),
         applied_term: Term(6),
+        installed: Index(4),
         revision: Revision(revision),
         state: Bytes::from_static(b"the store's own"),
     }
@@ -287,11 +288,12 @@ fn a_data_directory_can_be_read_with_the_page_alone() {
     slots.iter().zip(0..).for_each(|(slot, place)| assert_eq!(number(slot) % 2, place));
     let slot = slots.into_iter().max_by_key(|slot| number(slot)).expect("there are two");
     let expected = [
-        ("version", 1),
+        ("version", 2),
         ("cluster", 0xc1),
         ("member", 0x3e),
         ("applied index", revision as u64 + 1000),
         ("applied term", 6),
+        ("installed", 4),
         ("revision", revision as u64),
         ("compacted", compacted as u64),
         ("next seq", 8 + 20 * 40 + 1),

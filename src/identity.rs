@@ -1,26 +1,43 @@
 //! Who a member and a cluster are, computed as etcd computes it (`membership.NewMember`).
 //!
 //! ```text
-//! member  = first 8 bytes of sha1( peer URLs, sorted, end to end ‖ cluster token )
+//! member  = first 8 bytes of sha1( peer URLs, sorted, end to end ‖ cluster token [ ‖ time ] )
 //! cluster = first 8 bytes of sha1( member ids, sorted, 8 bytes each )
 //! ```
 //!
-//! Numbers are big-endian. A member that is added to a running cluster has the time in its id
-//! too; those of a new cluster do not, so that all members compute the same.
+//! Numbers are big-endian. A member that is added to a running cluster has the time in its id too,
+//! Unix seconds in decimal digits; those of a new cluster do not, so that all members compute the
+//! same.
 
 use crate::types::{ClusterId, MemberId};
 use sha1::{Digest, Sha1};
 
 /// The id of a member of a new cluster.
 pub fn member_id<S: AsRef<str>>(peer_urls: &[S], cluster_token: &str) -> MemberId {
+    MemberId(first_8(begun(peer_urls, cluster_token)))
+}
+
+/// The id of a member that is added to a running cluster at this time. etcd's MemberAdd names no
+/// token: its cluster name is the empty text (`v3rpc.ClusterServer.MemberAdd`).
+pub fn member_id_at<S: AsRef<str>>(
+    peer_urls: &[S],
+    cluster_name: &str,
+    unix_seconds: i64,
+) -> MemberId {
+    let mut hash = begun(peer_urls, cluster_name);
+    hash.update(unix_seconds.to_string());
+    MemberId(first_8(hash))
+}
+
+fn begun<S: AsRef<str>>(peer_urls: &[S], cluster_name: &str) -> Sha1 {
     let mut urls: Vec<&str> = peer_urls.iter().map(AsRef::as_ref).collect();
     urls.sort_unstable();
     let mut hash = Sha1::new();
     for url in urls {
         hash.update(url);
     }
-    hash.update(cluster_token);
-    MemberId(first_8(hash))
+    hash.update(cluster_name);
+    hash
 }
 
 /// The id of a new cluster of these members.
