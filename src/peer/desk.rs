@@ -111,6 +111,11 @@ impl Desk {
         promise
     }
 
+    /// Whether a ticket is one of this desk.
+    pub fn drew(&self, ticket: Ticket) -> bool {
+        ticket.shard_of(self.own) == Some(self.number)
+    }
+
     /// Tells everybody whose time is up.
     pub fn expire(&self, now: Duration) {
         self.waiting.borrow_mut().retain(|_, waiting| {

@@ -6,13 +6,15 @@ use super::{
     Room,
     calls::{self, Answer},
     link::Link,
+    serve::{LEARNER_NOT_READY, NOT_LEARNER},
 };
 use crate::{
+    api::http::read_members,
     io::Clock,
     limits::{PEER_FORWARD_RETRY, PEER_FORWARDS_MAX},
     mesh::{Forward, FromPeer, LeaseAsk, LeaseTime, Reply, ToNode},
     net::Authority,
-    store::Unavailable,
+    store::{Outcome, Refusal, Unavailable, command::MemberChange},
     types::{LeaseId, MemberId, Ticket},
 };
 use prost::Message as _;
@@ -21,8 +23,16 @@ use std::{rc::Rc, time::Duration};
 
 /// Begins to ask; the node hears what comes of it.
 pub fn forward(room: &Rc<Room>, ticket: Ticket, to: MemberId, what: Forward) {
-    if room.forwards.get() >= PEER_FORWARDS_MAX {
-        let reply = Reply::Unavailable(Unavailable::TooManyRequests);
+    let refusal = if room.desk.drew(ticket) {
+        // Another member asked this one as the leader: it finds the leader itself.
+        Some(Unavailable::NotLeader)
+    } else if room.forwards.get() >= PEER_FORWARDS_MAX {
+        Some(Unavailable::TooManyRequests)
+    } else {
+        None
+    };
+    if let Some(why) = refusal {
+        let reply = Reply::Unavailable(why);
         return room.desk.tell(FromPeer::Answered { ticket, reply });
     }
     room.forwards.set(room.forwards.get() + 1);
@@ -59,9 +69,14 @@ async fn ask_once(
 ) -> Option<Reply> {
     if leader == room.who.member {
         // It has come to lead itself.
-        let Forward::Lease(ask) = *what else { return None };
-        let reply = room.desk.ask(until, |ticket| ToNode::Lease { ticket, ask }).wait().await?;
-        return (!matches!(reply, Reply::Unavailable(_))).then_some(reply);
+        let asked = room.desk.ask(until, |ticket| match *what {
+            Forward::Lease(ask) => ToNode::Lease { ticket, ask },
+            Forward::Promote(id) => ToNode::Change { ticket, change: MemberChange::Promote(id) },
+        });
+        let reply = asked.wait().await?;
+        let ask_again =
+            matches!(reply, Reply::Unavailable(why) if why != Unavailable::LearnerNotReady);
+        return (!ask_again).then_some(reply);
     }
     let link = room.link(leader)?;
     let request = request(room, &link.place()?, what)?;
@@ -95,7 +110,25 @@ fn understood(answer: &Answer, what: &Forward) -> Option<Reply> {
     match *what {
         Forward::Lease(LeaseAsk::Renew(id)) => renewed(answer, id).map(Reply::Renewed),
         Forward::Lease(LeaseAsk::Remaining(id)) => remaining(answer, id).map(Reply::Remaining),
-        Forward::Lease(LeaseAsk::List) | Forward::Promote(_) => None,
+        Forward::Lease(LeaseAsk::List) => None,
+        Forward::Promote(member) => promoted(answer, member),
+    }
+}
+
+/// etcd's two refusals of one status are told apart by their sentences, as etcd does.
+fn promoted(answer: &Answer, member: MemberId) -> Option<Reply> {
+    let says = |what: &str| answer.body.windows(what.len()).any(|part| part == what.as_bytes());
+    let refused = |why| Some(Reply::Applied(Outcome::Refused(why)));
+    match answer.status {
+        200 => {
+            let members = read_members(&answer.body)?;
+            let known = members.iter().any(|known| known.id == member);
+            known.then_some(Reply::Applied(Outcome::Members { members, added: None }))
+        }
+        404 => refused(Refusal::MemberNotFound),
+        412 if says(LEARNER_NOT_READY) => Some(Reply::Unavailable(Unavailable::LearnerNotReady)),
+        412 if says(NOT_LEARNER) => refused(Refusal::NotLearner),
+        _ => None,
     }
 }
 
@@ -130,6 +163,20 @@ mod tests {
 
     fn answer(status: u16, body: Vec<u8>) -> Answer {
         Answer { status, body: body.into() }
+    }
+
+    #[test]
+    fn refusals_to_promote_are_told_apart_by_their_sentences() {
+        let said = |status, text: &str| {
+            format!("{:?}", promoted(&answer(status, text.as_bytes().to_vec()), MemberId(1)))
+        };
+        assert!(said(412, LEARNER_NOT_READY).contains("LearnerNotReady"));
+        assert!(said(412, NOT_LEARNER).contains("Refused(NotLearner)"));
+        assert!(said(404, "").contains("MemberNotFound"));
+        assert!(said(200, r#"[{"id":1,"peerURLs":[]}]"#).contains("Members"));
+        for (status, text) in [(412, "cluster ID mismatch"), (200, "[]"), (500, NOT_LEARNER)] {
+            assert_eq!(said(status, text), "None");
+        }
     }
 
     #[test]

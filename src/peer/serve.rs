@@ -15,7 +15,7 @@ use crate::{
         Accepted, Promise,
         http1::{Length, Parsed, Request, begin_response, finish_head, take_request},
     },
-    store::Unavailable,
+    store::{Outcome, Refusal, Unavailable, command::MemberChange},
     types::{LeaseId, MemberId},
 };
 use bytes::Bytes;
@@ -29,6 +29,13 @@ const TO_ANOTHER: &str = "cannot process message to mismatch member";
 const NO_LEASE: &str = "lease not found";
 const TOO_LATE: &str = "waiting for node to catch up its applied index has timed out";
 const NOT_LEADING: &str = "not a primary lessor";
+
+const NO_MEMBER: &str = "membership: ID not found";
+/// What is said of a member that votes already.
+pub const NOT_LEARNER: &str = "membership: can only promote a learner member";
+/// What is said of a learner that lags.
+pub const LEARNER_NOT_READY: &str =
+    "etcdserver: can only promote a learner member which is in sync with leader";
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -245,7 +252,7 @@ async fn route(room: &Rc<Room>, request: &Request, body: Bytes) -> Routed {
         "/version" => Answer::new(200, JSON, bodies::version(&room.newest.load().cluster).body),
         "/members" if !reads(request) => Answer::not_allowed("GET"),
         "/members" => {
-            let members = bodies::members(&room.newest.load().cluster);
+            let members = bodies::members(room.newest.load().cluster.members.values());
             Answer::new(200, JSON, members.body).from_cluster()
         }
         // What is sound of these is a question, and does not come here.
@@ -253,6 +260,8 @@ async fn route(room: &Rc<Room>, request: &Request, body: Bytes) -> Routed {
             Answer::error(400, "error unmarshalling request")
         }
         "/leases" | "/leases/internal" => Answer::error(405, "Method Not Allowed"),
+        "/downgrade/enabled" => downgrading(room, request).await,
+        _ if path.starts_with("/members/promote/") => promoted(room, request, path).await,
         _ if path.starts_with("/raft/stream/") => return streamed(room, request, path),
         _ => Answer::error(404, "404 page not found"),
     })
@@ -266,6 +275,51 @@ fn reads(request: &Request) -> bool {
 fn probed(room: &Room) -> Answer {
     let now = super::probe::rfc3339(room.clock.wall_nanos());
     Answer::new(200, TEXT, format!("{{\"OK\":true,\"Now\":\"{now}\"}}\n"))
+}
+
+/// No downgrade is ever under way here; who asks wants to hear it from a member that is in touch.
+async fn downgrading(room: &Room, request: &Request) -> Answer {
+    if request.method != "GET" {
+        return Answer::not_allowed("GET");
+    }
+    let until = room.clock.now() + room.request_timeout;
+    let reply = room.desk.ask(until, |ticket| ToNode::Read { ticket }).wait().await;
+    match reply {
+        Some(Reply::Readable) => Answer::new(200, "text/plain", "false"),
+        _ => Answer::error(500, "failed linearized read: etcdserver: request timed out"),
+    }
+    .from_cluster()
+}
+
+/// A learner is to vote. Only the leader is asked, so this one does not ask further.
+async fn promoted(room: &Room, request: &Request, path: &str) -> Answer {
+    if request.method != "POST" {
+        return Answer::not_allowed("POST");
+    }
+    let id = path.strip_prefix("/members/promote/").unwrap_or_default();
+    let Ok(member) = id.parse().map(MemberId) else {
+        let why = format!("member {id} not found in cluster");
+        return Answer::error(404, &why).from_cluster();
+    };
+    let until = room.clock.now() + room.request_timeout;
+    let change = MemberChange::Promote(member);
+    let asked = room.desk.ask(until, |ticket| ToNode::Change { ticket, change });
+    match asked.wait().await {
+        Some(Reply::Applied(Outcome::Members { members, .. })) => {
+            Answer::new(200, JSON, bodies::members(&members).body)
+        }
+        Some(Reply::Applied(Outcome::Refused(Refusal::MemberNotFound))) => {
+            Answer::error(404, NO_MEMBER)
+        }
+        Some(Reply::Applied(Outcome::Refused(Refusal::NotLearner))) => {
+            Answer::error(412, NOT_LEARNER)
+        }
+        Some(Reply::Unavailable(Unavailable::LearnerNotReady)) => {
+            Answer::error(412, LEARNER_NOT_READY)
+        }
+        _ => Answer::json_error(500, "Internal Server Error"),
+    }
+    .from_cluster()
 }
 
 /// One message of a member without a stream.
