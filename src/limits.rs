@@ -40,6 +40,8 @@ pub const RAFT_MESSAGES_IN_FLIGHT_MAX: usize = 256;
 /// Boots of other members whose forwarded proposals a leader tells apart in one term. Past it all are
 /// forgotten: a message that the network has kept since then would count twice.
 pub const FORWARDING_BOOTS_MAX: usize = 4_096;
+/// Ticks after which a member that has lost its log tells its leader so again.
+pub const LOST_LOG_ASK_TICKS: u32 = 5;
 /// What an entry takes in memory beside its data, bytes.
 pub const RAFT_ENTRY_OVERHEAD_BYTES: usize = 128;
 /// Proposals that are not committed yet, bytes; past it they are refused, never queued.

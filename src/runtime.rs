@@ -21,7 +21,7 @@ use crate::{
         Clock,
         glommio::GlommioClock,
         host,
-        thread::{Lane, LaneDisk, Priority},
+        thread::{Lane, LaneDisk, LaneFile, Priority},
     },
     limits::{
         ACCEPTED_RING_SOCKETS_MAX, FAREWELL_WAIT, INTRODUCE_INTERVAL, INTRODUCE_RETRY,
@@ -243,7 +243,7 @@ fn start(
         leases: member.node.lease_meters(),
         shards: plan.shards.iter().map(|_| ShardMeters::default()).collect(),
     };
-    let Member { mut node, wal, cluster } = member;
+    let Member { mut node, wal, ballots, cluster } = member;
     node.set_strict(config.strict_reconfig_check);
     node.set_hurry(config.initial_tick_advance);
     let view = node.publish().expect("nothing is published yet, so all of it is new");
@@ -268,6 +268,7 @@ fn start(
     let parts = NodeSeat {
         node,
         wal,
+        ballots,
         disk,
         cluster,
         mesh: node_end,
@@ -343,6 +344,7 @@ struct Seat {
 struct NodeSeat {
     node: Node,
     wal: crate::wal::Wal<LaneDisk>,
+    ballots: crate::wal::BallotBox<LaneFile>,
     disk: LaneDisk,
     cluster: ClusterId,
     mesh: NodeEnd,
@@ -354,9 +356,9 @@ struct NodeSeat {
 
 impl NodeSeat {
     async fn sit(self) {
-        let Self { node, wal, disk, cluster, mesh, newest, meters, pace, news } = self;
+        let Self { node, wal, ballots, disk, cluster, mesh, newest, meters, pace, news } = self;
         let clock = GlommioClock::new();
-        let parts = Parts { node, cluster, wal, disk, clock, mesh, newest, meters, pace };
+        let parts = Parts { node, cluster, wal, ballots, disk, clock, mesh, newest, meters, pace };
         match drive(parts).await {
             Ok(Ended::Stopped) => {}
             Ok(Ended::Removed) => {
