@@ -10,6 +10,7 @@
 //! A start goes: limits → sockets → directory → recovery → cores → ready. Whatever fails before
 //! "ready" is one sentence on standard error and in the log, and exit code 1; nothing is lost.
 
+mod bootstrap;
 mod nudge;
 mod recover;
 
@@ -88,7 +89,6 @@ fn serve(config: &Config) -> Result<i32, String> {
     host::raise_limits()?;
     host::check_io_uring()?;
     let cores = cores(config)?;
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(|e| format!("signals: {e}"))?;
     let clients = listeners(&config.listen_client)?;
     let peers = listeners(&config.listen_peer)?;
 
@@ -97,6 +97,8 @@ fn serve(config: &Config) -> Result<i32, String> {
     let disk_lane = lane("disk-io", Priority::Normal)?;
     let disks = placed.disks(&wal_lane, &disk_lane);
     let member = recover::member(config, &disks)?;
+    // Until here a signal just ends the process: a new member may wait long for others.
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(|e| format!("signals: {e}"))?;
 
     let plan = Plan::new(config, &cores)?;
     let mut house = start(config, member, disks.data, &plan)?;
