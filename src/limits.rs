@@ -318,6 +318,49 @@ pub const LOG_FLUSH_WAIT: std::time::Duration = std::time::Duration::from_secs(1
 pub const FATAL_WRITE_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
 /// How often a stopping shard looks whether somebody still waits.
 pub const FAREWELL_INTERVAL: std::time::Duration = std::time::Duration::from_millis(5);
+
+// ── bootstrap: what a member without data waits for, and takes from others ──────────────────────
+
+/// How long the members of a new cluster are asked whether this one has been there before (etcd
+/// `BootstrapTimeoutEffective`); one that starts too does not answer.
+pub const BOOTSTRAP_ASK_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
+/// How long one member may take to say who the members are (etcd `GetClusterFromRemotePeers`).
+pub const JOIN_MEMBERS_WAIT: std::time::Duration = std::time::Duration::from_secs(10);
+/// How long a member may take to say its version, besides two elections (etcd `ReqTimeout`).
+pub const JOIN_VERSION_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
+/// How long a member may take to say whether its cluster is on its way down to an older version: two
+/// elections at defaults, and no more, because it cannot be known without a quorum.
+pub const JOIN_DOWNGRADE_WAIT: std::time::Duration = std::time::Duration::from_secs(2);
+/// How long host names may take to be found, all together (etcd `advertiseMatchesCluster`).
+pub const NAMES_WAIT: std::time::Duration = std::time::Duration::from_secs(30);
+/// Between two tries to find a host name (etcd `netutil.retryInterval`).
+pub const NAMES_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
+/// Bytes of an answer: members of a cluster, or a list in the discovery service; a thousand members
+/// would fit.
+pub const BOOTSTRAP_ANSWER_BYTES_MAX: usize = 1 << 20;
+/// Headers of an answer; real ones have a dozen.
+pub const BOOTSTRAP_HEADERS_MAX: usize = 64;
+/// Between two looks into the discovery service while other members are missing.
+pub const DISCOVERY_INTERVAL: std::time::Duration = std::time::Duration::from_millis(500);
+/// Times that the pause after a failed request doubles, from 2 s (etcd `maxExponentialRetries`).
+pub const DISCOVERY_DOUBLINGS_MAX: u32 = 8;
+/// Name servers that are asked, and domains that are tried (`resolv.conf(5)`, glibc 2.26: no limit
+/// on domains, but a query for each).
+pub const DNS_SERVERS_MAX: usize = 3;
+/// Domains of a search list that are tried.
+pub const DNS_SEARCH_MAX: usize = 6;
+/// Bytes of an answer by UDP: without EDNS no server sends more (RFC 1035 §4.2.1).
+pub const DNS_DATAGRAM_BYTES_MAX: usize = 512;
+/// Seconds for one try of a name server, and tries of each, at most (`resolv.conf(5)`).
+pub const DNS_TIMEOUT_SECONDS_MAX: u64 = 30;
+/// Tries of each name server.
+pub const DNS_ATTEMPTS_MAX: u32 = 5;
+/// Shortest timeout of connections between members (etcd `rafthttp.DefaultConnReadTimeout`).
+pub const PEER_CONNECTION_WAIT_MIN: std::time::Duration = std::time::Duration::from_secs(5);
+
+const _: () = assert!(BOOTSTRAP_ASK_WAIT.as_millis() < JOIN_MEMBERS_WAIT.as_millis());
+const _: () = assert!(NAMES_INTERVAL.as_millis() < NAMES_WAIT.as_millis());
+
 // ── configuration and log: what a start line and a slow reader may cost ─────────────────────────
 
 /// Largest `--max-request-bytes` that is taken: a request is one log entry, waits to be proposed as

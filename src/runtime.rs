@@ -10,6 +10,7 @@
 //! A start goes: limits → sockets → directory → recovery → cores → ready. Whatever fails before
 //! "ready" is one sentence on standard error and in the log, and exit code 1; nothing is lost.
 
+mod bootstrap;
 mod nudge;
 mod recover;
 
@@ -88,8 +89,6 @@ fn serve(config: &Config) -> Result<Option<i32>, String> {
     host::raise_limits()?;
     host::check_io_uring()?;
     let cores = cores(config)?;
-    let (news, heard) = std::sync::mpsc::channel();
-    hear_signals(news.clone())?;
     let clients = listeners(&config.listen_client)?;
     let peers = listeners(&config.listen_peer)?;
 
@@ -98,6 +97,9 @@ fn serve(config: &Config) -> Result<Option<i32>, String> {
     let disk_lane = lane("disk-io", Priority::Normal)?;
     let disks = placed.disks(&wal_lane, &disk_lane);
     let member = recover::member(config, &disks)?;
+    // Until here a signal just ends the process: a new member may wait long for others.
+    let (news, heard) = std::sync::mpsc::channel();
+    hear_signals(news.clone())?;
 
     let plan = Plan::new(config, &cores)?;
     let mut house = start(config, member, disks.data, &plan, &news)?;
@@ -248,7 +250,7 @@ fn start(
     };
     let Member { mut node, wal, ballots, cluster } = member;
     node.set_strict(config.strict_reconfig_check);
-    node.set_hurry(config.initial_tick_advance);
+    node.set_hurry(config.initial_election_tick_advance);
     let view = node.publish().expect("nothing is published yet, so all of it is new");
     let newest = Newest::new(view);
     let who = Who { cluster, member: node.id(), name: config.name.clone() };
