@@ -75,17 +75,9 @@ pub fn member(config: &Config, disks: &Disks<LaneDisk>) -> Result<Member<LaneDis
         election_ticks: usize::try_from(ticks).expect("an election is at most 50 s"),
         pre_vote: config.pre_vote,
     };
-    let opened = block_on(recover::member(disks, &opening, || alone(bootstrap::newborn(config)?)));
+    let opened = block_on(recover::member(disks, &opening, || bootstrap::newborn(config)));
     opened.map_err(|error| match error {
         RecoverError::Newborn(why) => why,
         error => format!("{}: {error}", config.data_dir.display()),
     })
-}
-
-/// The only member that can be run yet.
-fn alone(newborn: Newborn) -> Result<Newborn, String> {
-    match newborn.members.len() {
-        1 => Ok(newborn),
-        _ => Err("a cluster of more than one member is not built yet".into()),
-    }
 }
