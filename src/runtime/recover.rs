@@ -9,7 +9,7 @@ use crate::{
         thread::{Lane, LaneDisk},
     },
     limits::WAL_SEGMENT_BYTES,
-    node::recover::{self, Disks, Member, Newborn, Opening, RecoverError},
+    node::recover::{self, Disks, Member, Opening, RecoverError},
     store::Quota,
     tree,
 };
