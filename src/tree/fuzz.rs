@@ -116,7 +116,7 @@ fn sealed(dice: &mut Dice) -> (Vec<u8>, Identity, Extent) {
         bytes.extend(record(dice, seq));
         seq += 1;
     }
-    let generation = u32::from(sparse);
+    let generation = u64::from(sparse);
     let identity = Identity { id: 3, generation, first: Seq(first), next: Seq(seq) };
     let extent = Extent { records: offsets.len(), bytes: bytes.len(), sparse };
     let run = match sparse {
@@ -165,7 +165,7 @@ fn root(dice: &mut Dice) -> Root {
         state: dice.bytes(300).into(),
     };
     let entry = |dice: &mut Dice| {
-        let generation = dice.below(3) as u32;
+        let generation = dice.below(3) as u64;
         let (first, next) = (Seq(dice.number()), Seq(dice.number()));
         let identity = Identity { id: dice.number(), generation, first, next };
         let (records, bytes) = (dice.number() as usize, dice.number() as usize);
@@ -180,7 +180,7 @@ fn root(dice: &mut Dice) -> Root {
         sibling_damage: None,
         segment_bytes: dice.number() as usize,
         sealed: (0..dice.below(5)).map(|_| entry(dice)).collect(),
-        tail: TailEntry { id, first, bytes: dice.number() as usize },
+        tail: TailEntry { id, generation: dice.number(), first, bytes: dice.number() as usize },
         dead_bytes: dice.number() as usize,
         leases: LeaseFile { number: dice.number(), bytes: dice.number(), crc: dice.roll() as u32 },
     }
