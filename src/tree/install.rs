@@ -33,7 +33,7 @@ use super::{
 use crate::{
     io::{BLOCK_BYTES, Disk, File, Mapping},
     limits::{CHECKPOINT_CHUNK_BYTES, SWEEP_RECORDS_PER_TURN},
-    types::{ClusterId, Index, MemberId, Stamp},
+    types::{ClusterId, Index, MemberId, Revision, Stamp},
 };
 use futures_lite::future::yield_now;
 use std::{collections::BTreeSet, fmt, io, mem, sync::Arc};
@@ -133,10 +133,13 @@ enum Have {
     /// As a file of the live tree.
     Own(Segment),
     Staged(Segment),
-    Tail(Identity, Mapping),
+    Tail(Identity, Mapping, Ends),
     Dead(Dead),
     Leases(LeaseFile, Map),
 }
+
+/// When the first and the last of some records were written.
+type Ends = (Stamp, Stamp);
 
 /// A part that is coming in.
 struct Incoming<F> {
@@ -152,7 +155,7 @@ struct Incoming<F> {
 }
 
 impl<D: Disk> Receiving<D> {
-    /// Begins to take in what `manifest` lists. What `own`, the live tree's segments, or `stage` hold
+    /// Begins to take in what `manifest` lists; one at a time for a directory. What `own`, the live tree's segments, or `stage` hold
     /// of it is not missing; whatever else is in `stage` is removed.
     ///
     /// # Errors
@@ -307,10 +310,12 @@ impl<D: Disk> Receiving<D> {
             Ok(numbered) => numbered,
             Err(flaw) => return Ok(Err(flaw)),
         };
-        if part.kind == Kind::Tail {
-            return Ok(Ok(Have::Tail(identity, map)));
-        }
         let (offsets, seqs) = numbered;
+        if part.kind == Kind::Tail {
+            let stamp = |at: u32| Record::at_front(&records[at as usize..]).stamp();
+            let ends = (stamp(offsets[0]), stamp(offsets[offsets.len() - 1]));
+            return Ok(Ok(Have::Tail(identity, map, ends)));
+        }
         let run = Run::sparse(identity.first, records, &offsets, &seqs);
         let source = seal(file, self.manifest.facts.cluster, &identity, &run).await?;
         let segment = Segment::new(identity, source);
@@ -351,7 +356,7 @@ impl<D: Disk> Receiving<D> {
         let bytes = head.len() as u64 + part.bytes;
         let named = LeaseFile { number: self.generation, bytes, crc: hasher.finalize() };
         let read = read_chunks(file, 0, bytes as usize).await?;
-        let map = lease::decode(&read, cluster, &named, self.options.page_bytes);
+        let map = lease::decode(&read, cluster, &named, self.options.page_bytes).await;
         Ok(map.map(|map| Have::Leases(named, map)))
     }
 
@@ -387,8 +392,10 @@ impl<D: Disk> Receiving<D> {
             return Err(InstallError::Missing { part: *part });
         }
         self.keep_own().await?;
-        self.disk.sync_dir(DIR).await?;
-        self.disk.sync_dir("").await?;
+        if self.have.iter().flatten().any(|have| have.file().is_some()) {
+            self.disk.sync_dir(DIR).await?;
+            self.disk.sync_dir("").await?;
+        }
         self.check_order()?;
         let manifest = &self.manifest;
         let mut tail = Tail::new(manifest.tail_id, manifest.seq_next, self.options.segment_bytes);
@@ -404,9 +411,9 @@ impl<D: Disk> Receiving<D> {
                     segments.push(segment.clone());
                     *have = Some(Have::Staged(segment));
                 }
-                Have::Tail(identity, map) => {
+                Have::Tail(identity, map, ends) => {
                     tail = fill_tail(identity, &map, part, self.options).await;
-                    *have = Some(Have::Tail(identity, map));
+                    *have = Some(Have::Tail(identity, map, ends));
                 }
                 Have::Dead(list) => dead = list,
                 Have::Leases(file, map) => {
@@ -463,33 +470,24 @@ impl<D: Disk> Receiving<D> {
                     let run = segment.run();
                     (run.at(0).stamp(), run.at(run.len() - 1).stamp())
                 }
-                Some(Have::Tail(_, map)) => {
-                    let bytes = self.manifest.parts[part].bytes as usize;
-                    ends(&map[RECORDS_AT..RECORDS_AT + bytes])
-                }
+                Some(Have::Tail(.., ends)) => *ends,
                 _ => continue,
             };
+            let flaw = |what, expected: Revision, found: Revision| {
+                let flaw = Flaw::new(0, what, expected.0 as u64, found.0 as u64);
+                Err(InstallError::Part { part, flaw })
+            };
             let newest = self.manifest.facts.revision;
-            if first <= last || end.main > newest {
-                let (expected, found) = (last.main.0 as u64, first.main.0 as u64);
-                let what = "revisions above those before, up to the newest";
-                return Err(InstallError::Part { part, flaw: Flaw::new(0, what, expected, found) });
+            if first <= last {
+                return flaw("a revision above those of the part before", last.main, first.main);
+            }
+            if end.main > newest {
+                return flaw("revisions up to the newest", newest, end.main);
             }
             last = end;
         }
         Ok(())
     }
-}
-
-/// When the first and the last of some records were written.
-fn ends(records: &[u8]) -> (Stamp, Stamp) {
-    let first = Record::at_front(records);
-    let (mut last, mut at) = (first, first.bytes().len());
-    while at < records.len() {
-        last = Record::at_front(&records[at..]);
-        at += last.bytes().len();
-    }
-    (first.stamp(), last.stamp())
 }
 
 impl Have {
@@ -498,7 +496,7 @@ impl Have {
         match self {
             Self::Own(_) | Self::Dead(_) => None,
             Self::Staged(segment) => Some(segment.identity.file()),
-            Self::Tail(identity, _) => Some(identity.file()),
+            Self::Tail(identity, ..) => Some(identity.file()),
             Self::Leases(file, _) => file.name(),
         }
     }

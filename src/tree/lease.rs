@@ -25,9 +25,10 @@ use super::{
     segment::{DIR, Flaw},
 };
 use crate::{
-    limits::CHECKPOINT_CHUNK_BYTES,
+    limits::{CHECKPOINT_CHUNK_BYTES, SWEEP_RECORDS_PER_TURN},
     types::{ClusterId, Index, LeaseId},
 };
+use futures_lite::future::yield_now;
 use std::mem;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"RLlease\n");
@@ -225,8 +226,9 @@ impl Iterator for Pieces<'_> {
     }
 }
 
-/// Reads a file of the superblock that names it as `expected`, into an empty map.
-pub(crate) fn decode(
+/// Reads a file of the superblock that names it as `expected`, into an empty map; in pieces that hold
+/// nobody up.
+pub(crate) async fn decode(
     bytes: &[u8],
     cluster: ClusterId,
     expected: &LeaseFile,
@@ -263,7 +265,10 @@ pub(crate) fn decode(
     }
     let mut map = Map::new(page_bytes);
     let mut last = None;
-    for at in (HEAD_BYTES..bytes.len()).step_by(LEASE_BYTES) {
+    for (taken, at) in (HEAD_BYTES..bytes.len()).step_by(LEASE_BYTES).enumerate() {
+        if taken % SWEEP_RECORDS_PER_TURN == 0 {
+            yield_now().await;
+        }
         let (id, granted) = (number(at)? as i64, number(at + 8)? as i64);
         let remaining = number(at + 16)? as i64;
         if let Some(last) = last.filter(|last| *last >= id) {

@@ -256,6 +256,7 @@ async fn read_leases<D: Disk>(disk: &D, root: &Root, options: Options) -> Result
     let file = open_needed(disk, &name, len.next_multiple_of(BLOCK_BYTES)).await?;
     let bytes = read_chunks(&file, 0, len).await?;
     lease::decode(&bytes, root.facts.cluster, &root.leases, options.page_bytes)
+        .await
         .map_err(|flaw| OpenError::Damaged { file: name, flaw })
 }
 

@@ -519,6 +519,74 @@ fn a_part_with_a_changed_byte_is_refused_by_name_and_may_come_again() {
     });
 }
 
+/// Numbers of a manifest that are not what they were, under a checksum that fits: refused somewhere,
+/// or of no matter.
+#[test]
+fn whatever_a_manifest_says_nothing_panics() {
+    let (_, snapshot) = source_of_all_kinds();
+    let (mut refused, mut taken) = ([0; 4], 0);
+    for seed in 0..600 {
+        let disk = SimDisk::new(seed);
+        let own = format(&disk).sealed();
+        let sent = snapshot.clone();
+        let stage = run(async move {
+            let mut lot = Lot::new(seed);
+            let mut bytes = sent.encode_manifest().await.to_vec();
+            let at = lot.below(bytes.len() as u64 / 8 - 3) as usize * 8 + 24;
+            let word: [u8; 8] = bytes[at..at + 8].try_into().expect("eight bytes");
+            let new = match lot.below(4) {
+                0 => lot.draw(),
+                1 => u64::MAX,
+                2 => u64::from_le_bytes(word).wrapping_add(1 + lot.below(8)),
+                _ => u64::from_le_bytes(word).wrapping_sub(1 + lot.below(8)),
+            };
+            bytes[at..at + 8].copy_from_slice(&new.to_le_bytes());
+            let crc = crc32fast::hash(&[&bytes[..12], &bytes[16..]].concat());
+            bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+            let Ok(manifest) = decode(&bytes) else { return 0 };
+            let begun = Receiving::begin(disk.clone(), OPTIONS, &own, Stage::default(), manifest);
+            let mut receiving = begun.await.expect("the disk works");
+            for part in receiving.missing() {
+                let whole: Vec<u8> = sent.pieces(part).flatten().collect();
+                if receiving.receive(part, 0, &whole).await.is_err() {
+                    return 1;
+                }
+                if receiving.finish_part(part).await.is_err() {
+                    return 1;
+                }
+            }
+            match receiving.finish().await {
+                Err(_) => 2,
+                Ok(staged) => {
+                    install(staged, disk, 1).await;
+                    3
+                }
+            }
+        });
+        refused[stage] += 1;
+        taken += usize::from(stage == 3);
+    }
+    assert!(refused[0] > 100 && refused[1] > 10 && taken > 10, "{refused:?}");
+}
+
+#[test]
+fn a_store_without_a_key_is_sent_too() {
+    let (here, there) = (SimDisk::new(1), SimDisk::new(2));
+    let (mut source, target) = (format(&here), format(&there));
+    let snapshot = source.snapshot(facts(7, 1));
+    assert_eq!(snapshot.parts(), 0);
+    let own = target.sealed();
+    let moved = transfer(there.clone(), own, Stage::default(), snapshot, Lot::new(1));
+    let (staged, missing) = run(moved);
+    assert!(missing.is_empty());
+    let (mut tree, _) = run(install(staged, there.clone(), target.superblock()));
+    tree.put(Stamp::new(2, 0), b"first", b"", LeaseId(0));
+    save(&mut tree, &there, 2);
+    let (tree, root) = open(&there).expect("whole").expect("formatted");
+    assert_eq!(root.facts.applied, Index(2));
+    assert!(tree.reader().newest(b"first").is_some());
+}
+
 #[test]
 fn a_transfer_that_broke_off_goes_on_with_its_next_part() {
     let (mut source, snapshot) = source_of_all_kinds();
