@@ -3,6 +3,7 @@
 use crate::{
     consensus::Append,
     mesh::{FromPeer, LeaseAsk, Reply, ToPeers},
+    store::command::MemberChange,
     types::{MemberId, Ticket},
 };
 use bytes::Bytes;
@@ -31,6 +32,13 @@ pub enum Event {
         /// What it asks.
         ask: LeaseAsk,
     },
+    /// Somebody wants to change the members.
+    Change {
+        /// Who waits.
+        ticket: Ticket,
+        /// How.
+        change: MemberChange,
+    },
     /// Somebody wants another member to lead.
     MoveLeader {
         /// Who waits.
@@ -53,6 +61,7 @@ pub enum Event {
 }
 
 /// A closed set of consequences.
+#[derive(Debug)]
 pub enum Action {
     /// Make this durable, then say so with [`Event::Appended`].
     Append(Append),

@@ -369,11 +369,11 @@ impl Node {
         self.leases.on_leadership(Leadership::default(), out);
     }
 
-    /// Proposes to revoke what has expired, all of the piece in one entry.
-    pub(super) fn revoke_expired(&mut self) {
+    /// Proposes to revoke what has expired, all of the piece in one entry; false with nothing due.
+    pub(super) fn revoke_expired(&mut self) -> bool {
         let due = self.leases.take_due(self.now, self.store.leases());
         if due.is_empty() {
-            return;
+            return false;
         }
         let mut data = Vec::new();
         let expired = Expired { term: self.leadership.term, applied: self.store.applied() };
@@ -384,6 +384,7 @@ impl Node {
         if self.replica.propose(data).is_err() {
             self.leases.put_back(&due);
         }
+        true
     }
 
     /// One bounded piece of whatever must see all leases.

@@ -1,6 +1,7 @@
 //! From flags to a member that can run: its directories, made, checked and locked, and what
 //! [`recover`] is told.
 
+use super::bootstrap;
 use crate::{
     config::Config,
     io::{
@@ -9,7 +10,7 @@ use crate::{
     },
     limits::WAL_SEGMENT_BYTES,
     node::recover::{self, Disks, Member, Newborn, Opening, RecoverError},
-    store::{Member as MemberFacts, Quota},
+    store::Quota,
     tree,
 };
 use futures_lite::future::block_on;
@@ -74,21 +75,17 @@ pub fn member(config: &Config, disks: &Disks<LaneDisk>) -> Result<Member<LaneDis
         election_ticks: usize::try_from(ticks).expect("an election is at most 50 s"),
         pre_vote: config.pre_vote,
     };
-    let opened = block_on(recover::member(disks, &opening, || newborn(config)));
+    let opened = block_on(recover::member(disks, &opening, || alone(bootstrap::newborn(config)?)));
     opened.map_err(|error| match error {
         RecoverError::Newborn(why) => why,
         error => format!("{}: {error}", config.data_dir.display()),
     })
 }
 
-fn newborn(config: &Config) -> Result<Newborn, String> {
-    let bootstrap = config.bootstrap()?;
-    let member = MemberFacts {
-        id: bootstrap.member,
-        name: config.name.clone(),
-        peer_urls: bootstrap.peer_urls,
-        client_urls: Vec::new(),
-        learner: false,
-    };
-    Ok(Newborn { cluster: bootstrap.cluster, member: member.id, members: vec![member] })
+/// The only member that can be run yet.
+fn alone(newborn: Newborn) -> Result<Newborn, String> {
+    match newborn.members.len() {
+        1 => Ok(newborn),
+        _ => Err("a cluster of more than one member is not built yet".into()),
+    }
 }

@@ -8,6 +8,7 @@
 //! entry ─ commands ─ put · delete · txn ─ Writing ─→ Tree      (write.rs, txn.rs)
 //!                    grant · revoke                            (lease.rs)
 //!                    compact · alarm · cluster facts           (here, cluster.rs)
+//! entry ─ change of members ─ Cluster                           (members.rs)
 //! View ─ range · stream · read-only txn                        (range.rs, stream.rs, txn.rs)
 //! ```
 
@@ -20,6 +21,7 @@ mod convert;
 
 mod cluster;
 mod lease;
+mod members;
 mod outcome;
 mod quota;
 pub mod range;
@@ -34,6 +36,7 @@ pub use convert::{
     encode_cluster_version, encode_lease_checkpoint, encode_lease_grant, encode_lease_revoke,
 };
 pub use lease::{Keys, Leases};
+pub use members::{Changed, RaftChange};
 pub use outcome::{Deleted, OpDone, Outcome, PutDone, RangeDone, Refusal, TxnDone, Unavailable};
 pub use quota::{GRANT_COST, Quota, put_cost};
 pub use stream::{Last, Part, Stream};
@@ -124,7 +127,7 @@ impl Store {
         Ok(())
     }
 
-    /// Takes note of an entry that is not for the store: a change of raft's configuration.
+    /// Takes note of an entry.
     ///
     /// # Panics
     /// As [`Store::apply`].
@@ -251,24 +254,14 @@ impl Store {
         Outcome::Done
     }
 
-    /// Adds a member or changes its peer URLs and role, as a committed change of raft's
-    /// configuration says. Name and client URLs that are known already stay.
+    /// Sets a member of a cluster that begins, before the first entry; later ones come through
+    /// [`Store::change_members`]. Name and client URLs that are known already stay.
     pub fn set_member(&mut self, mut member: Member) {
         let members = &mut Arc::make_mut(&mut self.cluster).members;
         if let Some(known) = members.remove(&member.id) {
             (member.name, member.client_urls) = (known.name, known.client_urls);
         }
         members.insert(member.id, member);
-    }
-
-    /// Removes a member, as a committed change of raft's configuration says.
-    pub fn remove_member(&mut self, id: MemberId) {
-        Arc::make_mut(&mut self.cluster).members.remove(&id);
-    }
-
-    /// raft's configuration after the last applied entry, opaque.
-    pub fn set_conf_state(&mut self, conf_state: Bytes) {
-        Arc::make_mut(&mut self.cluster).conf_state = conf_state;
     }
 
     /// An immutable view of everything applied so far.

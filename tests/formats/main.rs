@@ -140,7 +140,7 @@ fn the_store_blob_is_the_pages_example() {
         members: [(member.id, member)].into(),
         alarms: [Alarm { kind: 1, member: MemberId(5) }].into(),
         version: Some("3.7.0".into()),
-        conf_state: Bytes::new(),
+        removed: [MemberId(7)].into(),
     };
     let blob: Vec<_> = cluster.encode().iter().map(|byte| format!("{byte:02x}")).collect();
     let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();

@@ -9,7 +9,7 @@ use crate::{
 };
 use bytes::Bytes;
 use ringleader::{
-    consensus::{Append, Durable, Entry, HardState, Replica, Timing},
+    consensus::{Append, Durable, Entry, Replica, Timing},
     io::BLOCK_BYTES,
     limits::{
         REQUEST_BYTES_CEILING, REQUEST_BYTES_MAX, REQUEST_HEADER_BYTES_MAX, WAL_SEGMENT_BYTES,
@@ -74,14 +74,8 @@ fn a_member_that_is_told_to_stop_while_its_disk_is_full_stops() {
 /// A node that leads, alone.
 fn leader() -> Node {
     let (id, mut actions) = (WHO_TYPED.1, Vec::new());
-    let durable = Durable {
-        applied: Index(0),
-        applied_term: Term(0),
-        entries: Vec::new(),
-        hard_state: HardState::default(),
-        voters: vec![id],
-    };
-    let timing = Timing { election_ticks: 10, seed: 1 };
+    let durable = Durable::nothing(vec![id]);
+    let timing = Timing::default();
     let replica = Replica::recover(id, &durable, timing).expect("an empty log has no gap");
     let store = Store::new(Tree::new(tree::Options::default()), Quota::from_flag(-1));
     let mut node = Node::new(id, replica, store);
@@ -123,7 +117,7 @@ fn fullest_frame(request_bytes: usize) -> usize {
     node.flush(true, &mut actions).expect("nothing is stuck");
     let frames = actions.iter().filter_map(|action| match action {
         Action::Append(append) => Some(frame_bytes(append)),
-        Action::Reply { .. } => None,
+        Action::Reply { .. } | Action::Peers(_) => None,
     });
     frames.max().expect("some request was taken")
 }
@@ -160,6 +154,7 @@ fn open_installed(
         wal_segment_bytes: 8 * BLOCK_BYTES as u64,
         salt: 1,
         election_ticks: 10,
+        pre_vote: true,
     };
     let main = async move {
         let disk = SimDisk::new(1);
