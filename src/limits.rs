@@ -191,6 +191,21 @@ const _: () = assert!(REQUEST_BYTES_MAX * 2 < SEGMENT_BYTES, "a record fits many
 const _: () =
     assert!(SEGMENTS_MAX * 64 + ROOT_STATE_BYTES_MAX < SEGMENT_BYTES / ROOT_SEGMENT_SHARE);
 const _: () = assert!(SEGMENT_BYTES < u32::MAX as usize, "offsets of records are u32");
+// ── tree: snapshots for other members ───────────────────────────────────────────────────────────
+
+/// A snapshot's parts: its segments, the one that grows, the list of dead records, the leases.
+pub const SNAPSHOT_PARTS_MAX: usize = SEGMENTS_MAX + 3;
+/// A manifest of a snapshot: as much as a superblock may say.
+pub const SNAPSHOT_MANIFEST_BYTES_MAX: usize = SEGMENT_BYTES / ROOT_SEGMENT_SHARE;
+/// One piece of a part, as it is read here and written there.
+pub const SNAPSHOT_PIECE_BYTES: usize = CHECKPOINT_CHUNK_BYTES;
+/// A record that does not fit a segment: twice the largest request there can be.
+pub const RECORD_BYTES_MAX: usize = 2 * REQUEST_BYTES_CEILING;
+
+const _: () = assert!(
+    SNAPSHOT_PARTS_MAX * 64 + ROOT_STATE_BYTES_MAX < SNAPSHOT_MANIFEST_BYTES_MAX,
+    "what a superblock can say fits a manifest"
+);
 // ── tree: pages of the index ────────────────────────────────────────────────────────────────────
 
 /// A page of the index. Half of 4 KiB costs a lookup nothing, and a put copies half as much.
