@@ -40,6 +40,8 @@ pub const RAFT_MESSAGES_IN_FLIGHT_MAX: usize = 256;
 /// Boots of other members whose forwarded proposals a leader tells apart in one term. Past it all are
 /// forgotten: a message that the network has kept since then would count twice.
 pub const FORWARDING_BOOTS_MAX: usize = 4_096;
+/// Ticks after which a member that has lost its log tells its leader so again.
+pub const LOST_LOG_ASK_TICKS: u32 = 5;
 /// What an entry takes in memory beside its data, bytes.
 pub const RAFT_ENTRY_OVERHEAD_BYTES: usize = 128;
 /// Proposals that are not committed yet, bytes; past it they are refused, never queued.
@@ -189,6 +191,21 @@ const _: () = assert!(REQUEST_BYTES_MAX * 2 < SEGMENT_BYTES, "a record fits many
 const _: () =
     assert!(SEGMENTS_MAX * 64 + ROOT_STATE_BYTES_MAX < SEGMENT_BYTES / ROOT_SEGMENT_SHARE);
 const _: () = assert!(SEGMENT_BYTES < u32::MAX as usize, "offsets of records are u32");
+// ── tree: snapshots for other members ───────────────────────────────────────────────────────────
+
+/// A snapshot's parts: its segments, the one that grows, the list of dead records, the leases.
+pub const SNAPSHOT_PARTS_MAX: usize = SEGMENTS_MAX + 3;
+/// A manifest of a snapshot: as much as a superblock may say.
+pub const SNAPSHOT_MANIFEST_BYTES_MAX: usize = SEGMENT_BYTES / ROOT_SEGMENT_SHARE;
+/// One piece of a part, as it is read here and written there.
+pub const SNAPSHOT_PIECE_BYTES: usize = CHECKPOINT_CHUNK_BYTES;
+/// A record that does not fit a segment: twice the largest request there can be.
+pub const RECORD_BYTES_MAX: usize = 2 * REQUEST_BYTES_CEILING;
+
+const _: () = assert!(
+    SNAPSHOT_PARTS_MAX * 64 + ROOT_STATE_BYTES_MAX < SNAPSHOT_MANIFEST_BYTES_MAX,
+    "what a superblock can say fits a manifest"
+);
 // ── tree: pages of the index ────────────────────────────────────────────────────────────────────
 
 /// A page of the index. Half of 4 KiB costs a lookup nothing, and a put copies half as much.
@@ -316,6 +333,49 @@ pub const LOG_FLUSH_WAIT: std::time::Duration = std::time::Duration::from_secs(1
 pub const FATAL_WRITE_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
 /// How often a stopping shard looks whether somebody still waits.
 pub const FAREWELL_INTERVAL: std::time::Duration = std::time::Duration::from_millis(5);
+
+// ── bootstrap: what a member without data waits for, and takes from others ──────────────────────
+
+/// How long the members of a new cluster are asked whether this one has been there before (etcd
+/// `BootstrapTimeoutEffective`); one that starts too does not answer.
+pub const BOOTSTRAP_ASK_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
+/// How long one member may take to say who the members are (etcd `GetClusterFromRemotePeers`).
+pub const JOIN_MEMBERS_WAIT: std::time::Duration = std::time::Duration::from_secs(10);
+/// How long a member may take to say its version, besides two elections (etcd `ReqTimeout`).
+pub const JOIN_VERSION_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
+/// How long a member may take to say whether its cluster is on its way down to an older version: two
+/// elections at defaults, and no more, because it cannot be known without a quorum.
+pub const JOIN_DOWNGRADE_WAIT: std::time::Duration = std::time::Duration::from_secs(2);
+/// How long host names may take to be found, all together (etcd `advertiseMatchesCluster`).
+pub const NAMES_WAIT: std::time::Duration = std::time::Duration::from_secs(30);
+/// Between two tries to find a host name (etcd `netutil.retryInterval`).
+pub const NAMES_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
+/// Bytes of an answer: members of a cluster, or a list in the discovery service; a thousand members
+/// would fit.
+pub const BOOTSTRAP_ANSWER_BYTES_MAX: usize = 1 << 20;
+/// Headers of an answer; real ones have a dozen.
+pub const BOOTSTRAP_HEADERS_MAX: usize = 64;
+/// Between two looks into the discovery service while other members are missing.
+pub const DISCOVERY_INTERVAL: std::time::Duration = std::time::Duration::from_millis(500);
+/// Times that the pause after a failed request doubles, from 2 s (etcd `maxExponentialRetries`).
+pub const DISCOVERY_DOUBLINGS_MAX: u32 = 8;
+/// Name servers that are asked, and domains that are tried (`resolv.conf(5)`, glibc 2.26: no limit
+/// on domains, but a query for each).
+pub const DNS_SERVERS_MAX: usize = 3;
+/// Domains of a search list that are tried.
+pub const DNS_SEARCH_MAX: usize = 6;
+/// Bytes of an answer by UDP: without EDNS no server sends more (RFC 1035 §4.2.1).
+pub const DNS_DATAGRAM_BYTES_MAX: usize = 512;
+/// Seconds for one try of a name server, and tries of each, at most (`resolv.conf(5)`).
+pub const DNS_TIMEOUT_SECONDS_MAX: u64 = 30;
+/// Tries of each name server.
+pub const DNS_ATTEMPTS_MAX: u32 = 5;
+/// Shortest timeout of connections between members (etcd `rafthttp.DefaultConnReadTimeout`).
+pub const PEER_CONNECTION_WAIT_MIN: std::time::Duration = std::time::Duration::from_secs(5);
+
+const _: () = assert!(BOOTSTRAP_ASK_WAIT.as_millis() < JOIN_MEMBERS_WAIT.as_millis());
+const _: () = assert!(NAMES_INTERVAL.as_millis() < NAMES_WAIT.as_millis());
+
 // ── configuration and log: what a start line and a slow reader may cost ─────────────────────────
 
 /// Largest `--max-request-bytes` that is taken: a request is one log entry, waits to be proposed as

@@ -10,6 +10,7 @@
 //! A start goes: limits → sockets → directory → recovery → cores → ready. Whatever fails before
 //! "ready" is one sentence on standard error and in the log, and exit code 1; nothing is lost.
 
+mod bootstrap;
 mod nudge;
 mod recover;
 
@@ -21,7 +22,7 @@ use crate::{
         Clock,
         glommio::GlommioClock,
         host,
-        thread::{Lane, LaneDisk, Priority},
+        thread::{Lane, LaneDisk, LaneFile, Priority},
     },
     limits::{
         ACCEPTED_RING_SOCKETS_MAX, FAREWELL_WAIT, INTRODUCE_INTERVAL, INTRODUCE_RETRY,
@@ -88,8 +89,6 @@ fn serve(config: &Config) -> Result<Option<i32>, String> {
     host::raise_limits()?;
     host::check_io_uring()?;
     let cores = cores(config)?;
-    let (news, heard) = std::sync::mpsc::channel();
-    hear_signals(news.clone())?;
     let clients = listeners(&config.listen_client)?;
     let peers = listeners(&config.listen_peer)?;
 
@@ -98,6 +97,9 @@ fn serve(config: &Config) -> Result<Option<i32>, String> {
     let disk_lane = lane("disk-io", Priority::Normal)?;
     let disks = placed.disks(&wal_lane, &disk_lane);
     let member = recover::member(config, &disks)?;
+    // Until here a signal just ends the process: a new member may wait long for others.
+    let (news, heard) = std::sync::mpsc::channel();
+    hear_signals(news.clone())?;
 
     let plan = Plan::new(config, &cores)?;
     let mut house = start(config, member, disks.data, &plan, &news)?;
@@ -246,9 +248,9 @@ fn start(
         peers: Arc::new(PeerMeters::default()),
         shards: plan.shards.iter().map(|_| ShardMeters::default()).collect(),
     };
-    let Member { mut node, wal, cluster } = member;
+    let Member { mut node, wal, ballots, cluster } = member;
     node.set_strict(config.strict_reconfig_check);
-    node.set_hurry(config.initial_tick_advance);
+    node.set_hurry(config.initial_election_tick_advance);
     let view = node.publish().expect("nothing is published yet, so all of it is new");
     let newest = Newest::new(view);
     let who = Who { cluster, member: node.id(), name: config.name.clone() };
@@ -278,6 +280,7 @@ fn start(
     let parts = NodeSeat {
         node,
         wal,
+        ballots,
         disk,
         cluster,
         mesh: node_end,
@@ -367,6 +370,7 @@ struct Seat {
 struct NodeSeat {
     node: Node,
     wal: crate::wal::Wal<LaneDisk>,
+    ballots: crate::wal::BallotBox<LaneFile>,
     disk: LaneDisk,
     cluster: ClusterId,
     mesh: NodeEnd,
@@ -387,11 +391,12 @@ struct RoomSeat {
 
 impl NodeSeat {
     async fn sit(self) {
-        let Self { node, wal, disk, cluster, mesh, newest, room, meters, pace, news } = self;
+        let Self { node, wal, ballots, disk, cluster, mesh, newest, room, meters, pace, news } =
+            self;
         let RoomSeat { end, inbox, newest: seen, setup } = room;
         let room = glommio::spawn_local(peer::serve(end, seen, inbox, setup)).detach();
         let clock = GlommioClock::new();
-        let parts = Parts { node, cluster, wal, disk, clock, mesh, newest, meters, pace };
+        let parts = Parts { node, cluster, wal, ballots, disk, clock, mesh, newest, meters, pace };
         match drive(parts).await {
             Ok(Ended::Stopped) => {}
             Ok(Ended::Removed) => {
