@@ -30,7 +30,7 @@ const PLAN: &[(&str, &[&str])] = &[
     ("tree", &["io", "limits", "types"]),
     ("consensus", &["limits", "types"]),
     ("store", &["tree", "limits", "types"]),
-    ("mesh", &["consensus", "store", "limits", "types"]),
+    ("mesh", &["consensus", "store", "tree", "limits", "types"]),
     (
         "node",
         &[

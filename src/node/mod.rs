@@ -12,6 +12,7 @@
 //! | a renewal, a deadline | `lease.rs`, `listing.rs` |
 //! | another member's word, a change of leader | `peers.rs` |
 //! | a change of members | `members.rs` |
+//! | a snapshot, sent or arrived | `snapshot.rs` |
 
 mod apply;
 pub mod drive;
@@ -23,15 +24,15 @@ mod peers;
 mod propose;
 mod read;
 pub mod recover;
+mod snapshot;
 
 pub use event::{Action, Event};
 
 use crate::{
     consensus::{HardState, Leadership, Replica},
-    mesh::ToPeers,
     metrics::LeaseMeters,
     store::{BadEntry, RaftSeen, Store, View},
-    tree::{Checkpoint, CheckpointDone},
+    tree::{Checkpoint, CheckpointDone, Staged},
     types::{ClusterId, Index, MemberId},
 };
 use lease::Expiry;
@@ -44,6 +45,7 @@ use std::{sync::Arc, time::Duration};
 /// One member's decisions.
 pub struct Node {
     id: MemberId,
+    cluster: ClusterId,
     replica: Replica,
     store: Store,
     proposals: Proposals,
@@ -54,6 +56,8 @@ pub struct Node {
     listing: Listing,
     contacts: Contacts,
     moves: Moves,
+    /// A snapshot that raft has not judged yet.
+    arrived: Option<Box<Staged>>,
     /// A first contact brings the first election forward.
     hurries: bool,
     /// `--strict-reconfig-check`.
@@ -81,9 +85,10 @@ pub struct Stuck {
 
 impl Node {
     /// A node that goes on from what its parts hold.
-    pub fn new(id: MemberId, replica: Replica, store: Store) -> Self {
+    pub fn new(cluster: ClusterId, id: MemberId, replica: Replica, store: Store) -> Self {
         Self {
             id,
+            cluster,
             // Before the first election a member answers with the term that it remembers.
             leadership: replica.leadership(),
             replica,
@@ -95,6 +100,7 @@ impl Node {
             listing: Listing::default(),
             contacts: Contacts::default(),
             moves: Moves::default(),
+            arrived: None,
             hurries: false,
             strict: true,
             ends_after: None,
@@ -148,6 +154,7 @@ impl Node {
         }
         self.sweep(out);
         self.tend_leases(out);
+        self.give_back_unneeded(out);
         Ok(())
     }
 
@@ -159,10 +166,11 @@ impl Node {
             if effects.is_empty() {
                 return Ok(());
             }
-            if !effects.messages.is_empty() {
-                out.push(Action::Peers(ToPeers::Send(effects.messages)));
+            self.send(effects.messages, out);
+            for append in effects.append {
+                self.install_for(&append, out);
+                out.push(Action::Append(append));
             }
-            out.extend(effects.append.into_iter().map(Action::Append));
             self.on_committed(effects.committed, out)?;
             self.reads.answered(&effects.reads);
         }
@@ -230,8 +238,8 @@ impl Node {
     }
 
     /// Starts a checkpoint of everything applied so far; `None` while one is running.
-    pub fn begin_checkpoint(&mut self, cluster: ClusterId) -> Option<Checkpoint> {
-        let facts = self.store.facts(cluster, self.id);
+    pub fn begin_checkpoint(&mut self) -> Option<Checkpoint> {
+        let facts = self.store.facts(self.cluster, self.id);
         self.store.tree_mut().begin_checkpoint(facts)
     }
 

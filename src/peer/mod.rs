@@ -155,6 +155,11 @@ impl Room {
         match said {
             ToPeers::Send(messages) => self.send(messages),
             ToPeers::Members(cluster) => self.meet(&cluster),
+            // Not wired yet on this side: the leader tries again.
+            ToPeers::Snapshot { message, .. } => {
+                self.desk.tell(FromPeer::SnapshotSent { to: message.to, arrived: false });
+            }
+            ToPeers::Unneeded(_) => {}
             ToPeers::Forward { ticket, to, what } => forward::forward(self, ticket, to, what),
         }
     }

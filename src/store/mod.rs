@@ -91,6 +91,15 @@ impl Store {
         Ok(Self { revision, applied, term, installed, cluster, ..fresh })
     }
 
+    /// Becomes what a snapshot from another member holds.
+    ///
+    /// # Errors
+    /// As [`Store::recover`]; then nothing has changed.
+    pub fn replace(&mut self, tree: Tree, facts: &RootFacts) -> Result<(), BlobError> {
+        *self = Self::recover(tree, self.quota, facts)?;
+        Ok(())
+    }
+
     /// What a superblock says of this store now (decision 13).
     pub fn facts(&self, cluster: ClusterId, member: MemberId) -> RootFacts {
         RootFacts {
