@@ -17,7 +17,9 @@ fn main() -> ExitCode {
         }
         config::Outcome::Run(config, notices) => match runtime::run(*config, &notices) {
             Ok(signal) => {
-                runtime::end_by(signal);
+                if let Some(signal) = signal {
+                    runtime::end_by(signal);
+                }
                 ExitCode::SUCCESS
             }
             Err(why) => {

@@ -3,8 +3,12 @@
 //! ```text
 //!   shard 0 ──ToNode──▶┐            ┌──ToShard──▶ shard 0
 //!   shard 1 ──ToNode──▶├─▶  node  ──┼──ToShard──▶ shard 1
-//!   shard n ──ToNode──▶┘            └──ToShard──▶ shard n
+//!   shard n ──ToNode──▶┤            ├──ToShard──▶ shard n
+//!   peers   ──ToNode──▶┘            └──ToShard, ToPeers──▶ peers
 //! ```
+//!
+//! The peers' room asks for other members as shards ask for clients, and has a desk as if it were
+//! one; raft's messages take the same rings to the node and one of their own back.
 //!
 //! Beside the rings stands one pointer, [`Newest`]: the view that the node published last. Shards
 //! load it when they read, so a shard that nobody asks anything is never woken by writes elsewhere.
@@ -15,9 +19,10 @@
 //! senders one atomic load.
 
 use crate::{
-    limits::{TO_NODE_RING_MESSAGES_MAX, TO_SHARD_RING_MESSAGES_MAX},
-    store::{Outcome, Unavailable, View},
-    types::{LeaseId, Ticket},
+    consensus::Message,
+    limits::{TO_NODE_RING_MESSAGES_MAX, TO_PEERS_RING_MESSAGES_MAX, TO_SHARD_RING_MESSAGES_MAX},
+    store::{Cluster, Outcome, Unavailable, View, command::MemberChange},
+    types::{LeaseId, MemberId, Ticket},
 };
 use arc_swap::ArcSwap;
 use atomic_waker::AtomicWaker;
@@ -53,8 +58,88 @@ pub enum ToNode {
         /// What.
         ask: LeaseAsk,
     },
+    /// Change the members. Answered by [`Reply::Applied`].
+    Change {
+        /// Ties the answer to the client; stands in the entry too.
+        ticket: Ticket,
+        /// How.
+        change: MemberChange,
+    },
+    /// Hand the lead over. Answered by [`Reply::Moved`].
+    MoveLeader {
+        /// Ties the answer to the client.
+        ticket: Ticket,
+        /// To whom.
+        to: MemberId,
+    },
+    /// Give back what space can be given back. Answered by [`Reply::Defragmented`].
+    Defragment {
+        /// Ties the answer to the client.
+        ticket: Ticket,
+    },
+    /// From the peers' room.
+    Peer(FromPeer),
     /// This shard is going down and asks nothing any more.
     Farewell,
+}
+
+/// What the peers' room tells the node.
+#[derive(Debug)]
+pub enum FromPeer {
+    /// Another member says this.
+    Message(Box<Message>),
+    /// What was sent to this member may not have arrived.
+    Unreachable(MemberId),
+    /// The snapshot for this member has arrived whole, or it has not.
+    SnapshotSent {
+        /// Who was to get it.
+        to: MemberId,
+        /// Whether it has it.
+        arrived: bool,
+    },
+    /// A connection with this member came about, or the last one is gone.
+    Contact {
+        /// Whom.
+        member: MemberId,
+        /// Whether there is one now.
+        connected: bool,
+    },
+    /// The leader's answer to what was forwarded to it, for whoever holds the ticket.
+    Answered {
+        /// Who waits.
+        ticket: Ticket,
+        /// What to say.
+        reply: Reply,
+    },
+    /// The cluster says that this member is not one of it any more.
+    Removed,
+}
+
+/// What the node tells the peers' room.
+#[derive(Debug)]
+pub enum ToPeers {
+    /// Send these, each to its `to`, in this order. A member that cannot be reached loses them.
+    Send(Vec<Message>),
+    /// These are the members now; keep in touch with all but this one itself.
+    Members(Arc<Cluster>),
+    /// Ask the leader this and answer with [`FromPeer::Answered`].
+    Forward {
+        /// Who waits.
+        ticket: Ticket,
+        /// Who leads.
+        to: MemberId,
+        /// What to ask.
+        what: Forward,
+    },
+}
+
+/// What only the leader can answer.
+#[derive(Clone, Debug)]
+pub enum Forward {
+    /// About a lease's time.
+    Lease(LeaseAsk),
+    /// To let a learner vote.
+    Promote(MemberId),
 }
 
 /// What is asked of the leader's clock.
@@ -150,6 +235,10 @@ pub enum Reply {
     /// All leases with the moment of the node's clock when each expires, in no useful order. Where
     /// the member does not lead it knows no moments: all are the same.
     Leases(Arc<Vec<(Duration, LeaseId)>>),
+    /// The lead was handed over.
+    Moved,
+    /// What space could be given back was given back.
+    Defragmented,
     /// Decided before the log: whether it took effect is what the variant says.
     Unavailable(Unavailable),
 }
@@ -253,26 +342,61 @@ pub struct ShardEnd {
 
 /// The node's end: one sender to each shard, one inbox from all.
 pub struct NodeEnd {
-    /// To each shard, by its number.
+    /// To each shard, by its number; the last is the desk of the peers' room.
     pub to_shards: Vec<Sender<ToShard>>,
-    /// From all shards.
+    /// To the peers' room.
+    pub to_peers: Sender<ToPeers>,
+    /// From all shards and the peers' room.
     pub inbox: Inbox<ToNode>,
-    /// Of each shard, by its number.
+    /// Of each shard, by its number; the last is the desk's.
     pub interests: Vec<Interest>,
 }
 
-/// The whole mesh for a node and `shards` shards.
-pub fn mesh(shards: usize) -> (NodeEnd, Vec<ShardEnd>) {
-    let (to_node, inbox) = rings(shards, TO_NODE_RING_MESSAGES_MAX);
-    let mut to_shards = Vec::with_capacity(shards);
-    let mut ends = Vec::with_capacity(shards);
+/// The end of the peers' room: a desk like a shard's, for what other members ask of this one, and
+/// what the node has for them.
+pub struct PeersEnd {
+    /// To the node and its answers. Its number is one above the last shard's.
+    pub desk: ShardEnd,
+    /// From the node.
+    pub from_node: Inbox<ToPeers>,
+}
+
+/// How many messages fit the rings.
+#[derive(Clone, Copy, Debug)]
+pub struct Capacity {
+    /// From each shard, and from the peers' room, to the node.
+    pub to_node: usize,
+    /// From the node to each shard.
+    pub to_shard: usize,
+    /// From the node to the peers' room.
+    pub to_peers: usize,
+}
+
+impl Default for Capacity {
+    fn default() -> Self {
+        Self {
+            to_node: TO_NODE_RING_MESSAGES_MAX,
+            to_shard: TO_SHARD_RING_MESSAGES_MAX,
+            to_peers: TO_PEERS_RING_MESSAGES_MAX,
+        }
+    }
+}
+
+/// The whole mesh for a node, `shards` shards and the peers' room.
+pub fn mesh(shards: usize, capacity: Capacity) -> (NodeEnd, Vec<ShardEnd>, PeersEnd) {
+    let (to_node, inbox) = rings(shards + 1, capacity.to_node);
+    let mut to_shards = Vec::with_capacity(shards + 1);
+    let mut ends = Vec::with_capacity(shards + 1);
     for (shard, to_node) in to_node.into_iter().enumerate() {
-        let (mut sender, inbox) = rings(1, TO_SHARD_RING_MESSAGES_MAX);
+        let (mut sender, inbox) = rings(1, capacity.to_shard);
         to_shards.extend(sender.pop());
         ends.push(ShardEnd { shard, to_node, inbox, interest: Interest::default() });
     }
     let interests = ends.iter().map(|end| end.interest.clone()).collect();
-    (NodeEnd { to_shards, inbox, interests }, ends)
+    let (mut to_peers, from_node) = rings(1, capacity.to_peers);
+    let to_peers = to_peers.pop().expect("one ring was asked for");
+    let desk = ends.pop().expect("one more than shards");
+    (NodeEnd { to_shards, to_peers, inbox, interests }, ends, PeersEnd { desk, from_node })
 }
 
 #[cfg(test)]

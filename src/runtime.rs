@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  2 cores                               4 cores and more
-//!  core a: node + shard 0                core a: node
+//!  core a: node + peers + shard 0        core a: node + peers
 //!  core b: shard 1                       core b, c, d …: shards 0, 1, 2 …
 //!  threads: wal-io (real time), disk-io, one "accept" per listening address, log
 //! ```
@@ -22,24 +22,23 @@ use crate::{
         Clock,
         glommio::GlommioClock,
         host,
-        thread::{Lane, LaneDisk, Priority},
+        thread::{Lane, LaneDisk, LaneFile, Priority},
     },
     limits::{
-        ACCEPTED_RING_SOCKETS_MAX, FAREWELL_WAIT, INTRODUCE_INTERVAL, LISTENERS_MAX,
-        LOG_FLUSH_WAIT, NO_LEADER_ELECTIONS_MAX, SPIN,
+        ACCEPTED_RING_SOCKETS_MAX, FAREWELL_WAIT, INTRODUCE_INTERVAL, INTRODUCE_RETRY,
+        LISTENERS_MAX, LOG_FLUSH_WAIT, NO_LEADER_ELECTIONS_MAX, SPIN,
     },
     log,
-    mesh::{Inbox, Newest, NodeEnd, Sender, ShardEnd, mesh, rings},
-    metrics::NodeMeters,
+    mesh::{Capacity, Inbox, Newest, NodeEnd, PeersEnd, Sender, ShardEnd, mesh, rings},
+    metrics::{NodeMeters, PeerMeters},
+    net::{Accepted, deal, listen},
     node::{
         Node,
-        drive::{Pace, Parts, drive},
+        drive::{Ended, Pace, Parts, drive},
         recover::Member,
     },
-    shard::{
-        Accepted, Meters, Port, Setup, Shard, ShardMeters, deal, listen, run as run_shard,
-        serve_all,
-    },
+    peer,
+    shard::{Meters, Setup, Shard, ShardMeters, run as run_shard, serve_all},
     store::{Quota, command::MemberAttributes, encode_cluster_version},
     types::{ClusterId, MemberId, SHARDS_MAX},
 };
@@ -52,15 +51,16 @@ use signal_hook::{
 use std::{
     net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs},
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, mpsc},
     time::Duration,
 };
 
-/// Runs a member until it is told to stop. Returns the signal that did.
+/// Runs a member until it is told to stop. Returns the signal that did; none where the cluster has
+/// removed it.
 ///
 /// # Errors
 /// A sentence for whoever started it: what is wrong, where, and what to do.
-pub fn run(config: Config, notices: &[Notice]) -> Result<i32, String> {
+pub fn run(config: Config, notices: &[Notice]) -> Result<Option<i32>, String> {
     log::start(&config.log).map_err(|error| format!("cannot open the log: {error}"))?;
     notices.iter().for_each(Notice::log);
     let outcome = serve(&config);
@@ -78,7 +78,7 @@ pub fn end_by(signal: i32) {
     emulated.expect("SIGINT and SIGTERM have default handlers");
 }
 
-fn serve(config: &Config) -> Result<i32, String> {
+fn serve(config: &Config) -> Result<Option<i32>, String> {
     log::info!(
         "starting ringleader",
         "version" => env!("CARGO_PKG_VERSION"),
@@ -98,20 +98,62 @@ fn serve(config: &Config) -> Result<i32, String> {
     let disks = placed.disks(&wal_lane, &disk_lane);
     let member = recover::member(config, &disks)?;
     // Until here a signal just ends the process: a new member may wait long for others.
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(|e| format!("signals: {e}"))?;
+    let (news, heard) = std::sync::mpsc::channel();
+    hear_signals(news.clone())?;
 
     let plan = Plan::new(config, &cores)?;
-    let mut house = start(config, member, disks.data, &plan)?;
-    let dealers = house.deal(clients, peers)?;
-    log::info!("ready to serve client requests");
-    notify_ready();
-
-    let signal = signals.forever().next().expect("signals come until the process ends");
-    log::info!("received signal; shutting down", "signal" => signal);
-    dealers.stop();
+    let mut house = start(config, member, disks.data, &plan, &news)?;
+    house.deal(peers, Port::Peer)?;
+    let mut clients = Some(clients);
+    let signal = loop {
+        match heard.recv().expect("the thread that hears signals is there to the end") {
+            News::Ready => {
+                if let Some(clients) = clients.take() {
+                    house.deal(clients, Port::Client)?;
+                    log::info!("ready to serve client requests");
+                    notify_ready();
+                }
+            }
+            News::Removed => {
+                log::warn!(
+                    "server error",
+                    "error" => "the member has been permanently removed from the cluster",
+                );
+                log::warn!("data-dir used by this member must be removed");
+                break None;
+            }
+            News::Signal(signal) => {
+                log::info!("received signal; shutting down", "signal" => signal);
+                break Some(signal);
+            }
+        }
+    };
+    house.stop();
     house.join()?;
     drop(placed);
     Ok(signal)
+}
+
+/// What the thread that started the member waits for.
+enum News {
+    /// The cluster knows this member, and has a leader.
+    Ready,
+    /// It is no member any more.
+    Removed,
+    /// Somebody wants it to end.
+    Signal(i32),
+}
+
+fn hear_signals(news: mpsc::Sender<News>) -> Result<(), String> {
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(|e| format!("signals: {e}"))?;
+    let hear = move || {
+        for signal in signals.forever() {
+            // With nobody left to hear it the process is at its end already.
+            let _nobody = news.send(News::Signal(signal)).is_err();
+        }
+    };
+    let thread = std::thread::Builder::new().name("signals".into()).spawn(hear);
+    thread.map(drop).map_err(|error| format!("cannot start the thread signals: {error}"))
 }
 
 fn lane(name: &str, priority: Priority) -> Result<Lane, String> {
@@ -181,7 +223,11 @@ fn resolve(url: &Url) -> Result<SocketAddr, String> {
 struct House {
     threads: Vec<ExecutorJoinHandle<()>>,
     _nudger: Nudger,
-    accepted: Vec<Vec<Sender<Accepted>>>,
+    /// To each shard from each client URL.
+    clients: Vec<Vec<Sender<Accepted>>>,
+    /// To the peers' room from each peer URL.
+    peers: Vec<Sender<Accepted>>,
+    dealers: Dealers,
 }
 
 fn start(
@@ -189,32 +235,42 @@ fn start(
     member: Member<LaneDisk>,
     disk: LaneDisk,
     plan: &Plan,
+    news: &mpsc::Sender<News>,
 ) -> Result<House, String> {
     let listening = config.listen_client.len() + config.listen_peer.len();
     if listening > LISTENERS_MAX {
         return Err(format!("{listening} listening URLs; at most {LISTENERS_MAX} are taken"));
     }
-    let (node_end, shard_ends) = mesh(plan.shards.len());
+    let (node_end, shard_ends, peers_end) = mesh(plan.shards.len(), Capacity::default());
     let meters = Meters {
         node: Arc::new(NodeMeters::default()),
         leases: member.node.lease_meters(),
+        peers: Arc::new(PeerMeters::default()),
         shards: plan.shards.iter().map(|_| ShardMeters::default()).collect(),
     };
-    let Member { mut node, wal, cluster } = member;
+    let Member { mut node, wal, ballots, cluster } = member;
+    node.set_strict(config.strict_reconfig_check);
+    node.set_hurry(config.initial_election_tick_advance);
     let view = node.publish().expect("nothing is published yet, so all of it is new");
     let newest = Newest::new(view);
     let who = Who { cluster, member: node.id(), name: config.name.clone() };
     let boot_micros = GlommioClock::new().wall_nanos() / 1_000;
     let own = OwnFacts { who: who.clone(), client_urls: config.advertise_client.clone() };
 
-    let mut accepted = Vec::new();
+    let (peers, peers_inbox) = rings(config.listen_peer.len(), ACCEPTED_RING_SOCKETS_MAX);
+    let room = RoomSeat {
+        end: peers_end,
+        inbox: peers_inbox,
+        newest: newest.clone(),
+        setup: peer_setup(config, &who, boot_micros, &meters),
+    };
+    let mut clients = Vec::new();
     let mut seats = Vec::new();
-    let (ready, is_ready) = std::sync::mpsc::sync_channel(plan.shards.len());
     for end in shard_ends {
-        let (senders, inbox) = rings(listening, ACCEPTED_RING_SOCKETS_MAX);
-        accepted.push(senders);
+        let (senders, inbox) = rings(config.listen_client.len(), ACCEPTED_RING_SOCKETS_MAX);
+        clients.push(senders);
         seats.push(Seat {
-            announce: (end.shard == 0).then(|| (own.clone(), ready.clone())),
+            announce: (end.shard == 0).then(|| (own.clone(), news.clone())),
             end,
             inbox,
             newest: newest.clone(),
@@ -224,22 +280,24 @@ fn start(
     let parts = NodeSeat {
         node,
         wal,
+        ballots,
         disk,
         cluster,
         mesh: node_end,
         newest,
+        room,
         meters: meters.node.clone(),
         pace: Pace {
             tick: config.heartbeat,
             election: config.election,
             checkpoint_entries: config.snapshot_count,
         },
+        news: news.clone(),
     };
     let nudger =
         Nudger::start().map_err(|error| format!("cannot start the thread nudge: {error}"))?;
     let threads = spawn(plan, parts, seats, &nudger)?;
-    is_ready.recv().map_err(|_gone| "the first shard ended before it was ready".to_owned())?;
-    Ok(House { threads, _nudger: nudger, accepted })
+    Ok(House { threads, _nudger: nudger, clients, peers, dealers: Dealers::default() })
 }
 
 fn setup(config: &Config, who: &Who, boot_micros: u64, meters: &Meters) -> Setup {
@@ -260,6 +318,19 @@ fn setup(config: &Config, who: &Who, boot_micros: u64, meters: &Meters) -> Setup
         watch_progress: config.watch_progress,
         boot_micros,
         meters: meters.clone(),
+    }
+}
+
+fn peer_setup(config: &Config, who: &Who, boot_micros: u64, meters: &Meters) -> peer::Setup {
+    peer::Setup {
+        member: who.member,
+        cluster: who.cluster,
+        peer_urls: config.advertise_peer.iter().map(Url::to_string).collect(),
+        boot_micros,
+        // etcd `ServerConfig.peerDialTimeout`: a second, and an election.
+        dial_wait: Duration::from_secs(1) + config.election,
+        request_timeout: Duration::from_secs(5) + 2 * config.election,
+        meters: meters.peers.clone(),
     }
 }
 
@@ -292,31 +363,53 @@ struct Seat {
     newest: Newest,
     setup: Setup,
     /// The first shard announces the member and says when that is done.
-    announce: Option<(OwnFacts, std::sync::mpsc::SyncSender<()>)>,
+    announce: Option<(OwnFacts, mpsc::Sender<News>)>,
 }
 
 /// What the node's core is given.
 struct NodeSeat {
     node: Node,
     wal: crate::wal::Wal<LaneDisk>,
+    ballots: crate::wal::BallotBox<LaneFile>,
     disk: LaneDisk,
     cluster: ClusterId,
     mesh: NodeEnd,
     newest: Newest,
+    room: RoomSeat,
     meters: Arc<NodeMeters>,
     pace: Pace,
+    news: mpsc::Sender<News>,
+}
+
+/// What the peers' room is given; it lives with the node.
+struct RoomSeat {
+    end: PeersEnd,
+    inbox: Inbox<Accepted>,
+    newest: Newest,
+    setup: peer::Setup,
 }
 
 impl NodeSeat {
     async fn sit(self) {
-        let Self { node, wal, disk, cluster, mesh, newest, meters, pace } = self;
+        let Self { node, wal, ballots, disk, cluster, mesh, newest, room, meters, pace, news } =
+            self;
+        let RoomSeat { end, inbox, newest: seen, setup } = room;
+        let room = glommio::spawn_local(peer::serve(end, seen, inbox, setup)).detach();
         let clock = GlommioClock::new();
-        let parts = Parts { node, cluster, wal, disk, clock, mesh, newest, meters, pace };
-        if let Err(why) = drive(parts).await {
-            log::error!("fatal", "error" => why.to_string());
-            let _all_written = log::flush(LOG_FLUSH_WAIT);
-            fatal::die(&why);
+        let parts = Parts { node, cluster, wal, ballots, disk, clock, mesh, newest, meters, pace };
+        match drive(parts).await {
+            Ok(Ended::Stopped) => {}
+            Ok(Ended::Removed) => {
+                // Told to end at the same moment, it ends all the same.
+                let _nobody = news.send(News::Removed).is_err();
+            }
+            Err(why) => {
+                log::error!("fatal", "error" => why.to_string());
+                let _all_written = log::flush(LOG_FLUSH_WAIT);
+                fatal::die(&why);
+            }
         }
+        room.await;
     }
 }
 
@@ -326,8 +419,9 @@ impl Seat {
         let (shard, from_node) = Shard::new(end, newest, setup);
         let pump = glommio::spawn_local(run_shard(shard.clone(), from_node)).detach();
         if let Some((facts, ready)) = announce {
-            introduce(&shard, &facts).await;
-            ready.send(()).expect("whoever starts the member waits for this");
+            introduce(&shard, &facts, &inbox).await;
+            // Told to end before it was ready, it ends all the same.
+            let _nobody = ready.send(News::Ready).is_err();
         }
         serve_all(inbox, shard.clone()).await;
         shard.farewell(FAREWELL_WAIT).await;
@@ -336,8 +430,9 @@ impl Seat {
 }
 
 /// Waits for a leader, then sees to it that the cluster knows this member's name and URLs and has
-/// agreed on a version (etcd `publishV3`, `monitorClusterVersions`).
-async fn introduce(shard: &Rc<Shard>, facts: &OwnFacts) {
+/// agreed on a version (etcd `publishV3`, `monitorClusterVersions`). Ends early when the dealers are
+/// gone.
+async fn introduce(shard: &Rc<Shard>, facts: &OwnFacts, dealers: &Inbox<Accepted>) {
     let clock = GlommioClock::new();
     let attributes = MemberAttributes {
         member: facts.who.member,
@@ -346,8 +441,8 @@ async fn introduce(shard: &Rc<Shard>, facts: &OwnFacts) {
     };
     let (minor, _patch) = API_VERSION.rsplit_once('.').expect("a version has three parts");
     let version = format!("{minor}.0");
-    let mut asked = None;
-    loop {
+    let mut next_try = clock.now();
+    while !dealers.is_closed() {
         let view = shard.view();
         let own = view.cluster.members.get(&attributes.member);
         let known = own.is_some_and(|own| {
@@ -357,9 +452,9 @@ async fn introduce(shard: &Rc<Shard>, facts: &OwnFacts) {
         if known && agreed {
             return;
         }
-        // Once in each term: a proposal of an earlier one may be lost.
-        if view.raft.leader.0 != 0 && asked != Some(view.raft.term) {
-            asked = Some(view.raft.term);
+        // Now and then again: what was proposed may be lost on its way to the leader.
+        if view.raft.leader.0 != 0 && own.is_some() && clock.now() >= next_try {
+            next_try = clock.now() + INTRODUCE_RETRY;
             if !known {
                 shard.propose_own(attributes.encode());
             }
@@ -411,27 +506,32 @@ fn executor<F: Future<Output = ()> + 'static>(
         .map_err(|error| format!("cannot start {name} on core {core}: {error}"))
 }
 
+/// Which port a listening address is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Port {
+    Client,
+    Peer,
+}
+
 /// The threads that accept, and how to end them.
+#[derive(Default)]
 struct Dealers(Vec<(TcpListener, std::thread::JoinHandle<()>)>);
 
 impl House {
-    /// Starts accepting: one thread for each listening address, dealing to all shards.
-    fn deal(
-        &mut self,
-        clients: Vec<TcpListener>,
-        peers: Vec<TcpListener>,
-    ) -> Result<Dealers, String> {
-        let clients = clients.into_iter().map(|listener| (listener, Port::Client));
-        let peers = peers.into_iter().map(|listener| (listener, Port::Peer));
-        let mut dealers = Vec::new();
-        for (listener, port) in clients.chain(peers) {
-            let to: Vec<_> = self.accepted.iter_mut().filter_map(Vec::pop).collect();
+    /// Starts accepting: one thread for each listening address, dealing clients to all shards and
+    /// members to the peers' room.
+    fn deal(&mut self, listeners: Vec<TcpListener>, port: Port) -> Result<(), String> {
+        for listener in listeners {
+            let to: Vec<_> = match port {
+                Port::Client => self.clients.iter_mut().filter_map(Vec::pop).collect(),
+                Port::Peer => self.peers.pop().into_iter().collect(),
+            };
             let kept =
                 listener.try_clone().map_err(|error| format!("listening socket: {error}"))?;
             let address = listener.local_addr().map_err(|error| error.to_string())?;
             let thread = std::thread::Builder::new()
                 .name("accept".into())
-                .spawn(move || deal(&listener, port, to))
+                .spawn(move || deal(&listener, to))
                 .map_err(|error| {
                     format!("cannot start a thread to accept on {address}: {error}")
                 })?;
@@ -445,9 +545,16 @@ impl House {
                     log::info!("serving peer traffic", "address" => address.to_string());
                 }
             }
-            dealers.push((kept, thread));
+            self.dealers.0.push((kept, thread));
         }
-        Ok(Dealers(dealers))
+        Ok(())
+    }
+
+    /// Ends accepting. Shards learn of it when the dealers' rings are gone.
+    fn stop(&mut self) {
+        std::mem::take(&mut self.dealers).stop();
+        self.clients.clear();
+        self.peers.clear();
     }
 
     /// Waits until every core has come to its end.
@@ -460,7 +567,6 @@ impl House {
 }
 
 impl Dealers {
-    /// Ends accepting. Shards learn of it when the dealers' rings are gone.
     fn stop(self) {
         for (listener, thread) in self.0 {
             let listener = socket2::Socket::from(listener);

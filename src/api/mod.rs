@@ -183,6 +183,9 @@ pub fn reply(outcome: &Outcome, header: Header, out: &mut Vec<u8>) -> Result<(),
         Outcome::LeaseRevoked { revision, .. } => {
             encode::message(out, |out| header.at(*revision).encode(out));
         }
+        Outcome::Members { members, added } => {
+            encode::message(out, |out| cluster::changed(members, *added, header, out));
+        }
         Outcome::Done => encode::message(out, |out| header.encode(out)),
         Outcome::Refused(refusal) => return Err((*refusal).into()),
     }

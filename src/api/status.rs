@@ -119,6 +119,39 @@ pub const NO_LEADER: Status = Status::new(Code::Unavailable, "etcdserver: no lea
 pub const LEADER_CHANGED: Status = Status::new(Code::Unavailable, "etcdserver: leader changed");
 /// Only the leader can do this.
 pub const NOT_LEADER: Status = Status::new(FailedPrecondition, "etcdserver: not leader");
+/// No such member.
+pub const MEMBER_NOT_FOUND: Status = Status::new(NotFound, "etcdserver: member not found");
+/// A member of that id is there.
+pub const MEMBER_EXISTS: Status =
+    Status::new(FailedPrecondition, "etcdserver: member ID already exist");
+/// Another member is reached there.
+pub const PEER_URL_EXISTS: Status =
+    Status::new(FailedPrecondition, "etcdserver: Peer URLs already exists");
+/// A member's URLs are not as `--initial-advertise-peer-urls` takes them.
+pub const MEMBER_BAD_URLS: Status =
+    Status::new(InvalidArgument, "etcdserver: given member URLs are invalid");
+/// Promotion of a member that votes.
+pub const NOT_LEARNER: Status =
+    Status::new(FailedPrecondition, "etcdserver: can only promote a learner member");
+/// Promotion of a learner that lags.
+pub const LEARNER_NOT_READY: Status = Status::new(
+    FailedPrecondition,
+    "etcdserver: can only promote a learner member which is in sync with leader",
+);
+/// One learner more than there may be.
+pub const TOO_MANY_LEARNERS: Status =
+    Status::new(FailedPrecondition, "etcdserver: too many learner members in cluster");
+/// Too few members have started. Unknown by the same mistake as [`TOO_MANY_REQUESTS`].
+pub const NOT_ENOUGH_STARTED: Status =
+    Status::new(Unknown, "etcdserver: re-configuration failed due to not enough started members");
+/// Too few members are in touch.
+pub const UNHEALTHY: Status = Status::new(Code::Unavailable, "etcdserver: unhealthy cluster");
+/// The lead cannot go there.
+pub const BAD_TRANSFEREE: Status =
+    Status::new(FailedPrecondition, "etcdserver: bad leader transferee");
+/// The lead did not go over in time; etcd has no code for it.
+pub const TRANSFER_TIMED_OUT: Status =
+    Status::new(Unknown, "etcdserver: request timed out, leader transfer took too long");
 /// The member is going down.
 pub const STOPPED: Status = Status::new(Code::Unavailable, "etcdserver: server stopped");
 /// No answer in time.
@@ -174,6 +207,12 @@ impl From<Refusal> for Status {
             Refusal::LeaseExists => LEASE_EXISTS,
             Refusal::NoSpace => NO_SPACE,
             Refusal::Corrupt => CORRUPT,
+            Refusal::LastVoter => NOT_ENOUGH_STARTED,
+            Refusal::MemberNotFound => MEMBER_NOT_FOUND,
+            Refusal::MemberExists => MEMBER_EXISTS,
+            Refusal::PeerUrlExists => PEER_URL_EXISTS,
+            Refusal::NotLearner => NOT_LEARNER,
+            Refusal::TooManyLearners => TOO_MANY_LEARNERS,
         }
     }
 }
@@ -188,6 +227,11 @@ impl From<Unavailable> for Status {
             Unavailable::TimeoutLeaderFailed => TIMEOUT_LEADER_FAILED,
             Unavailable::TimeoutConnectionLost => TIMEOUT_CONNECTION_LOST,
             Unavailable::TooManyRequests => TOO_MANY_REQUESTS,
+            Unavailable::NotLeader => NOT_LEADER,
+            Unavailable::NotEnoughStarted => NOT_ENOUGH_STARTED,
+            Unavailable::Unhealthy => UNHEALTHY,
+            Unavailable::LearnerNotReady => LEARNER_NOT_READY,
+            Unavailable::BadTransferee => BAD_TRANSFEREE,
         }
     }
 }

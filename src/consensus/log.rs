@@ -1,10 +1,16 @@
 //! The window of recent entries raft may ask for, in memory. The log's owner on disk is `wal`.
 
-use super::{Durable, LogGap, conf_state, raft_hard_state};
-use crate::{limits::RAFT_WINDOW_BYTES_MAX, types::Index};
+use super::{
+    Durable, LogGap, SnapshotMark,
+    convert::{self, conf_state, raft_hard_state},
+};
+use crate::{
+    limits::{RAFT_ENTRY_OVERHEAD_BYTES, RAFT_WINDOW_BYTES_MAX},
+    types::{Index, Term},
+};
 use raft::{
     Error, GetEntriesContext, RaftState, Result, Storage, StorageError,
-    eraftpb::{ConfState, Entry, EntryType, HardState, Snapshot},
+    eraftpb::{ConfState, Entry, HardState, Snapshot},
 };
 use std::collections::VecDeque;
 
@@ -14,6 +20,8 @@ pub struct Window {
     conf_state: ConfState,
     /// Index and term of the entry just before the first one held.
     before: (u64, u64),
+    /// Index and term of the last entry in the store.
+    applied: (u64, u64),
     entries: VecDeque<Entry>,
     bytes: usize,
 }
@@ -27,13 +35,14 @@ impl Window {
         hard_state.term = hard_state.term.max(durable.applied_term);
         let mut window = Self {
             hard_state: raft_hard_state(hard_state),
-            conf_state: conf_state(&durable.voters),
+            conf_state: conf_state(&durable.configuration),
             before: (durable.applied.0, durable.applied_term.0),
+            applied: (durable.applied.0, durable.applied_term.0),
             entries: VecDeque::new(),
             bytes: 0,
         };
         let newer = durable.entries.iter().filter(|entry| entry.index > durable.applied);
-        let newer: Vec<Entry> = newer.map(raft_entry).collect();
+        let newer: Vec<Entry> = newer.cloned().map(convert::to_raft_entry).collect();
         if let Some(first) = newer.first().filter(|first| first.index != durable.applied.0 + 1) {
             let wanted = Index(durable.applied.0 + 1);
             return Err(LogGap { wanted, found: Index(first.index) });
@@ -51,20 +60,35 @@ impl Window {
         let keep = usize::try_from(keep).expect("the window fits memory");
         assert!(keep <= self.entries.len(), "the log has no holes");
         for gone in self.entries.drain(keep..) {
-            self.bytes -= gone.data.len();
+            self.bytes -= weight(&gone);
         }
-        self.bytes += entries.iter().map(|entry| entry.data.len()).sum::<usize>();
+        self.bytes += entries.iter().map(weight).sum::<usize>();
         self.entries.extend(entries.iter().cloned());
     }
 
+    /// The log begins anew behind a snapshot.
+    pub(super) fn restore(&mut self, mark: &SnapshotMark) {
+        self.before = (mark.index.0, mark.term.0);
+        self.applied = self.before;
+        self.conf_state = conf_state(&mark.configuration);
+        self.entries.clear();
+        self.bytes = 0;
+    }
+
+    /// Who takes part from the last applied entry on.
+    pub(super) fn set_configuration(&mut self, after: ConfState) {
+        self.conf_state = after;
+    }
+
     /// Lets go of entries up to `applied` that no longer fit [`RAFT_WINDOW_BYTES_MAX`].
-    pub(super) fn forget_through(&mut self, applied: Index) {
+    pub(super) fn applied_through(&mut self, applied: Index, term: Term) {
+        self.applied = (applied.0, term.0);
         while self.bytes > RAFT_WINDOW_BYTES_MAX {
             let Some(first) = self.entries.front().filter(|first| first.index <= applied.0) else {
                 return;
             };
             self.before = (first.index, first.term);
-            self.bytes -= first.data.len();
+            self.bytes -= weight(first);
             self.entries.pop_front();
         }
     }
@@ -120,22 +144,19 @@ impl Storage for Window {
         Ok(self.before.0 + self.entries.len() as u64)
     }
 
-    fn snapshot(&self, _request_index: u64, _to: u64) -> Result<Snapshot> {
-        Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable))
+    /// Of everything in the store. What it holds is not raft's concern.
+    fn snapshot(&self, request_index: u64, _to: u64) -> Result<Snapshot> {
+        let (index, term) = self.applied;
+        if index == 0 || index < request_index {
+            return Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable));
+        }
+        let configuration = convert::configuration(&self.conf_state);
+        let mark = SnapshotMark { index: Index(index), term: Term(term), configuration };
+        Ok(convert::snapshot(&mark))
     }
 }
 
-fn raft_entry(entry: &super::Entry) -> Entry {
-    let kind = match entry.kind {
-        0 => EntryType::EntryNormal,
-        1 => EntryType::EntryConfChange,
-        _ => EntryType::EntryConfChangeV2,
-    };
-    Entry {
-        entry_type: kind,
-        index: entry.index.0,
-        term: entry.term.0,
-        data: entry.data.clone(),
-        ..Entry::default()
-    }
+/// What an entry takes in memory, bytes.
+fn weight(entry: &Entry) -> usize {
+    RAFT_ENTRY_OVERHEAD_BYTES + entry.data.len()
 }

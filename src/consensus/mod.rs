@@ -1,22 +1,43 @@
 //! raft behind one door. The only module that names `raft`; everything above sees [`Replica`],
-//! [`Effects`] and plain numbers.
+//! [`Effects`], [`Message`] and plain numbers.
 //!
 //! A [`Replica`] decides and never waits. What it wants done comes out of [`Replica::drain`] as
 //! values; when an append is on disk the driver says so with [`Replica::appended`], in order.
+//!
+//! ```text
+//!  propose, step, tick ─▶ raft ─▶ drain ─┬ messages   a leader's at once, beside its own append;
+//!                           ▲            │            a follower's once what they promise is durable
+//!                           │            ├ append ──▶ log ──▶ appended(number)
+//!                           │            ├ committed ──▶ store ──▶ applied_through
+//!                           └────────────┴ reads
+//! ```
+//!
+//! A proposal on a member that does not lead is sent to the one that does, marked with the term and
+//! a number that rises: the leader takes each once, and only in that term. So a message that the
+//! network repeats or delays puts nothing into the log twice.
 
+mod convert;
 mod log;
+mod lost;
+mod message;
+
+pub use message::{Configuration, KINDS, Kind, Message, SnapshotMark};
 
 use crate::{
-    limits::{COMMITTED_BYTES_PER_READY_MAX, RAFT_MESSAGE_BYTES_MAX, UNCOMMITTED_BYTES_MAX},
+    limits::{
+        COMMITTED_BYTES_PER_READY_MAX, FORWARDING_BOOTS_MAX, RAFT_MESSAGE_BYTES_MAX,
+        RAFT_MESSAGES_IN_FLIGHT_MAX, UNCOMMITTED_BYTES_MAX,
+    },
     types::{Index, MemberId, Term},
 };
 use bytes::Bytes;
 use log::Window;
+use lost::{Losers, Standing};
 use raft::{
-    Config, RawNode, StateRole,
-    eraftpb::{ConfState, HardState as RaftHardState},
+    Config, RawNode, SnapshotStatus, StateRole,
+    eraftpb::{ConfChange, ConfChangeType},
 };
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// One position of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +72,8 @@ pub struct Append {
     pub entries: Vec<Entry>,
     /// Goes with the entries, as one unit.
     pub hard_state: HardState,
+    /// The store has to become what this stands for first, and the log to begin behind it.
+    pub snapshot: Option<SnapshotMark>,
 }
 
 /// A read that was asked for with `context` may be served once `index` is applied.
@@ -82,6 +105,36 @@ pub struct Effects {
     pub committed: Vec<Entry>,
     /// Reads that may be served.
     pub reads: Vec<ReadState>,
+    /// To be sent to other members. Those of a leader need not wait for its appends.
+    pub messages: Vec<Message>,
+}
+
+impl Effects {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        let Self { append, committed, reads, messages } = self;
+        append.is_empty() && committed.is_empty() && reads.is_empty() && messages.is_empty()
+    }
+}
+
+/// What a change of members means to raft.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It votes from now on.
+    Voter(MemberId),
+    /// It hears from now on, and does not vote.
+    Learner(MemberId),
+    /// It takes no part any more.
+    Gone(MemberId),
+}
+
+/// How far another member is, as its leader sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Everything up to here is in its log, durably.
+    pub matched: Index,
+    /// It has answered since the last time that the leader asked itself whether it has a quorum.
+    pub active: bool,
 }
 
 /// Where a replica starts from.
@@ -95,8 +148,24 @@ pub struct Durable {
     pub entries: Vec<Entry>,
     /// As last written.
     pub hard_state: HardState,
-    /// Who votes.
-    pub voters: Vec<MemberId>,
+    /// Who takes part, as of `applied`.
+    pub configuration: Configuration,
+    /// The log was lost: what this member acknowledged before may be missing.
+    pub lost: bool,
+}
+
+impl Durable {
+    /// Nothing yet: `voters` begin a log together.
+    pub fn nothing(voters: Vec<MemberId>) -> Self {
+        Self {
+            applied: Index(0),
+            applied_term: Term(0),
+            entries: Vec::new(),
+            hard_state: HardState::default(),
+            configuration: Configuration { voters, learners: Vec::new() },
+            lost: false,
+        }
+    }
 }
 
 /// How a replica behaves in time.
@@ -106,6 +175,16 @@ pub struct Timing {
     pub election_ticks: usize,
     /// Makes this member's election jitter its own, and a simulated run repeatable.
     pub seed: u64,
+    /// A fresh random number for each start: with a count it marks forwarded proposals and reads.
+    pub boot: u64,
+    /// `--pre-vote`: ask around before standing for election.
+    pub pre_vote: bool,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self { election_ticks: 10, seed: 1, boot: 1, pre_vote: true }
+    }
 }
 
 /// Why a start from what the disk holds is impossible.
@@ -133,8 +212,48 @@ pub struct Replica {
     raw: RawNode<Window>,
     election_ticks: usize,
     seed: u64,
-    /// Numbers handed out in an [`Append`] and not yet reported back, in order.
-    unwritten: VecDeque<u64>,
+    /// What raft was handed and has not been told to be durable, in order.
+    unwritten: VecDeque<Unwritten>,
+    /// Messages that are not raft's own words, on their way out.
+    aside: Vec<Message>,
+    boot: u64,
+    /// Proposals forwarded in this boot.
+    forwards: u64,
+    taken: Taken,
+    standing: Standing,
+    losers: Losers,
+}
+
+/// As leader of a term: the newest count taken of each boot of each member that forwards.
+#[derive(Default)]
+struct Taken {
+    term: u64,
+    newest: BTreeMap<(MemberId, u64), u64>,
+}
+
+impl Taken {
+    /// Whether the message is new, which it then is no more.
+    fn take(&mut self, message: &Message) -> bool {
+        let Some((boot, count)) = convert::read_mark(&message.context) else { return false };
+        if self.term != message.term.0 || self.newest.len() >= FORWARDING_BOOTS_MAX {
+            *self = Self { term: message.term.0, newest: BTreeMap::new() };
+        }
+        let newest = self.newest.entry((message.from, boot)).or_default();
+        let is_new = count > *newest;
+        *newest = count.max(*newest);
+        is_new
+    }
+}
+
+/// One of raft's Readys.
+struct Unwritten {
+    number: u64,
+    /// It has something that is on its way to the disk; else it counts as soon as all before it do.
+    on_disk: bool,
+    /// What it promises to others.
+    messages: Vec<raft::eraftpb::Message>,
+    /// Up to here the store is replaced by it.
+    snapshot: Option<Index>,
 }
 
 impl Replica {
@@ -152,10 +271,11 @@ impl Replica {
             heartbeat_tick: 1,
             applied: durable.applied.0,
             max_size_per_msg: RAFT_MESSAGE_BYTES_MAX,
+            max_inflight_msgs: RAFT_MESSAGES_IN_FLIGHT_MAX,
             max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
             max_committed_size_per_ready: COMMITTED_BYTES_PER_READY_MAX,
             check_quorum: true,
-            pre_vote: true,
+            pre_vote: timing.pre_vote,
             batch_append: true,
             ..Config::default()
         };
@@ -167,15 +287,41 @@ impl Replica {
             election_ticks: timing.election_ticks,
             seed: timing.seed,
             unwritten: VecDeque::new(),
+            aside: Vec::new(),
+            boot: timing.boot,
+            forwards: 0,
+            taken: Taken::default(),
+            standing: Standing::Whole,
+            losers: Losers::default(),
         };
+        if durable.lost {
+            replica.lose();
+        }
         replica.pin_election_timeout();
         Ok(replica)
     }
 
     /// One heartbeat interval has passed.
     pub fn tick(&mut self) {
+        if self.has_lost() {
+            return self.tick_mute();
+        }
         let _has_ready = self.raw.tick();
         self.pin_election_timeout();
+    }
+
+    /// Brings the first election forward: all but one tick of its timeout have passed.
+    pub fn hurry(&mut self) {
+        let passed = self.election_ticks.saturating_sub(1);
+        if self.raw.raft.leader_id == 0 && !self.has_lost() {
+            (0..passed).for_each(|_| self.tick());
+        }
+    }
+
+    /// Whether nobody else votes.
+    pub fn is_alone(&self) -> bool {
+        let voters = self.configuration().voters;
+        voters == [MemberId(self.raw.raft.id)]
     }
 
     /// Stands for election now instead of waiting for the timeout: right for a lone voter.
@@ -184,73 +330,245 @@ impl Replica {
         self.pin_election_timeout();
     }
 
-    /// Puts `data` into the log, if this member leads.
+    /// Puts `data` into the log, through the leader where another member leads. Whether it arrives
+    /// there nobody says: what comes of it is seen when it is committed.
     ///
     /// # Errors
-    /// [`Dropped`] when there is no leader or [`UNCOMMITTED_BYTES_MAX`] is reached.
+    /// [`Dropped`] when there is no leader, the lead is being handed over, or
+    /// [`UNCOMMITTED_BYTES_MAX`] is reached.
     pub fn propose(&mut self, data: Vec<u8>) -> Result<(), Dropped> {
-        self.raw.propose(Vec::new(), data).map_err(|_no_leader_or_full| Dropped)
+        self.propose_entry(convert::proposal(0, data.into()))
+    }
+
+    /// As [`Replica::propose`], for a change of members as the log holds it. While one is on its way
+    /// raft makes another one nothing: nobody hears of that.
+    ///
+    /// # Errors
+    /// As [`Replica::propose`].
+    pub fn propose_change(&mut self, data: Bytes) -> Result<(), Dropped> {
+        self.propose_entry(convert::proposal(1, data))
+    }
+
+    fn propose_entry(&mut self, entry: raft::eraftpb::Entry) -> Result<(), Dropped> {
+        let raft = &mut self.raw.raft;
+        if raft.state == StateRole::Leader {
+            return self.lead_proposal(entry);
+        }
+        if raft.leader_id == 0 {
+            return Err(Dropped);
+        }
+        self.forwards += 1;
+        let mut message = Message::new(Kind::Propose, MemberId(raft.id), MemberId(raft.leader_id));
+        message.term = Term(raft.term);
+        message.entries = vec![convert::entry(entry)];
+        message.context = convert::mark_of(self.boot, self.forwards).into();
+        self.aside.push(message);
+        Ok(())
+    }
+
+    fn lead_proposal(&mut self, entry: raft::eraftpb::Entry) -> Result<(), Dropped> {
+        let message = convert::propose(self.raw.raft.id, entry);
+        self.raw.raft.step(message).map_err(|_full| Dropped)
+    }
+
+    /// Takes in what another member says. Whatever the network makes of messages, lost ones,
+    /// repeated ones and late ones, does no harm.
+    pub fn step(&mut self, message: Message) {
+        if !message.is_whole() || !self.hear_mute(&message) || self.hear_loss(&message) {
+            return;
+        }
+        match message.kind {
+            Kind::Propose => self.on_forwarded(message),
+            Kind::ReadIndex | Kind::TransferLeader => self.step_raft(message),
+            // Only its own words reach raft without a term.
+            _ if message.term.0 == 0 => {}
+            // A leader that knows more of this log than is there: it is not the log that it was.
+            Kind::Heartbeat if message.commit.0 > self.raw.raft.raft_log.last_index() => {}
+            _ => self.step_raft(message),
+        }
+    }
+
+    fn step_raft(&mut self, message: Message) {
+        // What raft does not want of it, such as an answer of somebody who is no member, is ignored.
+        let _ignored = self.raw.step(convert::to_raft(message)).is_err();
+        self.pin_election_timeout();
+    }
+
+    /// A proposal of another member. One with a term is taken once, and in that term only.
+    fn on_forwarded(&mut self, message: Message) {
+        let raft = &self.raw.raft;
+        if raft.state != StateRole::Leader {
+            return;
+        }
+        if message.term.0 != 0 && (message.term.0 != raft.term || !self.taken.take(&message)) {
+            return;
+        }
+        for entry in message.entries {
+            // A full log drops it; its client runs out of time, as when the message is lost.
+            let _full = self.lead_proposal(convert::to_raft_entry(entry)).is_err();
+        }
+    }
+
+    /// Whether a question of [`Replica::read_index`] has a chance: somebody leads, and a leader has
+    /// committed an entry of its own term.
+    pub fn can_read(&self) -> bool {
+        let raft = &self.raw.raft;
+        raft.leader_id != 0 && (raft.state != StateRole::Leader || raft.commit_to_current_term())
     }
 
     /// Asks when a read that begins now is linearizable; the answer is an [`Effects::reads`] with
     /// the same context. raft may drop it silently when there is no leader or nothing is committed
     /// in its term yet: ask again on a timer, with a new context, which must never repeat.
     pub fn read_index(&mut self, context: u64) {
-        self.raw.read_index(context.to_be_bytes().to_vec());
+        let own = convert::read_context(self.raw.raft.id, self.boot, context);
+        self.raw.read_index(own);
     }
 
     /// Everything up to and including append `number` survives a power cut.
     pub fn appended(&mut self, number: u64) {
-        let oldest = self.unwritten.pop_front();
-        assert_eq!(oldest, Some(number), "appends become durable in the order they were made");
-        self.raw.on_persist_ready(number);
-        self.pin_election_timeout();
+        let oldest = self.unwritten.iter_mut().find(|oldest| oldest.on_disk);
+        let oldest = oldest.filter(|oldest| oldest.number == number);
+        oldest.expect("appends become durable in the order they were made").on_disk = false;
+    }
+
+    /// What is durable with all before it: raft is told, and what it promised may be said.
+    fn settle(&mut self, messages: &mut Vec<Message>) {
+        while let Some(settled) = self.unwritten.pop_front_if(|oldest| !oldest.on_disk) {
+            self.raw.on_persist_ready(settled.number);
+            if let Some(index) = settled.snapshot {
+                self.raw.advance_apply_to(index.0);
+            }
+            messages.extend(settled.messages.into_iter().filter_map(convert::message));
+            self.pin_election_timeout();
+        }
     }
 
     /// The one place that keeps raft's required order of `Ready` steps.
     pub fn drain(&mut self) -> Effects {
         let mut effects = Effects::default();
+        self.settle(&mut effects.messages);
         while self.raw.has_ready() {
             let mut ready = self.raw.ready();
-            assert!(ready.snapshot().is_empty(), "a lone voter is never sent a snapshot");
-            assert!(ready.take_messages().is_empty(), "a lone voter has nobody to write to");
-            assert!(ready.take_persisted_messages().is_empty(), "nor to answer");
-            effects.reads.extend(ready.take_read_states().into_iter().map(read_state));
-            effects.committed.extend(ready.take_committed_entries().into_iter().map(entry));
-            let number = ready.number();
-            if ready.must_sync() {
-                let entries = ready.take_entries();
-                self.raw.mut_store().append(&entries);
-                if let Some(hard_state) = ready.hs() {
-                    self.raw.mut_store().hard_state = hard_state.clone();
-                }
-                effects.append.push(Append {
-                    number,
-                    entries: entries.into_iter().map(entry).collect(),
-                    hard_state: self.hard_state(),
-                });
-                self.unwritten.push_back(number);
-                self.raw.advance_append_async(ready);
-            } else {
-                if let Some(hard_state) = ready.hs() {
-                    self.raw.mut_store().hard_state = hard_state.clone();
-                }
-                self.raw.advance_append_async(ready);
-                // Nothing of it needs the disk, but raft wants its numbers in order: it counts as
-                // written at once when nothing before it is still being written.
-                if self.unwritten.is_empty() {
-                    self.raw.on_persist_ready(number);
+            let now = ready.take_messages();
+            effects.messages.extend(now.into_iter().filter_map(convert::message));
+            let own = (self.raw.raft.id, self.boot);
+            let reads = ready.take_read_states().into_iter();
+            for state in reads.filter_map(|state| convert::read_state(own, state)) {
+                if !self.confirm_loss(state.context) {
+                    effects.reads.push(state);
                 }
             }
+            effects
+                .committed
+                .extend(ready.take_committed_entries().into_iter().map(convert::entry));
+            let (number, on_disk) = (ready.number(), ready.must_sync());
+            let messages = ready.take_persisted_messages();
+            let snapshot = Some(ready.snapshot()).filter(|snapshot| !snapshot.is_empty());
+            let snapshot = snapshot.map(convert::mark);
+            if let Some(mark) = &snapshot {
+                self.raw.mut_store().restore(mark);
+            }
+            let behind = snapshot.as_ref().map(|mark| mark.index);
+            self.unwritten.push_back(Unwritten { number, on_disk, messages, snapshot: behind });
+            let entries = ready.take_entries();
+            self.raw.mut_store().append(&entries);
+            if let Some(hard_state) = ready.hs() {
+                self.raw.mut_store().hard_state = hard_state.clone();
+            }
+            if on_disk {
+                effects.append.push(Append {
+                    number,
+                    entries: entries.into_iter().map(convert::entry).collect(),
+                    hard_state: self.hard_state(),
+                    snapshot,
+                });
+            }
+            self.raw.advance_append_async(ready);
+            self.settle(&mut effects.messages);
             self.pin_election_timeout();
         }
+        self.recover_voice();
+        effects.messages.append(&mut self.aside);
         effects
     }
 
-    /// Everything up to `applied` is in the store.
-    pub fn applied_through(&mut self, applied: Index) {
+    /// Everything up to `applied`, an entry of `term`, is in the store.
+    pub fn applied_through(&mut self, applied: Index, term: Term) {
         self.raw.advance_apply_to(applied.0);
-        self.raw.mut_store().forget_through(applied);
+        self.raw.mut_store().applied_through(applied, term);
+    }
+
+    /// A committed change of members, once it is applied. `None`: it changes nothing of raft's.
+    pub fn apply_change(&mut self, change: Option<Change>) {
+        let Some(change) = change else { return };
+        let (kind, id) = match change {
+            Change::Voter(id) => (ConfChangeType::AddNode, id),
+            Change::Learner(id) => (ConfChangeType::AddLearnerNode, id),
+            Change::Gone(id) => (ConfChangeType::RemoveNode, id),
+        };
+        let change = ConfChange { change_type: kind, node_id: id.0, ..ConfChange::default() };
+        let after = self.raw.apply_conf_change(&change);
+        let after = after.expect("whoever applied it saw to it that somebody is left to vote");
+        self.raw.mut_store().set_configuration(after);
+        self.pin_election_timeout();
+    }
+
+    /// Whether a change of members is on its way.
+    pub fn is_changing(&self) -> bool {
+        self.raw.raft.has_pending_conf()
+    }
+
+    /// Asks `to` to lead, once it has everything. Meanwhile nothing is proposed; given up after an
+    /// election timeout.
+    pub fn hand_over(&mut self, to: MemberId) {
+        self.raw.transfer_leader(to.0);
+        self.pin_election_timeout();
+    }
+
+    /// Whether the lead is being handed over.
+    pub fn is_handing_over(&self) -> bool {
+        self.raw.raft.lead_transferee.is_some()
+    }
+
+    /// How far a member is, as this leader sees it; `None` for no member, or where another leads.
+    pub fn progress(&self, member: MemberId) -> Option<Progress> {
+        if self.raw.raft.state != StateRole::Leader {
+            return None;
+        }
+        let progress = self.raw.raft.prs().get(member.0)?;
+        Some(Progress { matched: Index(progress.matched), active: progress.recent_active })
+    }
+
+    /// Voters other than this one, the most advanced first.
+    pub fn heirs(&self) -> Vec<(MemberId, Progress)> {
+        let raft = &self.raw.raft;
+        let voters = raft.prs().conf().voters().ids().iter().map(MemberId).collect::<Vec<_>>();
+        let others = voters.into_iter().filter(|id| id.0 != raft.id);
+        let mut heirs: Vec<_> =
+            others.filter_map(|id| self.progress(id).map(|progress| (id, progress))).collect();
+        heirs.sort_by_key(|(id, progress)| (std::cmp::Reverse(progress.matched), *id));
+        heirs
+    }
+
+    /// What was sent to `member` may not have arrived.
+    pub fn report_unreachable(&mut self, member: MemberId) {
+        self.raw.report_unreachable(member.0);
+    }
+
+    /// The snapshot for `member` has arrived, or it has not.
+    pub fn report_snapshot(&mut self, member: MemberId, arrived: bool) {
+        let status = if arrived { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+        self.raw.report_snapshot(member.0, status);
+    }
+
+    /// Who takes part, as of the last applied change.
+    pub fn configuration(&self) -> Configuration {
+        convert::configuration(&self.raw.raft.prs().conf().to_conf_state())
+    }
+
+    /// The last entry of its log, durable or not.
+    pub fn last_index(&self) -> Index {
+        Index(self.raw.raft.raft_log.last_index())
     }
 
     /// Who leads.
@@ -297,32 +615,7 @@ fn mix(mut word: u64) -> u64 {
     word ^ (word >> 31)
 }
 
-fn entry(entry: raft::eraftpb::Entry) -> Entry {
-    Entry {
-        index: Index(entry.index),
-        term: Term(entry.term),
-        kind: u8::try_from(entry.entry_type as i32).expect("raft has three kinds of entry"),
-        data: entry.data,
-    }
-}
-
-fn read_state(state: raft::ReadState) -> ReadState {
-    let context = state.request_ctx.try_into().expect("contexts are eight bytes, made here");
-    ReadState { context: u64::from_be_bytes(context), index: Index(state.index) }
-}
-
-fn raft_hard_state(state: HardState) -> RaftHardState {
-    RaftHardState {
-        term: state.term.0,
-        vote: state.vote.0,
-        commit: state.commit.0,
-        ..RaftHardState::default()
-    }
-}
-
-fn conf_state(voters: &[MemberId]) -> ConfState {
-    ConfState { voters: voters.iter().map(|voter| voter.0).collect(), ..ConfState::default() }
-}
-
+#[cfg(test)]
+mod cluster_tests;
 #[cfg(test)]
 mod tests;

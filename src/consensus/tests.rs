@@ -7,13 +7,12 @@ fn durable(applied: u64, entries: Vec<Entry>) -> Durable {
         applied: Index(applied),
         applied_term: Term(u64::from(applied > 0)),
         entries,
-        hard_state: HardState::default(),
-        voters: vec![MemberId(7)],
+        ..Durable::nothing(vec![MemberId(7)])
     }
 }
 
 fn lone_voter() -> Replica {
-    let timing = Timing { election_ticks: 10, seed: 1 };
+    let timing = Timing::default();
     Replica::recover(MemberId(7), &durable(0, vec![]), timing).unwrap()
 }
 
@@ -30,7 +29,7 @@ fn settle(replica: &mut Replica, written: &mut Vec<Append>) -> Vec<Entry> {
             written.push(append);
         }
         if let Some(last) = effects.committed.last() {
-            replica.applied_through(last.index);
+            replica.applied_through(last.index, last.term);
         }
         committed.extend(effects.committed);
     }
@@ -110,7 +109,7 @@ fn a_restart_goes_on_where_the_log_ends() {
     let hard_state = written.last().unwrap().hard_state;
     // The store has the first three; the log has all, and remembers an older commit.
     let again = Durable { hard_state, ..durable(3, entries) };
-    let timing = Timing { election_ticks: 10, seed: 2 };
+    let timing = Timing { seed: 2, ..Timing::default() };
     let mut replica = Replica::recover(MemberId(7), &again, timing).unwrap();
     replica.campaign();
     let data: Vec<_> =
@@ -122,7 +121,7 @@ fn a_restart_goes_on_where_the_log_ends() {
 #[test]
 fn a_log_that_does_not_connect_is_named() {
     let entry = Entry { index: Index(9), term: Term(1), kind: 0, data: Bytes::new() };
-    let timing = Timing { election_ticks: 10, seed: 1 };
+    let timing = Timing::default();
     let gap = Replica::recover(MemberId(7), &durable(3, vec![entry]), timing).err().unwrap();
     assert_eq!(gap.to_string(), "the log starts at index 9 but 4 is needed");
 }
@@ -131,7 +130,7 @@ fn a_log_that_does_not_connect_is_named() {
 #[test]
 fn the_election_timeout_is_a_function_of_seed_member_and_term() {
     let ticks_to_lead = |seed| {
-        let timing = Timing { election_ticks: 10, seed };
+        let timing = Timing { seed, ..Timing::default() };
         let mut replica = Replica::recover(MemberId(7), &durable(0, vec![]), timing).unwrap();
         (1..).find(|_| {
             replica.tick();

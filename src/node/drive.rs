@@ -18,16 +18,17 @@ use super::{Action, Event, Node, Stuck};
 use crate::{
     consensus::{self, Append},
     fatal::Fatal,
-    io::{Clock, Disk},
+    io::{Clock, Disk, File},
     limits::{
-        APPENDS_IN_FLIGHT_MAX, CHECKPOINT_INTERVAL, CHECKPOINT_LOG_BYTES_MAX, EVENTS_PER_TURN_MAX,
-        UNSEALED_BYTES_MAX,
+        APPENDS_IN_FLIGHT_MAX, CHECKPOINT_INTERVAL, CHECKPOINT_LOG_BYTES_MAX, DISK_STALL_MIN,
+        EVENTS_PER_TURN_MAX, UNSEALED_BYTES_MAX,
     },
-    mesh::{Newest, NodeEnd, Reply, ToNode, ToShard},
+    mesh::{Newest, NodeEnd, Reply, ToNode, ToPeers, ToShard},
     metrics::NodeMeters,
+    store::{Cluster, Unavailable},
     tree::CheckpointDone,
     types::{ClusterId, Index, Revision, Ticket},
-    wal::{self, Batch, LogEntry, Prepared, Wal, WalError},
+    wal::{self, Ballot, BallotBox, Batch, LogEntry, Prepared, Wal, WalError},
 };
 use std::{
     collections::VecDeque,
@@ -49,6 +50,8 @@ pub struct Parts<D: Disk, C: Clock> {
     pub cluster: ClusterId,
     /// The log, and whatever lane its disk has.
     pub wal: Wal<D>,
+    /// Term and vote, kept a second time.
+    pub ballots: BallotBox<D::File>,
     /// Where records and the superblock live.
     pub disk: D,
     /// Time.
@@ -74,12 +77,22 @@ pub struct Pace {
     pub checkpoint_entries: u64,
 }
 
-/// Runs a member until every shard is gone, then writes a last checkpoint.
+/// Why a member has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Every shard has said goodbye.
+    Stopped,
+    /// It is no member of its cluster any more.
+    Removed,
+}
+
+/// Runs a member until every shard is gone, hands its lead over if it has it, and writes a last
+/// checkpoint; or until the cluster has removed it.
 ///
 /// # Errors
 /// [`Fatal`]: the disk failed or the log holds what cannot be applied. The process must die; what
 /// was acknowledged is on disk.
-pub async fn drive<D: Disk, C: Clock>(parts: Parts<D, C>) -> Result<(), Fatal> {
+pub async fn drive<D: Disk, C: Clock>(parts: Parts<D, C>) -> Result<Ended, Fatal> {
     let mut driver = Driver::new(parts);
     driver.run().await
 }
@@ -96,6 +109,14 @@ struct Driver<D: Disk, C: Clock> {
     outbox: Vec<Outbox>,
     /// Revision of the newest published view.
     published: Revision,
+    /// The members that the peers' room knows of.
+    introduced: Option<Arc<Cluster>>,
+    /// The last entry of the log that is durable.
+    durable: Index,
+    /// How long an append usually takes.
+    usual_append: Duration,
+    /// On its way: nothing is lost any more.
+    found: Option<Cast>,
     events: Vec<Event>,
     actions: Vec<Action>,
     last_checkpoint: LastCheckpoint,
@@ -125,8 +146,10 @@ struct Outbox {
 struct Appending {
     /// raft's number; `None` for a seal.
     number: Option<u64>,
+    /// Its last entry.
+    last: Index,
     since: Duration,
-    done: Pending<io::Result<u64>>,
+    done: Pending<io::Result<()>>,
 }
 
 struct Checkpointing {
@@ -156,6 +179,10 @@ impl<D: Disk, C: Clock> Driver<D, C> {
             alarm: None,
             outbox: parts.mesh.to_shards.iter().map(|_| Outbox::default()).collect(),
             published: parts.newest.load().revision,
+            introduced: None,
+            durable: Index(parts.wal.last_index()),
+            usual_append: Duration::ZERO,
+            found: None,
             events: Vec::new(),
             actions: Vec::new(),
             last_checkpoint: LastCheckpoint {
@@ -173,16 +200,39 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         }
     }
 
-    async fn run(&mut self) -> Result<(), Fatal> {
+    async fn run(&mut self) -> Result<Ended, Fatal> {
         self.parts.node.extend_leases_by(self.parts.pace.election);
-        self.parts.node.campaign();
-        while self.farewells < self.parts.mesh.to_shards.len() {
-            self.turn()?;
-            // Others share this core: let them run before looking again.
-            futures_lite::future::yield_now().await;
-            self.wait().await?;
+        if self.parts.node.is_alone() {
+            self.parts.node.campaign();
         }
-        self.finish().await
+        // The peers' room stays to the end.
+        while self.farewells + 1 < self.parts.mesh.to_shards.len() {
+            self.step().await?;
+            if self.parts.node.is_removed() {
+                return Ok(Ended::Removed);
+            }
+        }
+        self.leave().await?;
+        self.finish().await.map(|()| Ended::Stopped)
+    }
+
+    async fn step(&mut self) -> Result<(), Fatal> {
+        self.turn()?;
+        // Others share this core: let them run before looking again.
+        futures_lite::future::yield_now().await;
+        self.wait().await
+    }
+
+    /// A leader that goes does not let its cluster wait for an election.
+    async fn leave(&mut self) -> Result<(), Fatal> {
+        let until = self.parts.clock.now() + self.parts.pace.election;
+        if !self.parts.node.hand_over_lead(Index(0)) {
+            return Ok(());
+        }
+        while self.parts.node.leadership().own && self.parts.clock.now() < until {
+            self.step().await?;
+        }
+        Ok(())
     }
 
     /// Everything between two waits. Nothing in here waits.
@@ -199,12 +249,14 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         for action in actions.drain(..) {
             match action {
                 Action::Append(append) => self.held.push_back(append),
+                Action::Peers(word) => self.tell_peers(word),
                 Action::Reply { ticket, reply } => self.reply(ticket, reply),
             }
         }
         self.actions = actions;
         self.append_held()?;
         self.publish();
+        self.note_found();
         self.maintain();
         self.set_alarm(room);
         Ok(())
@@ -229,6 +281,16 @@ impl<D: Disk, C: Clock> Driver<D, C> {
                 Some(ToNode::Lease { ticket, ask }) => {
                     self.events.push(Event::Lease { ticket, ask });
                 }
+                Some(ToNode::Change { ticket, change }) => {
+                    self.events.push(Event::Change { ticket, change });
+                }
+                Some(ToNode::MoveLeader { ticket, to }) => {
+                    self.events.push(Event::MoveLeader { ticket, to });
+                }
+                Some(ToNode::Defragment { ticket }) => {
+                    self.events.push(Event::Defragment { ticket });
+                }
+                Some(ToNode::Peer(said)) => self.events.push(Event::Peer(said)),
                 Some(ToNode::Farewell) => self.farewells += 1,
                 None => break,
             }
@@ -250,14 +312,23 @@ impl<D: Disk, C: Clock> Driver<D, C> {
                     });
                 }
             };
-            let (number, since) = (front.number, self.parts.clock.now());
-            self.appends.push_back(Appending { number: Some(number), since, done: Box::pin(done) });
+            let (number, since) = (Some(front.number), self.parts.clock.now());
+            let last = Index(self.parts.wal.last_index());
+            let done = both(done, cast(&mut self.parts.ballots, front.hard_state));
+            self.appends.push_back(Appending { number, last, since, done: Box::pin(done) });
             self.sealed = false;
             self.log_bytes +=
                 front.entries.iter().map(|entry| entry.data.len() as u64).sum::<u64>();
             self.held.pop_front();
         }
         Ok(())
+    }
+
+    /// What does not fit the ring is lost as on any network; whoever waits for an answer is told.
+    fn tell_peers(&mut self, word: ToPeers) {
+        if let Err(ToPeers::Forward { ticket, .. }) = self.parts.mesh.to_peers.try_send(word) {
+            self.reply(ticket, Reply::Unavailable(Unavailable::TooManyRequests));
+        }
     }
 
     fn reply(&mut self, ticket: Ticket, reply: Reply) {
@@ -272,6 +343,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
     /// new revision with it or alone. A shard whose ring is full gets them with a later turn.
     fn publish(&mut self) {
         if let Some(view) = self.parts.node.publish() {
+            self.introduce(&view.cluster);
             let is_news = view.revision > self.published;
             self.published = view.revision;
             self.parts.newest.publish(view);
@@ -299,6 +371,55 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         self.parts.meters.leader_changes.set(node.leaders_seen());
         self.parts.meters.proposals_pending.set(node.proposals_waiting());
         self.parts.meters.proposals_failed.set(node.proposals_failed());
+    }
+
+    /// The peers' room hears of every change of the cluster's facts.
+    fn introduce(&mut self, cluster: &Arc<Cluster>) {
+        if self.introduced.as_ref().is_some_and(|known| Arc::ptr_eq(known, cluster)) {
+            return;
+        }
+        let told = self.parts.mesh.to_peers.try_send(ToPeers::Members(cluster.clone()));
+        // With a full ring the next view brings it.
+        self.introduced = told.is_ok().then(|| cluster.clone());
+    }
+
+    /// A leader whose disk stands still lets another lead; a member whose disk does so for long ends,
+    /// so that its cluster knows what it has. A member alone waits: nobody else could do better.
+    fn watch_disk(&mut self) -> Result<(), Fatal> {
+        let Some(oldest) = self.appends.front().filter(|_| !self.parts.node.is_alone()) else {
+            return Ok(());
+        };
+        let age = self.parts.clock.now() - oldest.since;
+        if age >= 2 * self.parts.pace.election {
+            return Err(Fatal {
+                what: format!("the disk has not finished a write to the log in {age:?}"),
+                place: "wal".into(),
+                advice:
+                    "look at the disk; the other members go on, and a restart recovers all that \
+                         was acknowledged"
+                        .into(),
+            });
+        }
+        if age >= DISK_STALL_MIN.max(self.usual_append * 10) {
+            self.parts.node.flee_from_disk(self.durable);
+        }
+        Ok(())
+    }
+
+    /// What was lost is there again: from now on a start need not ask for it.
+    fn note_found(&mut self) {
+        let before = self.parts.ballots.ballot();
+        if before.lost && !self.parts.node.has_lost() && self.found.is_none() {
+            crate::log::info!("the log that was lost is there again");
+            self.found = Some(self.parts.ballots.cast(Ballot { lost: false, ..before }));
+        }
+    }
+
+    fn poll_found(&mut self, cx: &mut Context<'_>) -> Result<bool, Fatal> {
+        let Some(writing) = &mut self.found else { return Ok(false) };
+        let Poll::Ready(outcome) = writing.as_mut().poll(cx) else { return Ok(false) };
+        self.found = None;
+        outcome.map_err(|error| disk_failed("the ballot", &error)).map(|()| true)
     }
 
     /// Starts what keeps the disk tidy: spare log segments and checkpoints.
@@ -345,8 +466,10 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         woken |= self.poll_appends(cx)?;
         woken |= self.poll_checkpoint(cx)?;
         woken |= self.poll_prepare(cx)?;
+        woken |= self.poll_found(cx)?;
         if self.timer.as_mut().poll(cx).is_ready() {
             self.on_timer();
+            self.watch_disk()?;
             woken = true;
             let again = self.timer.as_mut().poll(cx);
             assert!(again.is_pending(), "a timer for later rang at once");
@@ -367,7 +490,10 @@ impl<D: Disk, C: Clock> Driver<D, C> {
             let Poll::Ready(durable) = front.done.as_mut().poll(cx) else { break };
             durable.map_err(|error| disk_failed("the log", &error))?;
             self.events.extend(front.number.map(|number| Event::Appended { number }));
-            self.parts.meters.log_sync.record(self.parts.clock.now() - front.since);
+            let took = self.parts.clock.now() - front.since;
+            self.parts.meters.log_sync.record(took);
+            self.usual_append = (self.usual_append * 7 + took) / 8;
+            self.durable = front.last;
             self.appends.pop_front();
             any = true;
         }
@@ -423,8 +549,9 @@ impl<D: Disk, C: Clock> Driver<D, C> {
             Batch { entries: Vec::new(), hard_state: hard_state(self.parts.node.hard_state()) };
         // Without room there is no hurry: the next tick tries again.
         let Ok(done) = self.parts.wal.append(&batch) else { return };
-        let since = self.parts.clock.now();
-        self.appends.push_back(Appending { number: None, since, done: Box::pin(done) });
+        let (since, last) = (self.parts.clock.now(), Index(self.parts.wal.last_index()));
+        let done = Box::pin(both(done, None));
+        self.appends.push_back(Appending { number: None, last, since, done });
         self.sealed = true;
     }
 
@@ -442,7 +569,11 @@ impl<D: Disk, C: Clock> Driver<D, C> {
     /// What is held for want of a spare segment goes along if one is on its way; on a full disk none
     /// is, and nobody waits for the answer any more.
     async fn finish(&mut self) -> Result<(), Fatal> {
-        while !self.appends.is_empty() || self.checkpoint.is_some() || self.prepare.is_some() {
+        while !self.appends.is_empty()
+            || self.checkpoint.is_some()
+            || self.prepare.is_some()
+            || self.found.is_some()
+        {
             self.wait_and_turn().await?;
         }
         if self.parts.node.applied() > self.last_checkpoint.applied {
@@ -457,8 +588,10 @@ impl<D: Disk, C: Clock> Driver<D, C> {
 
     async fn wait_and_turn(&mut self) -> Result<(), Fatal> {
         poll_fn(|cx| {
-            let woken =
-                self.poll_appends(cx)? | self.poll_checkpoint(cx)? | self.poll_prepare(cx)?;
+            let woken = self.poll_appends(cx)?
+                | self.poll_checkpoint(cx)?
+                | self.poll_prepare(cx)?
+                | self.poll_found(cx)?;
             if woken { Poll::Ready(Ok::<(), Fatal>(())) } else { Poll::Pending }
         })
         .await?;
@@ -474,6 +607,27 @@ impl<D: Disk, C: Clock> Driver<D, C> {
             }
         }
         self.append_held()
+    }
+}
+
+/// A new term or vote goes into the ballot box as well, before anybody hears of it.
+fn cast<F: File>(ballots: &mut BallotBox<F>, state: consensus::HardState) -> Option<Cast> {
+    let (term, vote) = (state.term.0, state.vote.0);
+    let before = ballots.ballot();
+    let ballot = Ballot { term, vote, ..before };
+    (ballot != before).then(|| ballots.cast(ballot))
+}
+
+type Cast = Pending<io::Result<()>>;
+
+async fn both(append: impl Future<Output = io::Result<u64>>, cast: Option<Cast>) -> io::Result<()> {
+    match cast {
+        None => append.await.map(drop),
+        Some(cast) => {
+            // Side by side; neither is dropped halfway.
+            let (appended, cast) = futures_lite::future::zip(append, cast).await;
+            appended.map(drop).and(cast)
+        }
     }
 }
 

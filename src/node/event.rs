@@ -2,8 +2,9 @@
 
 use crate::{
     consensus::Append,
-    mesh::{LeaseAsk, Reply},
-    types::Ticket,
+    mesh::{FromPeer, LeaseAsk, Reply, ToPeers},
+    store::command::MemberChange,
+    types::{MemberId, Ticket},
 };
 use bytes::Bytes;
 
@@ -31,6 +32,27 @@ pub enum Event {
         /// What it asks.
         ask: LeaseAsk,
     },
+    /// Somebody wants to change the members.
+    Change {
+        /// Who waits.
+        ticket: Ticket,
+        /// How.
+        change: MemberChange,
+    },
+    /// Somebody wants another member to lead.
+    MoveLeader {
+        /// Who waits.
+        ticket: Ticket,
+        /// Who is to lead.
+        to: MemberId,
+    },
+    /// Somebody wants space given back.
+    Defragment {
+        /// Who waits.
+        ticket: Ticket,
+    },
+    /// News from the peers' room.
+    Peer(FromPeer),
     /// The disk holds everything up to and including this append.
     Appended {
         /// As in [`Append::number`].
@@ -43,6 +65,8 @@ pub enum Event {
 pub enum Action {
     /// Make this durable, then say so with [`Event::Appended`].
     Append(Append),
+    /// Tell the peers' room.
+    Peers(ToPeers),
     /// Tell whoever holds this ticket, not before the state it speaks of is published.
     Reply {
         /// Who waits.

@@ -25,14 +25,14 @@
 //! queue. When that comes up too early, the lease is queued again. So a renewal is one search, and
 //! each lease is queued about once in its TTL however often it is renewed.
 
-use super::{Action, Node, propose::NOBODY};
+use super::{Action, Node, propose::NOBODY, read::Question};
 use crate::{
     consensus::Leadership,
     limits::{
         LEASE_ASKS_HELD_MAX, LEASE_EXPIRY_CHANGES_MAX, LEASE_EXPIRY_INTERVAL,
         LEASE_KEYS_COUNTED_MAX, LEASE_TTL_SECONDS_MAX, LEASES_PER_TURN_MAX,
     },
-    mesh::{LeaseAsk, LeaseTime, Reply},
+    mesh::{Forward, LeaseAsk, LeaseTime, Reply, ToPeers},
     metrics::LeaseMeters,
     store::{
         Leases, Unavailable,
@@ -339,18 +339,41 @@ fn pieces(changes: usize) -> u32 {
 }
 
 impl Node {
+    /// Lists are every member's own. The rest the leader knows: it is asked where another leads.
     pub(super) fn on_lease(&mut self, ticket: Ticket, ask: LeaseAsk, out: &mut Vec<Action>) {
+        let Leadership { leader, own, .. } = self.leadership;
         match ask {
             LeaseAsk::List => self.listing.wait(ticket),
-            ask => self.leases.ask(ticket, ask, self.now, self.store.leases(), out),
+            ask if own => self.reads.wait(Question::Lease(ticket, ask)),
+            _ if leader.0 == 0 => {
+                out.push(reply(ticket, Reply::Unavailable(Unavailable::NoLeader)));
+            }
+            ask => {
+                let what = Forward::Lease(ask);
+                out.push(Action::Peers(ToPeers::Forward { ticket, to: leader, what }));
+            }
         }
     }
 
-    /// Proposes to revoke what has expired, all of the piece in one entry.
-    pub(super) fn revoke_expired(&mut self) {
+    /// It was still the leader after it was asked, at least.
+    pub(super) fn answer_lease(&mut self, ticket: Ticket, ask: LeaseAsk, out: &mut Vec<Action>) {
+        if self.leadership.own {
+            self.leases.ask(ticket, ask, self.now, self.store.leases(), out);
+        } else {
+            out.push(reply(ticket, Reply::Unavailable(Unavailable::LeaderChanged)));
+        }
+    }
+
+    /// The store was replaced: what was known of its leases counts no more.
+    pub(super) fn forget_leases(&mut self, out: &mut Vec<Action>) {
+        self.leases.on_leadership(Leadership::default(), out);
+    }
+
+    /// Proposes to revoke what has expired, all of the piece in one entry; false with nothing due.
+    pub(super) fn revoke_expired(&mut self) -> bool {
         let due = self.leases.take_due(self.now, self.store.leases());
         if due.is_empty() {
-            return;
+            return false;
         }
         let mut data = Vec::new();
         let expired = Expired { term: self.leadership.term, applied: self.store.applied() };
@@ -361,6 +384,7 @@ impl Node {
         if self.replica.propose(data).is_err() {
             self.leases.put_back(&due);
         }
+        true
     }
 
     /// One bounded piece of whatever must see all leases.

@@ -10,12 +10,16 @@
 //! | a committed entry | `apply.rs` |
 //! | a linearizable read | `read.rs` |
 //! | a renewal, a deadline | `lease.rs`, `listing.rs` |
+//! | another member's word, a change of leader | `peers.rs` |
+//! | a change of members | `members.rs` |
 
 mod apply;
 pub mod drive;
 mod event;
 mod lease;
 mod listing;
+mod members;
+mod peers;
 mod propose;
 mod read;
 pub mod recover;
@@ -24,6 +28,7 @@ pub use event::{Action, Event};
 
 use crate::{
     consensus::{HardState, Leadership, Replica},
+    mesh::ToPeers,
     metrics::LeaseMeters,
     store::{BadEntry, RaftSeen, Store, View},
     tree::{Checkpoint, CheckpointDone},
@@ -31,8 +36,9 @@ use crate::{
 };
 use lease::Expiry;
 use listing::Listing;
+use peers::{Contacts, Moves};
 use propose::Proposals;
-use read::Reads;
+use read::{Question, Reads};
 use std::{sync::Arc, time::Duration};
 
 /// One member's decisions.
@@ -46,6 +52,16 @@ pub struct Node {
     sweeping: apply::Sweeping,
     leases: Expiry,
     listing: Listing,
+    contacts: Contacts,
+    moves: Moves,
+    /// A first contact brings the first election forward.
+    hurries: bool,
+    /// `--strict-reconfig-check`.
+    strict: bool,
+    /// The cluster has removed this member: so many ticks are left.
+    ends_after: Option<u32>,
+    /// The cluster has removed this member, and there is nothing left to say.
+    removed: bool,
     /// When this turn began, by the driver's clock.
     now: Duration,
     leadership: Leadership,
@@ -77,6 +93,12 @@ impl Node {
             sweeping: apply::Sweeping::default(),
             leases: Expiry::default(),
             listing: Listing::default(),
+            contacts: Contacts::default(),
+            moves: Moves::default(),
+            hurries: false,
+            strict: true,
+            ends_after: None,
+            removed: false,
             now: Duration::ZERO,
             leaders_seen: 0,
             changed: true,
@@ -96,10 +118,14 @@ impl Node {
     /// Takes in one cause. What follows from it comes out of [`Node::flush`].
     pub fn handle(&mut self, event: Event, out: &mut Vec<Action>) {
         match event {
-            Event::Tick => self.on_tick(),
+            Event::Tick => self.on_tick(out),
             Event::Propose { ticket, request } => self.on_propose(ticket, &request, out),
-            Event::Read { ticket } => self.reads.wait(ticket),
+            Event::Read { ticket } => self.reads.wait(Question::Read(ticket)),
             Event::Lease { ticket, ask } => self.on_lease(ticket, ask, out),
+            Event::MoveLeader { ticket, to } => self.on_move_leader(ticket, to, out),
+            Event::Change { ticket, change } => self.on_change(ticket, &change, out),
+            Event::Defragment { .. } => {}
+            Event::Peer(said) => self.on_peer(said, out),
             Event::Appended { number } => self.replica.appended(number),
         }
     }
@@ -112,29 +138,41 @@ impl Node {
     pub fn flush(&mut self, room: bool, out: &mut Vec<Action>) -> Result<(), Stuck> {
         if room {
             self.propose_packed(out);
-            self.revoke_expired();
         }
         self.ask_reads();
-        loop {
-            let effects = self.replica.drain();
-            self.notice_leadership(out);
-            if effects.append.is_empty() && effects.committed.is_empty() && effects.reads.is_empty()
-            {
-                break;
-            }
-            out.extend(effects.append.into_iter().map(Action::Append));
-            self.on_committed(effects.committed, out)?;
-            self.reads.answered(&effects.reads);
+        self.settle(out)?;
+        self.answer_reads(out);
+        // After the renewals of this turn.
+        if room && self.revoke_expired() {
+            self.settle(out)?;
         }
-        self.reads.ripen(self.store.applied(), out);
         self.sweep(out);
         self.tend_leases(out);
         Ok(())
     }
 
-    fn on_tick(&mut self) {
+    /// Does what raft wants until it wants nothing more for now.
+    fn settle(&mut self, out: &mut Vec<Action>) -> Result<(), Stuck> {
+        loop {
+            let effects = self.replica.drain();
+            self.notice_leadership(out);
+            if effects.is_empty() {
+                return Ok(());
+            }
+            if !effects.messages.is_empty() {
+                out.push(Action::Peers(ToPeers::Send(effects.messages)));
+            }
+            out.extend(effects.append.into_iter().map(Action::Append));
+            self.on_committed(effects.committed, out)?;
+            self.reads.answered(&effects.reads);
+        }
+    }
+
+    fn on_tick(&mut self, out: &mut Vec<Action>) {
         self.replica.tick();
         self.reads.tick();
+        self.age_proposals(out);
+        self.age_removed();
     }
 
     /// A change of leader is news to readers, and what waited for the old one must ask again.
@@ -151,6 +189,8 @@ impl Node {
         );
         self.leadership = now;
         self.leases.on_leadership(now, out);
+        self.reads.ask_again();
+        self.answer_moves(out);
         self.changed = true;
         self.leaders_seen += u64::from(now.leader.0 != 0);
     }

@@ -1,8 +1,11 @@
 //! Admission, and packing: all requests of a turn share one raft entry.
+//!
+//! While nobody leads, or the lead is being handed over, requests wait here, as etcd's wait for their
+//! time to run out: most are proposed a moment later, and none of them twice.
 
 use super::{Action, Node};
 use crate::{
-    limits::{ENTRY_BYTES_MAX, PACKED_BYTES_MAX},
+    limits::{ENTRY_BYTES_MAX, PACKED_BYTES_MAX, PROPOSALS_HELD_TICKS_MAX},
     mesh::Reply,
     store::{Unavailable, command},
     types::Ticket,
@@ -16,6 +19,8 @@ pub(super) struct Proposals {
     entries: VecDeque<Packed>,
     bytes: usize,
     failed: u64,
+    /// Ticks for which nothing could be proposed.
+    held_ticks: u32,
 }
 
 /// The ticket of requests that nobody waits for (etcd: ID 0 is no request's).
@@ -45,6 +50,12 @@ impl Proposals {
         Ok(())
     }
 
+    fn refuse(&mut self, tickets: Vec<Ticket>, why: Unavailable, out: &mut Vec<Action>) {
+        self.failed += tickets.len() as u64;
+        let refuse = |ticket| Action::Reply { ticket, reply: Reply::Unavailable(why) };
+        out.extend(tickets.into_iter().map(refuse));
+    }
+
     fn take(&mut self) -> impl Iterator<Item = Packed> + use<> {
         self.bytes = 0;
         std::mem::take(&mut self.entries).into_iter()
@@ -66,19 +77,28 @@ impl Node {
     }
 
     pub(super) fn propose_packed(&mut self, out: &mut Vec<Action>) {
+        if self.leadership.leader.0 == 0 || self.replica.is_handing_over() {
+            return;
+        }
+        self.proposals.held_ticks = 0;
         for packed in self.proposals.take() {
-            if self.replica.propose(packed.data).is_ok() {
-                continue;
+            if self.replica.propose(packed.data).is_err() {
+                // The log is too far ahead: not proposed, so trying again is safe.
+                self.proposals.refuse(packed.tickets, Unavailable::TooManyRequests, out);
             }
-            // Nobody leads, or the log is too far ahead: not proposed, so trying again is safe.
-            self.proposals.failed += packed.tickets.len() as u64;
-            let why = if self.leadership.own {
-                Unavailable::TooManyRequests
-            } else {
-                Unavailable::NoLeader
-            };
-            let refuse = |ticket| Action::Reply { ticket, reply: Reply::Unavailable(why) };
-            out.extend(packed.tickets.into_iter().map(refuse));
+        }
+    }
+
+    /// A tick passes. Whoever has waited for a leader for [`PROPOSALS_HELD_TICKS_MAX`] waits no more.
+    pub(super) fn age_proposals(&mut self, out: &mut Vec<Action>) {
+        if self.proposals.entries.is_empty() {
+            self.proposals.held_ticks = 0;
+            return;
+        }
+        self.proposals.held_ticks += 1;
+        if self.proposals.held_ticks > PROPOSALS_HELD_TICKS_MAX {
+            let tickets = self.proposals.take().flat_map(|packed| packed.tickets).collect();
+            self.proposals.refuse(tickets, Unavailable::NoLeader, out);
         }
     }
 

@@ -7,18 +7,20 @@
 //!  log ─ entries, hard state ─ Replica ─┘      entries up to `applied` are in the store already
 //! ```
 //!
-//! Nothing is repaired here: what does not fit together is refused, with what to do about it. The
-//! same code runs in the simulator, over its disk.
+//! Nothing is repaired here: what does not fit together is refused, with what to do about it. One
+//! thing another member can mend: a log that is damaged where it was acknowledged. Where others vote
+//! too, it is put aside, and the member comes back without a voice until its leader has brought it all
+//! again ([`Durable::lost`]). The same code runs in the simulator, over its disk.
 
 use super::Node;
 use crate::{
-    consensus::{Durable, Entry, HardState, LogGap, Replica, Timing},
+    consensus::{Configuration, Durable, Entry, HardState, LogGap, Replica, Timing},
     io::Disk,
     log,
     store::{BlobError, Member as MemberFacts, Quota, Store},
     tree::{self, Root, RootFacts, Tree},
     types::{ClusterId, Index, MemberId, Term},
-    wal::{self, Wal, WalError},
+    wal::{self, Ballot, BallotBox, Wal, WalError},
 };
 use std::{fmt, io};
 
@@ -45,6 +47,8 @@ pub struct Opening {
     pub salt: u64,
     /// Ticks without a leader before this member stands for election.
     pub election_ticks: usize,
+    /// `--pre-vote`.
+    pub pre_vote: bool,
 }
 
 /// Who a new member is, and in whose company.
@@ -65,6 +69,8 @@ pub struct Member<D: Disk> {
     pub node: Node,
     /// Its log.
     pub wal: Wal<D>,
+    /// Its term and vote, kept a second time.
+    pub ballots: BallotBox<D::File>,
     /// Its cluster.
     pub cluster: ClusterId,
 }
@@ -82,11 +88,11 @@ pub enum RecoverError {
     Format(io::Error),
     /// The log's files.
     Log(WalError),
-    /// The log ends before what the superblock has applied: it is gone, or an older copy.
+    /// The log ends before what the superblock has applied from it: it is gone, or an older copy.
     LogMissing {
         /// Entries applied.
         applied: Index,
-        /// The log's last entry, 0 without any.
+        /// The log's last entry, or what came as a whole.
         last: Index,
     },
     /// Log and superblock are not of one member.
@@ -123,6 +129,7 @@ pub struct Found<D: Disk> {
     pub wal: Wal<D>,
     /// What it held.
     pub recovered: wal::Recovered,
+    ballots: BallotBox<D::File>,
     store: Store,
     facts: RootFacts,
 }
@@ -136,7 +143,7 @@ pub async fn member<D: Disk>(
     opening: &Opening,
     newborn: impl FnOnce() -> Result<Newborn, String>,
 ) -> Result<Member<D>, RecoverError> {
-    find(disks, opening, newborn).await?.member(opening.election_ticks)
+    find(disks, opening, newborn).await?.member(opening)
 }
 
 /// The first half of [`member`]: everything that waits for a disk.
@@ -159,9 +166,38 @@ pub async fn find<D: Disk>(
         member: facts.member.0,
         salt: opening.salt,
     };
+    let boxed = BallotBox::open(&disks.wal, facts.cluster.0, facts.member.0).await;
+    let (mut ballots, ballot) = boxed.map_err(RecoverError::Log)?;
     let opened = Wal::open(disks.wal.clone(), disks.wal_background.clone(), options).await;
-    let (wal, recovered) = opened.map_err(RecoverError::Log)?;
-    Ok(Found { wal, recovered, store, facts })
+    let others_vote = store.cluster().voters().any(|voter| voter.id != facts.member);
+    let (wal, recovered) = match (opened, ballot) {
+        (Err(WalError::Damaged { file, offset, what, .. }), Some(ballot)) if others_vote => {
+            log::error!(
+                "the log is damaged; put aside, the other members have it",
+                "file" => file,
+                "offset" => offset,
+                "found" => what,
+            );
+            lose(disks, options, &mut ballots, ballot).await?
+        }
+        (opened, _) => opened.map_err(RecoverError::Log)?,
+    };
+    Ok(Found { wal, recovered, ballots, store, facts })
+}
+
+/// Begins a new log in place of a damaged one.
+async fn lose<D: Disk>(
+    disks: &Disks<D>,
+    options: wal::Options,
+    ballots: &mut BallotBox<D::File>,
+    ballot: Ballot,
+) -> Result<(Wal<D>, wal::Recovered), RecoverError> {
+    let io = |error| RecoverError::Log(WalError::Io(error));
+    // First it is known that something is lost, then it is.
+    ballots.cast(Ballot { lost: true, ..ballot }).await.map_err(io)?;
+    Wal::set_aside(&disks.wal, options).await.map_err(io)?;
+    let opened = Wal::open(disks.wal.clone(), disks.wal_background.clone(), options).await;
+    opened.map_err(RecoverError::Log)
 }
 
 impl<D: Disk> Found<D> {
@@ -169,8 +205,24 @@ impl<D: Disk> Found<D> {
     ///
     /// # Errors
     /// [`RecoverError::LogMissing`], [`RecoverError::Gap`].
-    pub fn member(self, election_ticks: usize) -> Result<Member<D>, RecoverError> {
-        let Self { wal, recovered, store, facts } = self;
+    pub fn member(self, opening: &Opening) -> Result<Member<D>, RecoverError> {
+        let Self { mut wal, mut recovered, ballots, store, facts } = self;
+        let ballot = ballots.ballot();
+        if ballot.lost && wal.last_index() < facts.applied.0 {
+            wal.trim(facts.applied.0);
+            recovered.entries.clear();
+        }
+        // A promise counts once both places have it; one of them may know of it alone.
+        let known = &mut recovered.hard_state;
+        if (ballot.term, ballot.vote) > (known.term, known.vote) {
+            (known.term, known.vote) = (ballot.term, ballot.vote);
+        }
+        if wal.last_index() < facts.installed.0 {
+            // What came as a whole is not in the log, which goes on behind it. A crash came before
+            // the first entry there.
+            wal.trim(facts.installed.0);
+            recovered.entries.clear();
+        }
         let (applied, last) = (facts.applied, Index(wal.last_index()));
         if last < applied {
             return Err(RecoverError::LogMissing { applied, last });
@@ -183,12 +235,14 @@ impl<D: Disk> Found<D> {
         if let Some(torn) = &recovered.torn {
             log::warn!("the log ended in an unfinished write, which was cut off", "where" => torn.to_string());
         }
-        let timing = Timing { election_ticks, seed: facts.member.0 };
-        let durable = durable(&facts, recovered);
+        let Opening { election_ticks, pre_vote, salt: boot, .. } = *opening;
+        let timing = Timing { election_ticks, seed: facts.member.0, boot, pre_vote };
+        let configuration = store.cluster().configuration();
+        let durable = Durable { lost: ballot.lost, ..durable(&facts, recovered, configuration) };
         let replica =
             Replica::recover(facts.member, &durable, timing).map_err(RecoverError::Gap)?;
         let node = Node::new(facts.member, replica, store);
-        Ok(Member { node, wal, cluster: facts.cluster })
+        Ok(Member { node, wal, ballots, cluster: facts.cluster })
     }
 }
 
@@ -204,7 +258,9 @@ fn existing(tree: Tree, root: Root, quota: Quota) -> Result<(Store, RootFacts), 
     Ok((store, facts))
 }
 
-/// A new member: its first superblock says who it is.
+/// A new member: its first superblock says who it is. A cluster of n begins as if n entries of term
+/// 1 had been applied, each adding a member (etcd `bootstrap.go`): so a member that joins later, and
+/// has nothing, is always sent a snapshot, which tells it who the others are.
 async fn fresh<D: Disk>(
     disks: &Disks<D>,
     opening: &Opening,
@@ -213,8 +269,11 @@ async fn fresh<D: Disk>(
     let Newborn { cluster, member, members } = newborn;
     let message = if members.is_empty() { "joining a cluster" } else { "starting a new cluster" };
     let mut store = Store::new(Tree::new(opening.tree), opening.quota);
+    let begun = Index(members.len() as u64);
+    let applied_term = Term(u64::from(begun.0 > 0));
     members.into_iter().for_each(|member| store.set_member(member));
     let facts = store.facts(cluster, member);
+    let facts = RootFacts { applied: begun, applied_term, installed: begun, ..facts };
     let tree = tree::format(&disks.data, opening.tree, facts.clone()).await;
     let tree = tree.map_err(RecoverError::Format)?;
     log::info!(
@@ -226,22 +285,31 @@ async fn fresh<D: Disk>(
     Ok((store.expect("the blob was made just now"), facts))
 }
 
-fn durable(facts: &RootFacts, recovered: wal::Recovered) -> Durable {
+fn durable(
+    facts: &RootFacts,
+    recovered: wal::Recovered,
+    (voters, learners): (Vec<MemberId>, Vec<MemberId>),
+) -> Durable {
     let entry = |entry: wal::LogEntry| Entry {
         index: Index(entry.index),
         term: Term(entry.term),
         kind: entry.kind,
         data: entry.data,
     };
+    // Terms never go back along a log. What does lies behind a snapshot that was installed over a
+    // branch which never came to be; the next append takes its place.
+    let newer = recovered.entries.into_iter().filter(|entry| entry.index > facts.applied.0);
+    let newer = newer.take_while(|entry| entry.term >= facts.applied_term.0);
     Durable {
         applied: facts.applied,
         applied_term: facts.applied_term,
-        entries: recovered.entries.into_iter().map(entry).collect(),
+        entries: newer.map(entry).collect(),
         hard_state: HardState {
             term: Term(recovered.hard_state.term),
             vote: MemberId(recovered.hard_state.vote),
             commit: Index(recovered.hard_state.commit),
         },
-        voters: vec![facts.member],
+        configuration: Configuration { voters, learners },
+        lost: false,
     }
 }

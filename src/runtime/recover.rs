@@ -9,7 +9,7 @@ use crate::{
         thread::{Lane, LaneDisk},
     },
     limits::WAL_SEGMENT_BYTES,
-    node::recover::{self, Disks, Member, Newborn, Opening, RecoverError},
+    node::recover::{self, Disks, Member, Opening, RecoverError},
     store::Quota,
     tree,
 };
@@ -73,18 +73,11 @@ pub fn member(config: &Config, disks: &Disks<LaneDisk>) -> Result<Member<LaneDis
         wal_segment_bytes: WAL_SEGMENT_BYTES,
         salt: host::random().map_err(|error| format!("no random numbers: {error}"))?,
         election_ticks: usize::try_from(ticks).expect("an election is at most 50 s"),
+        pre_vote: config.pre_vote,
     };
-    let opened = block_on(recover::member(disks, &opening, || alone(bootstrap::newborn(config)?)));
+    let opened = block_on(recover::member(disks, &opening, || bootstrap::newborn(config)));
     opened.map_err(|error| match error {
         RecoverError::Newborn(why) => why,
         error => format!("{}: {error}", config.data_dir.display()),
     })
-}
-
-/// The only member that can be run yet.
-fn alone(newborn: Newborn) -> Result<Newborn, String> {
-    match newborn.members.len() {
-        1 => Ok(newborn),
-        _ => Err("a cluster of more than one member is not built yet".into()),
-    }
 }

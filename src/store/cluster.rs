@@ -4,8 +4,9 @@
 //! whole as an opaque blob:
 //!
 //! ```text
-//! u8 format = 1 · members · alarms · version · conf state      counts and lengths are varints
+//! u8 format = 2 · members · alarms · version · removed        counts and lengths are varints
 //! member = id, name, peer URLs, client URLs, learner     alarm = kind, member id
+//! removed = member ids, ascending
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +21,7 @@ pub const ALARM_NOSPACE: i32 = 1;
 /// `AlarmType.CORRUPT`.
 pub const ALARM_CORRUPT: i32 = 2;
 
-const BLOB_FORMAT: u8 = 1;
+const BLOB_FORMAT: u8 = 2;
 
 /// One member of the cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -46,7 +47,7 @@ pub struct Alarm {
     pub member: MemberId,
 }
 
-/// Members, alarms, the agreed version, and raft's own idea of who votes.
+/// Members, alarms, the agreed version. raft's configuration is not here: it follows from the members.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cluster {
     /// By id.
@@ -55,8 +56,9 @@ pub struct Cluster {
     pub alarms: BTreeSet<Alarm>,
     /// What all members can do, `major.minor.patch`; `None` until the first leader has said it.
     pub version: Option<String>,
-    /// raft's configuration as `consensus` encodes it; opaque here.
-    pub conf_state: Bytes,
+    /// Who was a member once. They are kept for ever, since an id must not come back (etcd
+    /// `members_removed`): ten bytes for each removal that an operator asked for.
+    pub removed: BTreeSet<MemberId>,
 }
 
 /// A blob that is not what [`Cluster::encode`] writes.
@@ -82,6 +84,14 @@ impl Cluster {
         self.alarms.iter().any(|alarm| alarm.kind == kind)
     }
 
+    /// Who votes and who only learns, each in order.
+    pub fn configuration(&self) -> (Vec<MemberId>, Vec<MemberId>) {
+        let (learners, voters): (Vec<_>, Vec<_>) =
+            self.members.values().partition(|member| member.learner);
+        let ids = |members: Vec<&Member>| members.into_iter().map(|member| member.id).collect();
+        (ids(voters), ids(learners))
+    }
+
     /// The blob described at the head of this file.
     pub fn encode(&self) -> Bytes {
         let mut out = vec![BLOB_FORMAT];
@@ -99,7 +109,8 @@ impl Cluster {
             encode_varint(alarm.member.0, &mut out);
         }
         put_bytes(&mut out, self.version.as_deref().unwrap_or("").as_bytes());
-        put_bytes(&mut out, &self.conf_state);
+        encode_varint(self.removed.len() as u64, &mut out);
+        self.removed.iter().for_each(|id| encode_varint(id.0, &mut out));
         out.into()
     }
 
@@ -110,7 +121,7 @@ impl Cluster {
     pub fn decode(blob: &[u8]) -> Result<Self, BlobError> {
         let mut r = Reader { whole: blob.len(), rest: blob };
         if r.byte("the format")? != BLOB_FORMAT {
-            return Err(BlobError { offset: 0, expected: "format 1" });
+            return Err(BlobError { offset: 0, expected: "format 2" });
         }
         let mut cluster = Self::default();
         for _ in 0..r.number("the number of members")? {
@@ -129,7 +140,9 @@ impl Cluster {
             cluster.alarms.insert(Alarm { kind, member });
         }
         cluster.version = Some(r.string("the cluster version")?).filter(|v| !v.is_empty());
-        cluster.conf_state = Bytes::copy_from_slice(r.bytes("the conf state")?);
+        for _ in 0..r.number("the number of removed members")? {
+            cluster.removed.insert(MemberId(r.number("a removed member's id")?));
+        }
         if r.rest.is_empty() { Ok(cluster) } else { Err(r.fault("the end")) }
     }
 }

@@ -14,7 +14,7 @@
 use bytes::{Buf, Bytes};
 use prost::encoding::{WireType, decode_key, decode_varint, encode_varint, skip_field};
 
-use super::convert;
+use super::{Member, convert};
 use crate::types::{Index, LeaseId, MemberId, Revision, Term, Ticket};
 
 /// One request of the log, decoded.
@@ -274,6 +274,24 @@ pub struct MemberAttributes {
     pub name: String,
     /// Its `--advertise-client-urls`.
     pub client_urls: Vec<String>,
+}
+
+/// A change of who belongs to the cluster; [`super::members`] has it in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MemberChange {
+    /// One more, as a voter or as a learner.
+    Add(Member),
+    /// One less, for ever: its id does not come back.
+    Remove(MemberId),
+    /// It is reached elsewhere.
+    Update {
+        /// Who.
+        id: MemberId,
+        /// Where, from now on.
+        peer_urls: Vec<String>,
+    },
+    /// A learner votes from now on.
+    Promote(MemberId),
 }
 
 /// An entry of the log that this server cannot apply: it stops rather than guess.

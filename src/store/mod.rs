@@ -8,6 +8,7 @@
 //! entry ─ commands ─ put · delete · txn ─ Writing ─→ Tree      (write.rs, txn.rs)
 //!                    grant · revoke                            (lease.rs)
 //!                    compact · alarm · cluster facts           (here, cluster.rs)
+//! entry ─ change of members ─ Cluster                           (members.rs)
 //! View ─ range · stream · read-only txn                        (range.rs, stream.rs, txn.rs)
 //! ```
 
@@ -20,6 +21,7 @@ mod convert;
 
 mod cluster;
 mod lease;
+mod members;
 mod outcome;
 mod quota;
 pub mod range;
@@ -34,6 +36,7 @@ pub use convert::{
     encode_cluster_version, encode_lease_checkpoint, encode_lease_grant, encode_lease_revoke,
 };
 pub use lease::{Keys, Leases};
+pub use members::{Changed, RaftChange};
 pub use outcome::{Deleted, OpDone, Outcome, PutDone, RangeDone, Refusal, TxnDone, Unavailable};
 pub use quota::{GRANT_COST, Quota, put_cost};
 pub use stream::{Last, Part, Stream};
@@ -58,6 +61,8 @@ pub struct Store {
     revision: Revision,
     applied: Index,
     term: Term,
+    /// Everything up to here came as a whole, not through [`Store::apply`].
+    installed: Index,
     cluster: Arc<Cluster>,
     quota: Quota,
     /// As of the last view: files grow at checkpoints, not with each write.
@@ -69,9 +74,10 @@ impl Store {
     pub fn new(tree: Tree, quota: Quota) -> Self {
         let disk_bytes = tree.disk_bytes();
         let (revision, applied, term) = (Revision(1), Index(0), Term(0));
+        let installed = Index(0);
         let attached = Attached::of(tree.reader(), tree.page_bytes());
         let cluster = Arc::default();
-        Self { tree, attached, revision, applied, term, cluster, quota, disk_bytes }
+        Self { tree, attached, revision, applied, term, installed, cluster, quota, disk_bytes }
     }
 
     /// The store as a superblock describes it, with the tree opened from there.
@@ -81,14 +87,21 @@ impl Store {
     pub fn recover(tree: Tree, quota: Quota, facts: &RootFacts) -> Result<Self, BlobError> {
         let cluster = Arc::new(Cluster::decode(&facts.state)?);
         let fresh = Self::new(tree, quota);
-        let RootFacts { revision, applied, applied_term: term, .. } = *facts;
-        Ok(Self { revision, applied, term, cluster, ..fresh })
+        let RootFacts { revision, applied, applied_term: term, installed, .. } = *facts;
+        Ok(Self { revision, applied, term, installed, cluster, ..fresh })
     }
 
     /// What a superblock says of this store now (decision 13).
     pub fn facts(&self, cluster: ClusterId, member: MemberId) -> RootFacts {
-        let (revision, applied, applied_term) = (self.revision, self.applied, self.term);
-        RootFacts { cluster, member, applied, applied_term, revision, state: self.cluster.encode() }
+        RootFacts {
+            cluster,
+            member,
+            applied: self.applied,
+            applied_term: self.term,
+            installed: self.installed,
+            revision: self.revision,
+            state: self.cluster.encode(),
+        }
     }
 
     /// Applies the entry at `index`, the one after [`Store::applied`], and hands each outcome with
@@ -114,7 +127,7 @@ impl Store {
         Ok(())
     }
 
-    /// Takes note of an entry that is not for the store: a change of raft's configuration.
+    /// Takes note of an entry.
     ///
     /// # Panics
     /// As [`Store::apply`].
@@ -241,24 +254,14 @@ impl Store {
         Outcome::Done
     }
 
-    /// Adds a member or changes its peer URLs and role, as a committed change of raft's
-    /// configuration says. Name and client URLs that are known already stay.
+    /// Sets a member of a cluster that begins, before the first entry; later ones come through
+    /// [`Store::change_members`]. Name and client URLs that are known already stay.
     pub fn set_member(&mut self, mut member: Member) {
         let members = &mut Arc::make_mut(&mut self.cluster).members;
         if let Some(known) = members.remove(&member.id) {
             (member.name, member.client_urls) = (known.name, known.client_urls);
         }
         members.insert(member.id, member);
-    }
-
-    /// Removes a member, as a committed change of raft's configuration says.
-    pub fn remove_member(&mut self, id: MemberId) {
-        Arc::make_mut(&mut self.cluster).members.remove(&id);
-    }
-
-    /// raft's configuration after the last applied entry, opaque.
-    pub fn set_conf_state(&mut self, conf_state: Bytes) {
-        Arc::make_mut(&mut self.cluster).conf_state = conf_state;
     }
 
     /// An immutable view of everything applied so far.

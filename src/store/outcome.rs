@@ -5,8 +5,8 @@
 
 use bytes::Bytes;
 
-use super::cluster::Alarm;
-use crate::types::{LeaseId, Revision};
+use super::cluster::{Alarm, Member};
+use crate::types::{LeaseId, MemberId, Revision};
 
 /// What applying a [`super::command::Command`] said.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,6 +54,13 @@ pub enum Outcome {
         id: LeaseId,
         /// The revision that deleted its keys, or the current one where it had none.
         revision: Revision,
+    },
+    /// The members are others now, or elsewhere.
+    Members {
+        /// All of them, by id.
+        members: Vec<Member>,
+        /// Who is new.
+        added: Option<MemberId>,
     },
     /// Done, with nothing to say.
     Done,
@@ -133,6 +140,19 @@ pub enum Refusal {
     NoSpace,
     /// The CORRUPT alarm is up.
     Corrupt,
+    /// Nobody would be left to vote; etcd refuses it only with `--strict-reconfig-check`, and dies
+    /// without.
+    LastVoter,
+    /// No such member, or not any more.
+    MemberNotFound,
+    /// A member of that id is there already.
+    MemberExists,
+    /// Another member is reached there.
+    PeerUrlExists,
+    /// Only a learner can be promoted.
+    NotLearner,
+    /// There are as many learners as there may be.
+    TooManyLearners,
 }
 
 /// A no that another try may turn into a yes; decided before the log.
@@ -152,4 +172,14 @@ pub enum Unavailable {
     TimeoutConnectionLost,
     /// Too many requests wait already.
     TooManyRequests,
+    /// Only the leader can do this, and this member is not it.
+    NotLeader,
+    /// Too few members have started to change who they are.
+    NotEnoughStarted,
+    /// Too few members are in touch to change who they are.
+    Unhealthy,
+    /// The learner lags too far behind the leader to vote.
+    LearnerNotReady,
+    /// The lead cannot go to that member: there is none of that id that votes.
+    BadTransferee,
 }

@@ -7,14 +7,15 @@
 //! ```text
 //!   0   u64 magic  u32 version  u32 crc of everything else  u64 bytes in use
 //!  24   u64 number  u64 cluster  u64 member
-//!  48   u64 applied index  u64 applied term  i64 revision  i64 compacted
-//!  80   u64 next seq  u64 bytes of a segment
-//!  96   u64 tail id  u64 tail's first seq  u64 tail's bytes
-//! 120   u64 bytes of the list of dead records (see `dead`), 0 for none
-//! 128   u64 number of the superblock that the table of leases (see `lease`) was written for
+//!  48   u64 applied index  u64 applied term  u64 installed index
+//!  72   i64 revision  i64 compacted
+//!  88   u64 next seq  u64 bytes of a segment
+//! 104   u64 tail id  u64 tail's generation  u64 tail's first seq  u64 tail's bytes
+//! 136   u64 bytes of the list of dead records (see `dead`), 0 for none
+//! 144   u64 number of the superblock that the table of leases (see `lease`) was written for
 //!       u64 its bytes, 0 for none  u64 its crc
-//! 152   u32 sealed segments  u32 bytes of state
-//! 160   for each sealed segment, in order, 48 bytes:
+//! 168   u32 sealed segments  u32 bytes of state
+//! 176   for each sealed segment, in order, 48 bytes:
 //!         u64 id  u64 generation  u64 first seq  u64 next seq  u64 records  u64 their bytes
 //!       state
 //! ```
@@ -39,15 +40,15 @@ pub(crate) const FILE: &str = "superblock";
 pub(crate) const SLOTS: u64 = 2;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"RLroot\r\n");
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 const VERSION_AT: usize = 8;
 const CRC_AT: usize = VERSION_AT + 4;
 const BYTES_AT: usize = CRC_AT + 4;
 const FIXED_AT: usize = BYTES_AT + 8;
-const ENTRIES_AT: usize = FIXED_AT + 16 * 8 + 2 * 4;
+const ENTRIES_AT: usize = FIXED_AT + 18 * 8 + 2 * 4;
 const ENTRY_BYTES: usize = 6 * 8;
-const _: () = assert!(ENTRIES_AT == 160);
+const _: () = assert!(ENTRIES_AT == 176);
 
 /// Bytes of one slot: a share of a segment, so that tiny test directories have tiny superblocks.
 pub(crate) fn slot_bytes(segment_bytes: usize) -> usize {
@@ -65,6 +66,9 @@ pub struct RootFacts {
     pub applied: Index,
     /// That entry's term.
     pub applied_term: Term,
+    /// Everything up to this entry came as a whole, not through the log, which may end before it. 0
+    /// where all that was applied went through the log.
+    pub installed: Index,
     /// The store's revision.
     pub revision: Revision,
     /// Whatever else the store knows; bounded by [`crate::limits::ROOT_STATE_BYTES_MAX`].
@@ -104,9 +108,18 @@ pub(crate) struct Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TailEntry {
     pub(crate) id: u64,
+    /// Above 0 for one that came with a snapshot.
+    pub(crate) generation: u64,
     pub(crate) first: Seq,
     /// Bytes of records; 0 where there may be no file.
     pub(crate) bytes: usize,
+}
+
+impl TailEntry {
+    /// The file's name below the disk's root.
+    pub(crate) fn file(&self) -> String {
+        file(self.id, self.generation)
+    }
 }
 
 /// Where a tree stands when it comes from a superblock, or from nothing.
@@ -139,7 +152,7 @@ impl Root {
 
     /// Names of all files that this root needs.
     pub(crate) fn files(&self) -> impl Iterator<Item = String> {
-        let tail = (self.tail.bytes > 0).then(|| file(self.tail.id, 0));
+        let tail = (self.tail.bytes > 0).then(|| self.tail.file());
         let sealed = self.sealed.iter().map(|entry| entry.identity.file());
         sealed.chain(tail).chain(self.dead_file()).chain(self.leases.name())
     }
@@ -164,11 +177,13 @@ impl Root {
             facts.member.0,
             facts.applied.0,
             facts.applied_term.0,
+            facts.installed.0,
             facts.revision.0 as u64,
             self.compacted.0 as u64,
             self.seq_next.0,
             self.segment_bytes as u64,
             self.tail.id,
+            self.tail.generation,
             self.tail.first.0,
             self.tail.bytes as u64,
             self.dead_bytes as u64,
@@ -184,7 +199,7 @@ impl Root {
         for Entry { identity, extent } in &self.sealed {
             let numbers = [
                 identity.id,
-                identity.generation.into(),
+                identity.generation,
                 identity.first.0,
                 identity.next.0,
                 extent.records as u64,
@@ -260,16 +275,18 @@ fn parse(bytes: &[u8]) -> Option<Root> {
     let root_number = number()?;
     let (cluster, member) = (ClusterId(number()?), MemberId(number()?));
     let (applied, applied_term) = (Index(number()?), Term(number()?));
+    let installed = Index(number()?);
     let (revision, compacted) = (Revision(number()? as i64), Revision(number()? as i64));
     let (seq_next, segment_bytes) = (Seq(number()?), number()? as usize);
-    let tail = TailEntry { id: number()?, first: Seq(number()?), bytes: number()? as usize };
+    let (id, generation) = (number()?, number()?);
+    let tail = TailEntry { id, generation, first: Seq(number()?), bytes: number()? as usize };
     let dead_bytes = number()? as usize;
     let leases =
         LeaseFile { number: number()?, bytes: number()?, crc: u32::try_from(number()?).ok()? };
     let counts = number()?;
     let mut sealed = Vec::new();
     for _ in 0..counts as u32 {
-        let (id, generation) = (number()?, u32::try_from(number()?).ok()?);
+        let (id, generation) = (number()?, number()?);
         let identity = Identity { id, generation, first: Seq(number()?), next: Seq(number()?) };
         let (records, bytes) = (number()? as usize, number()? as usize);
         sealed.push(Entry { identity, extent: Extent { records, bytes, sparse: generation > 0 } });
@@ -278,7 +295,7 @@ fn parse(bytes: &[u8]) -> Option<Root> {
     if state.len() as u64 != counts >> 32 {
         return None;
     }
-    let facts = RootFacts { cluster, member, applied, applied_term, revision, state };
+    let facts = RootFacts { cluster, member, applied, applied_term, installed, revision, state };
     Some(Root {
         number: root_number,
         facts,
@@ -317,6 +334,7 @@ mod tests {
                 member: MemberId(8),
                 applied: Index(99),
                 applied_term: Term(4),
+                installed: Index(60),
                 revision: Revision(80),
                 state: Bytes::from_static(b"members and alarms"),
             },
@@ -328,7 +346,7 @@ mod tests {
                 identity,
                 extent: Extent { records: 5, bytes: 640, sparse: true },
             }],
-            tail: TailEntry { id: 4, first: Seq(90), bytes: 4000 },
+            tail: TailEntry { id: 4, generation: 1 << 32, first: Seq(90), bytes: 4000 },
             dead_bytes: 48,
             leases: LeaseFile { number: 3, bytes: 64, crc: 9 },
         }
@@ -356,12 +374,15 @@ mod tests {
     }
 
     #[test]
-    fn a_later_format_is_told_from_damage() {
+    fn another_format_is_told_from_damage() {
         let mut bytes = sample(4).encode();
         let in_use = bytes_in_use(&bytes, bytes.len()).expect("just encoded");
-        bytes[VERSION_AT] = 9;
-        let crc = checksum(&bytes[..in_use]);
-        bytes[CRC_AT..BYTES_AT].copy_from_slice(&crc.to_le_bytes());
-        assert!(matches!(decode(&bytes, 0, 0), Slot::Foreign(9)));
+        for version in [1, 9] {
+            bytes[VERSION_AT] = version;
+            let crc = checksum(&bytes[..in_use]);
+            bytes[CRC_AT..BYTES_AT].copy_from_slice(&crc.to_le_bytes());
+            let Slot::Foreign(found) = decode(&bytes, 0, 0) else { panic!("it is whole") };
+            assert_eq!(found, u32::from(version));
+        }
     }
 }

@@ -5,12 +5,11 @@ use super::{
     memory::bounded,
     mutate::{Dice, fuzz},
 };
-use bytes::Bytes;
 use ringleader::{
     api::method::METHODS,
     store::{
         Alarm, Cluster, Command, Member,
-        command::{self, Body, Expired, field},
+        command::{self, Body, Expired, MemberChange, field},
         encode_lease_checkpoint, encode_lease_grant, encode_lease_revoke,
     },
     types::{Index, LeaseId, MemberId, Term, Ticket},
@@ -124,23 +123,51 @@ fn texts(dice: &mut Dice) -> Vec<String> {
     (0..dice.below(3)).map(|_| text(dice)).collect()
 }
 
+fn member(dice: &mut Dice) -> Member {
+    Member {
+        id: MemberId(dice.number()),
+        name: text(dice),
+        peer_urls: texts(dice),
+        client_urls: texts(dice),
+        learner: dice.once_in(2),
+    }
+}
+
+fn change(dice: &mut Dice) -> MemberChange {
+    let id = MemberId(dice.number());
+    match dice.below(4) {
+        0 => MemberChange::Add(member(dice)),
+        1 => MemberChange::Remove(id),
+        2 => MemberChange::Update { id, peer_urls: texts(dice) },
+        _ => MemberChange::Promote(id),
+    }
+}
+
+#[test]
+fn changes_of_members() {
+    fuzz("change of members", |dice| {
+        let (ticket, change) = (Ticket(dice.number()), change(dice));
+        let mut data = change.encode(ticket).to_vec();
+        assert_eq!(MemberChange::decode(data.clone().into()), Ok((ticket, change)));
+        dice.spoil(&mut data);
+        let read = bounded(data.len(), 600, || MemberChange::decode(data.clone().into()));
+        if let Ok((ticket, change)) = read {
+            assert_eq!(MemberChange::decode(change.encode(ticket)), Ok((ticket, change)));
+        }
+    });
+}
+
 fn cluster(dice: &mut Dice) -> Cluster {
     let mut cluster = Cluster::default();
     for _ in 0..dice.below(4) {
-        let member = Member {
-            id: MemberId(dice.number()),
-            name: text(dice),
-            peer_urls: texts(dice),
-            client_urls: texts(dice),
-            learner: dice.once_in(2),
-        };
+        let member = member(dice);
         cluster.members.insert(member.id, member);
         cluster
             .alarms
             .insert(Alarm { kind: dice.below(3) as i32, member: MemberId(dice.number()) });
     }
     cluster.version = Some(text(dice)).filter(|version| !version.is_empty());
-    cluster.conf_state = Bytes::from(dice.bytes(20));
+    cluster.removed = (0..dice.below(4)).map(|_| MemberId(dice.number())).collect();
     cluster
 }
 

@@ -36,6 +36,9 @@ use ringleader::{
 };
 use std::{collections::BTreeMap, time::Duration};
 
+/// A cluster of n members begins as if n entries had been applied.
+const BEGUN: u64 = 1;
+
 /// The log as it was written: a later frame replaces what an earlier one said of its indexes.
 #[derive(Default)]
 pub(crate) struct Ledger {
@@ -121,7 +124,7 @@ impl Ledger {
     }
 
     pub(crate) fn last(&self) -> u64 {
-        self.entries.last_key_value().map_or(0, |(index, _)| *index)
+        self.entries.last_key_value().map_or(BEGUN, |(index, _)| *index)
     }
 }
 
@@ -343,8 +346,8 @@ impl Chronicle {
     /// Executes the ledger with the model and compares every answer.
     fn replay<'a>(&'a self, ledger: &'a Ledger) -> Replay<'a> {
         let mut replay = Replay::new(self, ledger);
-        replay.reads_at(0);
-        for index in 1..=ledger.last() {
+        (0..=BEGUN).for_each(|index| replay.reads_at(index));
+        for index in BEGUN + 1..=ledger.last() {
             let written = ledger.entries.get(&index).unwrap_or_else(|| panic!("a hole at {index}"));
             let mut data = written.entry.data.clone();
             let mut own = command::commands(data.clone());

@@ -9,7 +9,7 @@ use crate::{
 };
 use bytes::Bytes;
 use ringleader::{
-    consensus::{Append, Durable, Entry, HardState, Replica, Timing},
+    consensus::{Append, Durable, Entry, Replica, Timing},
     io::BLOCK_BYTES,
     limits::{
         REQUEST_BYTES_CEILING, REQUEST_BYTES_MAX, REQUEST_HEADER_BYTES_MAX, WAL_SEGMENT_BYTES,
@@ -74,14 +74,8 @@ fn a_member_that_is_told_to_stop_while_its_disk_is_full_stops() {
 /// A node that leads, alone.
 fn leader() -> Node {
     let (id, mut actions) = (WHO_TYPED.1, Vec::new());
-    let durable = Durable {
-        applied: Index(0),
-        applied_term: Term(0),
-        entries: Vec::new(),
-        hard_state: HardState::default(),
-        voters: vec![id],
-    };
-    let timing = Timing { election_ticks: 10, seed: 1 };
+    let durable = Durable::nothing(vec![id]);
+    let timing = Timing::default();
     let replica = Replica::recover(id, &durable, timing).expect("an empty log has no gap");
     let store = Store::new(Tree::new(tree::Options::default()), Quota::from_flag(-1));
     let mut node = Node::new(id, replica, store);
@@ -123,7 +117,7 @@ fn fullest_frame(request_bytes: usize) -> usize {
     node.flush(true, &mut actions).expect("nothing is stuck");
     let frames = actions.iter().filter_map(|action| match action {
         Action::Append(append) => Some(frame_bytes(append)),
-        Action::Reply { .. } => None,
+        Action::Reply { .. } | Action::Peers(_) => None,
     });
     frames.max().expect("some request was taken")
 }
@@ -141,6 +135,18 @@ fn the_largest_request_and_the_fullest_turn_each_fit_a_frame_of_the_log() {
 /// Opens a member whose superblock has applied `applied` and whose log had `entries` written, then
 /// `trim` of them trimmed.
 fn open_mixed(applied: u64, entries: u64, trim: u64) -> Result<(), RecoverError> {
+    open_installed((applied, 1), 0, entries, trim).map(drop)
+}
+
+/// The same where the superblock's entries up to `installed` came as a whole and the one at
+/// `applied` is of this term; the log's are all of term 1. Returns the indexes of the log's first and
+/// last entry, and of raft's last.
+fn open_installed(
+    (applied, term): (u64, u64),
+    installed: u64,
+    entries: u64,
+    trim: u64,
+) -> Result<[u64; 3], RecoverError> {
     let (cluster, member) = WHO_TYPED;
     let opening = Opening {
         quota: Quota::from_flag(-1),
@@ -148,13 +154,14 @@ fn open_mixed(applied: u64, entries: u64, trim: u64) -> Result<(), RecoverError>
         wal_segment_bytes: 8 * BLOCK_BYTES as u64,
         salt: 1,
         election_ticks: 10,
+        pre_vote: true,
     };
     let main = async move {
         let disk = SimDisk::new(1);
         let mut store = Store::new(Tree::new(opening.tree), opening.quota);
         store.set_member(Member { id: member, ..Member::default() });
-        let (applied, applied_term) = (Index(applied), Term(1));
-        let facts = RootFacts { applied, applied_term, ..store.facts(cluster, member) };
+        let (applied, applied_term, installed) = (Index(applied), Term(term), Index(installed));
+        let facts = RootFacts { applied, applied_term, installed, ..store.facts(cluster, member) };
         tree::format(&disk, opening.tree, facts).await.expect("the disk is fine");
         let options = wal::Options {
             segment_bytes: opening.wal_segment_bytes,
@@ -172,7 +179,17 @@ fn open_mixed(applied: u64, entries: u64, trim: u64) -> Result<(), RecoverError>
             wal.append(&batch).expect("it fits").await.expect("the disk is fine");
         }
         let disks = Disks { data: disk.clone(), wal: disk.clone(), wal_background: disk };
-        recover::member(&disks, &opening, || Err("it is no new member".into())).await.map(drop)
+        let opened = recover::member(&disks, &opening, || Err("it is no new member".into())).await;
+        let recover::Member { mut node, wal, .. } = opened?;
+        let seen = [wal.first_index(), wal.last_index()];
+        node.campaign();
+        let mut actions = Vec::new();
+        node.flush(true, &mut actions).expect("nothing is stuck");
+        let next = actions.iter().find_map(|action| match action {
+            Action::Append(append) => append.entries.first().map(|entry| entry.index.0),
+            _ => None,
+        });
+        Ok([seen[0], seen[1], next.expect("a leader begins its term") - 1])
     };
     Executor::new(1).run(main, || false).done()
 }
@@ -191,4 +208,30 @@ fn a_log_older_than_its_superblock_is_refused() {
         let opened = open_mixed(5, entries, 0);
         assert!(matches!(opened, Err(RecoverError::LogMissing { .. })), "{entries} entries");
     }
+}
+
+#[test]
+fn a_log_may_end_before_what_came_as_a_whole_and_goes_on_behind_it() {
+    let behind = |entries, trim| open_installed((5, 1), 5, entries, trim).expect("it fits");
+    assert_eq!(behind(0, 0), [6, 5, 5], "there never was a log");
+    assert_eq!(behind(3, 0), [6, 5, 5], "it ends before");
+    assert_eq!(behind(3, 3), [6, 5, 5], "and is empty");
+    assert_eq!(behind(5, 5), [6, 5, 5], "it ends there");
+    assert_eq!(behind(9, 2), [3, 9, 9], "it goes on behind, and was trimmed less far");
+    assert_eq!(open_installed((5, 1), 3, 6, 0).expect("it fits"), [1, 6, 6], "more was applied");
+    let opened = open_installed((5, 1), 3, 4, 0);
+    assert!(
+        matches!(opened, Err(RecoverError::LogMissing { .. })),
+        "what was applied since is gone"
+    );
+    let opened = open_installed((5, 1), 5, 9, 7);
+    assert!(matches!(opened, Err(RecoverError::Gap(_))), "trimmed for a newer superblock");
+}
+
+/// Entries behind the snapshot of a branch that never came to be are not the log's: terms never go
+/// back.
+#[test]
+fn a_branch_that_a_snapshot_was_installed_over_is_left() {
+    assert_eq!(open_installed((5, 2), 5, 9, 0).expect("it fits"), [1, 9, 5]);
+    assert_eq!(open_installed((5, 2), 5, 9, 5).expect("it fits"), [6, 9, 5]);
 }

@@ -13,7 +13,7 @@ use ringleader::{
     api::Edge,
     fatal::Fatal,
     io::Clock,
-    mesh::{Interest, Newest, NodeEnd, ShardEnd, rings},
+    mesh::{Capacity, Newest, mesh},
     metrics::NodeMeters,
     node::{
         drive::{Pace, Parts, drive},
@@ -147,16 +147,21 @@ impl Boot {
         RoughDisk::new(self.disk.clone(), self.air.clone())
     }
 
-    async fn recover(&mut self) -> Result<Found<RoughDisk>, RecoverError> {
-        let disk = self.rough();
-        let disks = Disks { data: disk.clone(), wal: disk.clone(), wal_background: disk };
-        let opening = Opening {
+    fn opening(&mut self) -> Opening {
+        Opening {
             quota: Quota::from_flag(-1),
             tree: self.weather.tree,
             wal_segment_bytes: self.weather.wal_segment_bytes(),
             salt: self.lot.draw(),
             election_ticks: ELECTION_TICKS,
-        };
+            pre_vote: true,
+        }
+    }
+
+    async fn recover(&mut self) -> Result<Found<RoughDisk>, RecoverError> {
+        let disk = self.rough();
+        let disks = Disks { data: disk.clone(), wal: disk.clone(), wal_background: disk };
+        let opening = self.opening();
         let newborn = || {
             let member = MemberFacts {
                 id: WHO_TYPED.1,
@@ -182,7 +187,7 @@ impl Boot {
         found: Found<RoughDisk>,
     ) -> Result<Result<(), Fatal>, RecoverError> {
         let recovered = found.recovered.entries.len();
-        let recover::Member { mut node, wal, cluster } = found.member(ELECTION_TICKS)?;
+        let recover::Member { mut node, wal, ballots, cluster } = found.member(&self.opening())?;
         let view = node.publish().expect("nothing is published yet, so all of it is new");
         self.chronicle.borrow_mut().story.push(format!(
             "  recovered: revision {}, applied {}, {recovered} entries in the log",
@@ -190,7 +195,9 @@ impl Boot {
         ));
         self.ledger.borrow_mut().show(view.applied.0);
         let newest = Newest::new(view);
-        let (node_end, shard_ends) = mesh(&self.weather);
+        let rings = self.weather.ring_messages;
+        let capacity = Capacity { to_node: rings, to_shard: rings, to_peers: rings };
+        let (node_end, shard_ends, _nobody_else) = mesh(self.weather.shards, capacity);
         let floor = Rc::new(Floor {
             weather: self.weather.clone(),
             day: self.day.clone(),
@@ -213,6 +220,7 @@ impl Boot {
             node,
             cluster,
             wal,
+            ballots,
             disk: self.rough(),
             clock: MemberClock { inner: executor.clock(), drift: self.mutant.drift },
             mesh: node_end,
@@ -238,7 +246,7 @@ impl Boot {
         if outcome.is_ok() && self.day.patience.is_none() && self.mutant.slip.is_none() {
             assert_eq!(meters.proposals_pending.get(), 0, "a proposal waits for ever");
         }
-        Ok(outcome)
+        Ok(outcome.map(|_stopped| ()))
     }
 
     /// Droughts come and go beside the member, and sometimes it stands still.
@@ -275,18 +283,4 @@ fn edge(weather: &Weather) -> Edge {
         member: WHO_TYPED.1,
         lease_ttl_min: least_ttl.as_millis().div_ceil(1_000) as i64,
     }
-}
-
-/// The mesh, with rings so small that they fill up.
-fn mesh(weather: &Weather) -> (NodeEnd, Vec<ShardEnd>) {
-    let (to_node, inbox) = rings(weather.shards, weather.ring_messages);
-    let mut to_shards = Vec::new();
-    let mut ends = Vec::new();
-    for (shard, to_node) in to_node.into_iter().enumerate() {
-        let (mut sender, inbox) = rings(1, weather.ring_messages);
-        to_shards.extend(sender.pop());
-        ends.push(ShardEnd { shard, to_node, inbox, interest: Interest::default() });
-    }
-    let interests = ends.iter().map(|end: &ShardEnd| end.interest.clone()).collect();
-    (NodeEnd { to_shards, inbox, interests }, ends)
 }

@@ -356,6 +356,7 @@ pub(crate) fn facts(applied: u64, revision: i64) -> RootFacts {
         member: MemberId(0x3e),
         applied: Index(applied),
         applied_term: Term(1),
+        installed: Index(0),
         revision: Revision(revision),
         state: Bytes::from(format!("state at {applied}")),
     }

@@ -78,6 +78,59 @@ fn what_was_acknowledged_survives_a_crash_at_any_boundary() {
     assert!(states > 20_000, "only {states} crash states were looked at");
 }
 
+/// A snapshot came: the log is trimmed behind its last entry and goes on there, in this opening or in
+/// the next, whatever lies in the segments from before.
+#[test]
+fn a_log_goes_on_behind_a_trim_past_its_end_after_a_crash_at_any_boundary() {
+    for (seed, before) in (0..8).flat_map(|seed| [0, 3].map(|before| (seed, before))) {
+        for at in 1.. {
+            let disk = SimDisk::new(seed);
+            disk.crash_at(at);
+            let (ours, landed) = (disk.clone(), Rc::new(RefCell::new((0, 0))));
+            let told = landed.clone();
+            let ended = run(&disk, seed, async move |_| {
+                let (mut wal, _) = open(ours.clone(), options(3, 1)).await.expect("opens");
+                for index in 1..=before {
+                    spare_ready(&mut wal).await;
+                    wal.append(&entry_of(index, 10)).expect("room").await.expect("durable");
+                    told.borrow_mut().0 = index;
+                }
+                wal.trim(50);
+                assert_eq!((wal.first_index(), wal.last_index()), (51, 50));
+                if seed % 2 == 0 {
+                    drop(wal);
+                    wal = open(ours, options(3, 2)).await.expect("opens").0;
+                    assert_eq!(wal.last_index(), before, "no frame carries the trim yet");
+                    wal.trim(50);
+                }
+                for index in 51..54 {
+                    spare_ready(&mut wal).await;
+                    wal.append(&entry_of(index, 10)).expect("room").await.expect("durable");
+                    told.borrow_mut().1 = index;
+                }
+            });
+            let disk = disk.reboot(if at % 3 == 0 { Crash::Kill } else { Crash::PowerCut });
+            let (wal, found) =
+                try_open_with(&disk, options(3, 3)).expect("a crash damages nothing");
+            let indexes: Vec<_> = found.entries.iter().map(|entry| entry.index).collect();
+            let (old, new) = *landed.borrow();
+            let context = format!("seed {seed} before {before} boundary {at}: {indexes:?}");
+            if found.trimmed == 50 {
+                assert!(indexes.iter().copied().eq(51..=wal.last_index()), "{context}");
+                assert!((50.max(new)..54).contains(&wal.last_index()), "{context}");
+            } else {
+                assert!(found.trimmed == 0 && new == 0, "{context}");
+                assert!(indexes.iter().copied().eq(1..=wal.last_index()), "{context}");
+                assert!((old..=before).contains(&wal.last_index()), "{context}");
+            }
+            if ended != Ended::Halted {
+                assert_eq!(new, 53, "{context}");
+                break;
+            }
+        }
+    }
+}
+
 #[test]
 fn one_seed_is_one_story() {
     let tell = |seed| {

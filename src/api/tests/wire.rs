@@ -191,7 +191,6 @@ fn the_blob_brings_back_what_it_was_made_of() {
     world.commit(&crate::store::encode_cluster_version("3.7.0"));
     let alarm = pb::AlarmRequest { action: 1, member_id: 7, alarm: 2 };
     let _: pb::AlarmResponse = world.call(Method::Alarm, &alarm).expect("an alarm");
-    world.store.set_conf_state(Bytes::from_static(&[1, 2, 3]));
     let facts = world.store.facts(ClusterId(0xc), MemberId(7));
     let tree = || Tree::new(Options { page_bytes: 256, segment_bytes: 1 << 16 });
     let quota = Quota::from_flag(0);

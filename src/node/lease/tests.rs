@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::{
-    consensus::{Append, Durable, HardState, Replica, Timing},
+    consensus::{Append, Durable, Replica, Timing},
     node::Event,
     store::{Lease, Outcome, Quota, Store, encode_lease_grant},
     tree::{Options, Tree},
@@ -41,14 +41,8 @@ impl House {
 
     fn with_quota(quota: Quota) -> Self {
         let id = MemberId(1);
-        let durable = Durable {
-            applied: Index(0),
-            applied_term: Term(0),
-            entries: Vec::new(),
-            hard_state: HardState::default(),
-            voters: vec![id],
-        };
-        let timing = Timing { election_ticks: 10, seed: 1 };
+        let durable = Durable::nothing(vec![id]);
+        let timing = Timing::default();
         let replica = Replica::recover(id, &durable, timing).expect("an empty log has no gap");
         let node = Node::new(id, replica, store(quota));
         let mut house = Self { node, unwritten: Vec::new(), replies: Vec::new(), tickets: 0 };
@@ -71,6 +65,7 @@ impl House {
             match action {
                 Action::Append(append) => self.unwritten.push(append),
                 Action::Reply { ticket, reply } => self.replies.push((ticket, reply)),
+                Action::Peers(word) => panic!("a lone member has nobody to tell: {word:?}"),
             }
         }
     }
