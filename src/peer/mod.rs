@@ -14,8 +14,8 @@
 mod calls;
 mod desk;
 mod forward;
-mod frame;
-mod identity;
+pub mod frame;
+pub mod identity;
 mod link;
 mod probe;
 mod serve;
