@@ -72,6 +72,8 @@ pub const APPENDS_IN_FLIGHT_MAX: usize = 2;
 /// An append that takes longer than this, and ten times the usual, is a stalled disk: a leader then
 /// looks for a member whose disk goes on.
 pub const DISK_STALL_MIN: std::time::Duration = std::time::Duration::from_millis(200);
+/// Records that a checksum of the key space looks at before others may run: some 0.2 ms.
+pub const HASH_RECORDS_PER_STEP: usize = 256;
 /// Heartbeats after which an unanswered ReadIndex round is asked again (etcd: 500 ms).
 pub const READ_INDEX_RETRY_TICKS: u32 = 5;
 
