@@ -82,6 +82,13 @@ pub const READ_INDEX_RETRY_TICKS: u32 = 5;
 /// Longest TTL that is granted, seconds (etcd `lease.MaxLeaseTTL`). As nanoseconds it still fits 64
 /// bits.
 pub const LEASE_TTL_SECONDS_MAX: i64 = 9_000_000_000;
+/// How long a member must have been in touch before a change of members counts on it (etcd
+/// `HealthInterval`).
+pub const MEMBER_HEALTHY_AFTER: std::time::Duration = std::time::Duration::from_secs(5);
+/// Ticks for which a removed member stays, so that others hear that its removal is committed (etcd: a
+/// second).
+pub const REMOVED_LINGER_TICKS: u32 = 10;
+
 /// Changes that expired leases may make in one [`LEASE_EXPIRY_INTERVAL`]: each lease counts as one,
 /// and each of its keys. About a millisecond of applying, so a put waits no longer than that for
 /// them; 25,600 leases a second without keys, where etcd revokes 1,000.

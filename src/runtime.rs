@@ -244,6 +244,8 @@ fn start(
         shards: plan.shards.iter().map(|_| ShardMeters::default()).collect(),
     };
     let Member { mut node, wal, cluster } = member;
+    node.set_strict(config.strict_reconfig_check);
+    node.set_hurry(config.initial_tick_advance);
     let view = node.publish().expect("nothing is published yet, so all of it is new");
     let newest = Newest::new(view);
     let who = Who { cluster, member: node.id(), name: config.name.clone() };

@@ -68,6 +68,7 @@ pub(super) fn mean(
         },
         strict_reconfig_check: settings.bool("strict-reconfig-check"),
         pre_vote: settings.bool("pre-vote"),
+        initial_tick_advance: settings.bool("initial-election-tick-advance"),
         heartbeat,
         election,
         snapshot_count: Some(settings.uint("snapshot-count"))

@@ -72,6 +72,8 @@ pub struct Config {
     pub strict_reconfig_check: bool,
     /// `--pre-vote`.
     pub pre_vote: bool,
+    /// `--initial-election-tick-advance`.
+    pub initial_tick_advance: bool,
     /// Time between two heartbeats.
     pub heartbeat: Duration,
     /// Time without a leader before an election: 5 heartbeats to 50 s.

@@ -359,6 +359,9 @@ impl Replica {
     /// Takes in what another member says. Whatever the network makes of messages, lost ones,
     /// repeated ones and late ones, does no harm.
     pub fn step(&mut self, message: Message) {
+        if !message.is_whole() {
+            return;
+        }
         match message.kind {
             Kind::Propose => self.on_forwarded(message),
             Kind::ReadIndex | Kind::TransferLeader => self.step_raft(message),
@@ -592,5 +595,7 @@ fn mix(mut word: u64) -> u64 {
     word ^ (word >> 31)
 }
 
+#[cfg(test)]
+mod cluster_tests;
 #[cfg(test)]
 mod tests;

@@ -275,6 +275,9 @@ impl<D: Disk, C: Clock> Driver<D, C> {
                 Some(ToNode::Lease { ticket, ask }) => {
                     self.events.push(Event::Lease { ticket, ask });
                 }
+                Some(ToNode::Change { ticket, change }) => {
+                    self.events.push(Event::Change { ticket, change });
+                }
                 Some(ToNode::MoveLeader { ticket, to }) => {
                     self.events.push(Event::MoveLeader { ticket, to });
                 }

@@ -25,6 +25,11 @@ pub(super) struct Moves {
 }
 
 impl Contacts {
+    /// Whether this member is in touch with `member`.
+    pub(super) fn has(&self, member: MemberId) -> bool {
+        self.since.contains_key(&member)
+    }
+
     /// Whether this member has been in touch with `member` for so long.
     pub(super) fn lasts(&self, member: MemberId, at_least: Duration, now: Duration) -> bool {
         self.since.get(&member).is_some_and(|since| now.saturating_sub(*since) >= at_least)

@@ -19,6 +19,7 @@ fn nothing_typed_is_a_member_alone() {
         initial_cluster_state: ClusterState::New,
         strict_reconfig_check: true,
         pre_vote: true,
+        initial_tick_advance: true,
         heartbeat: Duration::from_millis(100),
         election: Duration::from_secs(1),
         snapshot_count: 10_000,
