@@ -49,6 +49,8 @@ pub const COMMITTED_BYTES_PER_READY_MAX: u64 = 4 << 20;
 /// Learners in a cluster: a leader sends each the whole log, and they take no load (etcd's default
 /// of `--max-learners`). The same on every member, since it decides what applying a change does.
 pub const LEARNERS_MAX: usize = 1;
+/// Peer URLs that a member may name, bytes: they stand in every superblock, whose room is bounded.
+pub const PEER_URLS_BYTES_MAX: usize = 16 << 10;
 /// Applied entries kept in memory for members that lag, bytes.
 pub const RAFT_WINDOW_BYTES_MAX: usize = 64 << 20;
 
@@ -186,6 +188,7 @@ pub const CHECKPOINT_CHUNK_BYTES: usize = 256 << 10;
 pub const REWRITE_BYTES_MAX: usize = 2 * SEGMENT_BYTES;
 
 const _: () = assert!(REQUEST_BYTES_MAX * 2 < SEGMENT_BYTES, "a record fits many times");
+const _: () = assert!(PEER_URLS_BYTES_MAX * 100 < ROOT_STATE_BYTES_MAX, "of a hundred members");
 const _: () =
     assert!(SEGMENTS_MAX * 64 + ROOT_STATE_BYTES_MAX < SEGMENT_BYTES / ROOT_SEGMENT_SHARE);
 const _: () = assert!(SEGMENT_BYTES < u32::MAX as usize, "offsets of records are u32");

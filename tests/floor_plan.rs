@@ -48,7 +48,7 @@ const PLAN: &[(&str, &[&str])] = &[
         ],
     ),
     ("config", &["identity", "log", "limits", "types"]),
-    ("api", &["mesh", "store", "limits", "types"]),
+    ("api", &["config", "identity", "mesh", "store", "limits", "types"]),
     ("shard", &["api", "mesh", "store", "io", "metrics", "log", "limits", "types"]),
     (
         "runtime",
