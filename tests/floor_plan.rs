@@ -48,13 +48,20 @@ const PLAN: &[(&str, &[&str])] = &[
         ],
     ),
     ("config", &["identity", "log", "limits", "types"]),
+    ("net", &["io", "mesh", "log", "limits"]),
     ("api", &["config", "identity", "mesh", "store", "limits", "types"]),
-    ("shard", &["api", "mesh", "store", "io", "metrics", "log", "limits", "types"]),
+    (
+        "peer",
+        &["net", "api", "mesh", "consensus", "store", "io", "metrics", "log", "limits", "types"],
+    ),
+    ("shard", &["net", "api", "mesh", "store", "io", "metrics", "log", "limits", "types"]),
     (
         "runtime",
         &[
             "config",
             "shard",
+            "peer",
+            "net",
             "api",
             "node",
             "mesh",
@@ -82,19 +89,43 @@ const ONLY_IN: &[(&str, &str, &[&str])] = &[("node", "wal", MOVERS), ("node", "i
 const DOORS: &[(&str, &[&str])] = &[
     ("arc_swap", &["mesh.rs"]),
     ("atomic_waker", &["mesh.rs"]),
-    ("bytes", &["api/", "consensus/", "mesh.rs", "node/", "shard/", "store/", "tree/", "wal/"]),
+    (
+        "bytes",
+        &[
+            "api/",
+            "consensus/",
+            "mesh.rs",
+            "net/",
+            "node/",
+            "peer/",
+            "shard/",
+            "store/",
+            "tree/",
+            "wal/",
+        ],
+    ),
     // HashKV, which is Castagnoli's; what lies on disk has crc32fast's.
     ("crc32c", &["store/hash.rs"]),
     ("crc32fast", &["tree/", "wal/"]),
-    ("futures_lite", &["io/", "mesh.rs", "node/drive.rs", "runtime/", "shard/", "tree/"]),
-    ("glommio", &["io/glommio.rs", "runtime.rs", "runtime/", "shard/"]),
-    ("httparse", &["shard/http1.rs"]),
+    (
+        "futures_lite",
+        &["io/", "mesh.rs", "net/", "node/drive.rs", "peer/", "runtime/", "shard/", "tree/"],
+    ),
+    ("glommio", &["io/glommio.rs", "net/", "peer/", "runtime.rs", "runtime/", "shard/"]),
+    ("httparse", &["net/http1.rs"]),
     ("libc", &["io/"]),
     ("memmap2", &["io/"]),
-    ("prost", &["api/", "store/", "shard/inside/"]),
+    ("prost", &["api/", "peer/", "store/", "shard/inside/"]),
     (
         "proto",
-        &["api/", "store/command.rs", "store/convert.rs", "shard/inside/", "shard/watching.rs"],
+        &[
+            "api/",
+            "peer/",
+            "store/command.rs",
+            "store/convert.rs",
+            "shard/inside/",
+            "shard/watching.rs",
+        ],
     ),
     ("raft", &["consensus/"]),
     ("rtrb", &["mesh.rs"]),
@@ -103,7 +134,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("sha1", &["identity.rs"]),
     ("signal_hook", &["runtime.rs"]),
     ("slog", &["consensus/"]),
-    ("socket2", &["runtime.rs", "shard/accept.rs"]),
+    ("socket2", &["net/accept.rs", "runtime.rs"]),
 ];
 
 /// Modules that decide: values in, values out. What waits beside them moves bytes.
@@ -152,7 +183,7 @@ const UNSAFE: &[&str] = &[
     "io/host.rs",
     "io/process.rs",
     "io/thread.rs",
-    "shard/adopt.rs",
+    "net/adopt.rs",
     "tree/append_vec.rs",
     "tree/node.rs",
 ];

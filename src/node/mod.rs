@@ -14,6 +14,7 @@
 //! | a change of members | `members.rs` |
 
 mod apply;
+mod defragment;
 pub mod drive;
 mod event;
 mod lease;
@@ -50,6 +51,7 @@ pub struct Node {
     reads: Reads,
     /// Compactions whose clients wait until the room is free.
     sweeping: apply::Sweeping,
+    defragmenting: defragment::Defragmenting,
     leases: Expiry,
     listing: Listing,
     contacts: Contacts,
@@ -91,6 +93,7 @@ impl Node {
             proposals: Proposals::default(),
             reads: Reads::default(),
             sweeping: apply::Sweeping::default(),
+            defragmenting: defragment::Defragmenting::default(),
             leases: Expiry::default(),
             listing: Listing::default(),
             contacts: Contacts::default(),
@@ -124,7 +127,7 @@ impl Node {
             Event::Lease { ticket, ask } => self.on_lease(ticket, ask, out),
             Event::MoveLeader { ticket, to } => self.on_move_leader(ticket, to, out),
             Event::Change { ticket, change } => self.on_change(ticket, &change, out),
-            Event::Defragment { .. } => {}
+            Event::Defragment { ticket } => self.on_defragment(ticket),
             Event::Peer(said) => self.on_peer(said, out),
             Event::Appended { number } => self.replica.appended(number),
         }
@@ -147,6 +150,7 @@ impl Node {
             self.settle(out)?;
         }
         self.sweep(out);
+        self.answer_defragment(out);
         self.tend_leases(out);
         Ok(())
     }
@@ -229,9 +233,13 @@ impl Node {
         Some(self.store.publish(seen))
     }
 
-    /// Starts a checkpoint of everything applied so far; `None` while one is running.
+    /// Starts a checkpoint of everything applied so far, one that gives space back where somebody
+    /// waits for that; `None` while one is running.
     pub fn begin_checkpoint(&mut self, cluster: ClusterId) -> Option<Checkpoint> {
         let facts = self.store.facts(cluster, self.id);
+        if self.wants_defragment() {
+            return self.store.tree_mut().begin_defragment(facts);
+        }
         self.store.tree_mut().begin_checkpoint(facts)
     }
 

@@ -118,7 +118,7 @@ struct Fill {
 }
 
 /// Neighbours whose live records go to a new file.
-struct Rewrite {
+pub(super) struct Rewrite {
     identity: Identity,
     sources: Vec<(Segment, Book)>,
 }
@@ -141,8 +141,16 @@ impl Tree {
         if self.ledger.job.is_some() {
             return None;
         }
-        let leases = self.leases_to_write();
         let rewrites = choose_rewrites(&self.shelf);
+        Some(self.checkpoint(facts, rewrites))
+    }
+
+    pub(super) fn is_checkpoint_running(&self) -> bool {
+        self.ledger.job.is_some()
+    }
+
+    pub(super) fn checkpoint(&mut self, facts: RootFacts, rewrites: Vec<Rewrite>) -> Checkpoint {
+        let leases = self.leases_to_write();
         let tail = &self.shelf.tail;
         let mut checkpoint = Checkpoint {
             facts,
@@ -168,7 +176,7 @@ impl Tree {
         let removes = checkpoint.removes.clone();
         self.ledger.job =
             Some(Job { creates, removes, dead: Vec::new(), lease_changes: self.lease_changes });
-        Some(checkpoint)
+        checkpoint
     }
 
     fn leases_to_write(&mut self) -> Leases {
@@ -270,7 +278,7 @@ fn choose_rewrites(shelf: &Shelf) -> Vec<Rewrite> {
 }
 
 impl Rewrite {
-    fn of(sources: &[(&Segment, &Book)]) -> Self {
+    pub(super) fn of(sources: &[(&Segment, &Book)]) -> Self {
         let identities = || sources.iter().map(|(segment, _)| segment.identity);
         let newest = identities().map(|identity| identity.generation).max();
         let first = sources[0].0.identity;

@@ -24,6 +24,7 @@ mod chain;
 mod checkpoint;
 mod cursor;
 mod dead;
+mod defragment;
 mod heap;
 mod kv;
 mod lease;
