@@ -490,7 +490,8 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         let last = &self.last_checkpoint;
         let entries = self.parts.node.applied().0 - last.applied.0;
         let log_bytes = self.log_bytes - last.log_bytes;
-        entries >= self.parts.pace.checkpoint_entries
+        self.parts.node.wants_defragment()
+            || entries >= self.parts.pace.checkpoint_entries
             || (entries > 0 && log_bytes >= CHECKPOINT_LOG_BYTES_MAX)
             || self.parts.node.store().tree().unsealed_bytes() >= UNSEALED_BYTES_MAX
             || (entries > 0 && now >= last.at + CHECKPOINT_INTERVAL)

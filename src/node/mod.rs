@@ -15,6 +15,7 @@
 //! | a snapshot, sent or arrived | `snapshot.rs` |
 
 mod apply;
+mod defragment;
 pub mod drive;
 mod event;
 mod lease;
@@ -52,6 +53,7 @@ pub struct Node {
     reads: Reads,
     /// Compactions whose clients wait until the room is free.
     sweeping: apply::Sweeping,
+    defragmenting: defragment::Defragmenting,
     leases: Expiry,
     listing: Listing,
     contacts: Contacts,
@@ -96,6 +98,7 @@ impl Node {
             proposals: Proposals::default(),
             reads: Reads::default(),
             sweeping: apply::Sweeping::default(),
+            defragmenting: defragment::Defragmenting::default(),
             leases: Expiry::default(),
             listing: Listing::default(),
             contacts: Contacts::default(),
@@ -130,7 +133,7 @@ impl Node {
             Event::Lease { ticket, ask } => self.on_lease(ticket, ask, out),
             Event::MoveLeader { ticket, to } => self.on_move_leader(ticket, to, out),
             Event::Change { ticket, change } => self.on_change(ticket, &change, out),
-            Event::Defragment { .. } => {}
+            Event::Defragment { ticket } => self.on_defragment(ticket),
             Event::Peer(said) => self.on_peer(said, out),
             Event::Appended { number } => self.replica.appended(number),
         }
@@ -153,6 +156,7 @@ impl Node {
             self.settle(out)?;
         }
         self.sweep(out);
+        self.answer_defragment(out);
         self.tend_leases(out);
         self.give_back_unneeded(out);
         Ok(())
@@ -237,9 +241,13 @@ impl Node {
         Some(self.store.publish(seen))
     }
 
-    /// Starts a checkpoint of everything applied so far; `None` while one is running.
+    /// Starts a checkpoint of everything applied so far, one that gives space back where somebody
+    /// waits for that; `None` while one is running.
     pub fn begin_checkpoint(&mut self) -> Option<Checkpoint> {
         let facts = self.store.facts(self.cluster, self.id);
+        if self.wants_defragment() {
+            return self.store.tree_mut().begin_defragment(facts);
+        }
         self.store.tree_mut().begin_checkpoint(facts)
     }
 
