@@ -10,6 +10,7 @@
 //!   ledger     what was acknowledged, and must be there
 //!   watch      a watch stream, and what it promises
 //!   neighbour  a good client beside a bad one
+//!   proxy      the network between members
 //! ```
 #![allow(clippy::disallowed_methods, reason = "real processes take real time")]
 
@@ -18,6 +19,7 @@ pub mod http;
 pub mod job;
 pub mod ledger;
 pub mod neighbour;
+pub mod proxy;
 pub mod script;
 pub mod server;
 pub mod watch;
