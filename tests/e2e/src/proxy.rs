@@ -216,7 +216,9 @@ fn member_behind(near: &TcpStream, state: &State) -> Option<usize> {
     let name = format!("socket:[{inode}]");
     let holds = |pid: u32| {
         let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-        files.into_iter().any(|file| fs::read_link(file.path()).is_ok_and(|to| to.as_os_str() == &name[..]))
+        files
+            .into_iter()
+            .any(|file| fs::read_link(file.path()).is_ok_and(|to| to.as_os_str() == &name[..]))
     };
     pids.into_iter().find(|(_, pid)| holds(*pid)).map(|(member, _)| member)
 }
