@@ -11,11 +11,13 @@
 //!   watch      a watch stream, and what it promises
 //!   neighbour  a good client beside a bad one
 //!   proxy      the network between members
-//!   cluster    several members, and what befalls them
+//!   cluster    several members
+//!   chaos      what befalls them
 //! ```
 #![allow(clippy::disallowed_methods, reason = "real processes take real time")]
 
 pub mod binary;
+pub mod chaos;
 pub mod cluster;
 pub mod http;
 pub mod job;
