@@ -21,6 +21,9 @@
 //! The history begins on an empty cluster, all keys that are written are the history's, and nothing
 //! is compacted.
 
+#[path = "../../../tests/sim/model.rs"]
+#[allow(missing_docs, dead_code, reason = "the model speaks etcd's own words, and knows more")]
+mod model;
 mod op;
 mod order;
 mod replay;

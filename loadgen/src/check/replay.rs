@@ -10,15 +10,11 @@ use proto::{
 
 use super::{
     Findings, Op,
+    model::Model,
     op::{Outcome, Request, Response},
     order::{Position, Seen, read_at, write_at},
     truth::Truth,
 };
-use model::Model;
-
-#[path = "../../../tests/sim/model.rs"]
-#[allow(missing_docs, dead_code, reason = "the model speaks etcd's own words, and knows more")]
-mod model;
 
 /// Nanoseconds in a second.
 const SECOND: u64 = 1_000_000_000;
