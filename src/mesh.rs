@@ -21,7 +21,7 @@
 use crate::{
     consensus::Message,
     limits::{TO_NODE_RING_MESSAGES_MAX, TO_PEERS_RING_MESSAGES_MAX, TO_SHARD_RING_MESSAGES_MAX},
-    store::{Cluster, Outcome, Unavailable, View},
+    store::{Cluster, Outcome, Unavailable, View, command::MemberChange},
     types::{LeaseId, MemberId, Ticket},
 };
 use arc_swap::ArcSwap;
@@ -57,6 +57,13 @@ pub enum ToNode {
         ticket: Ticket,
         /// What.
         ask: LeaseAsk,
+    },
+    /// Change the members. Answered by [`Reply::Applied`].
+    Change {
+        /// Ties the answer to the client; stands in the entry too.
+        ticket: Ticket,
+        /// How.
+        change: MemberChange,
     },
     /// Hand the lead over. Answered by [`Reply::Moved`].
     MoveLeader {

@@ -207,6 +207,7 @@ impl From<Refusal> for Status {
             Refusal::LeaseExists => LEASE_EXISTS,
             Refusal::NoSpace => NO_SPACE,
             Refusal::Corrupt => CORRUPT,
+            Refusal::LastVoter => NOT_ENOUGH_STARTED,
             Refusal::MemberNotFound => MEMBER_NOT_FOUND,
             Refusal::MemberExists => MEMBER_EXISTS,
             Refusal::PeerUrlExists => PEER_URL_EXISTS,

@@ -120,6 +120,19 @@ impl Message {
         }
     }
 
+    /// Whether it has what its kind must have: raft looks without asking.
+    pub(super) fn is_whole(&self) -> bool {
+        match self.kind {
+            Kind::Append => {
+                let places = (self.index.0 + 1..).zip(&self.entries);
+                places.into_iter().all(|(place, entry)| entry.index.0 == place)
+            }
+            Kind::ReadIndex | Kind::ReadIndexResponse => self.entries.len() == 1,
+            Kind::Snapshot => self.snapshot.as_ref().is_some_and(|mark| mark.index.0 > 0),
+            _ => true,
+        }
+    }
+
     /// About what it takes in memory and on the wire, bytes.
     pub fn weight(&self) -> usize {
         let entries = self.entries.iter().map(|entry| entry.data.len() + 32);

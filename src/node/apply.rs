@@ -9,7 +9,7 @@ use crate::{
         ALARM_NOSPACE, Outcome, Refusal,
         command::{AlarmAction, AlarmOrder},
     },
-    types::Ticket,
+    types::{Index, Term, Ticket},
 };
 
 /// Physical compaction in progress, and who waits for it.
@@ -17,6 +17,13 @@ use crate::{
 pub(super) struct Sweeping {
     waiting: Vec<(Ticket, Outcome)>,
     unfinished: bool,
+}
+
+/// Where an entry stands.
+#[derive(Clone, Copy)]
+pub(super) struct Placed {
+    pub(super) index: Index,
+    pub(super) term: Term,
 }
 
 impl Sweeping {
@@ -46,7 +53,10 @@ impl Node {
     }
 
     fn apply(&mut self, entry: Entry, out: &mut Vec<Action>) -> Result<(), Stuck> {
-        let Entry { index, term, data, .. } = entry;
+        let Entry { index, term, kind, data } = entry;
+        if kind != 0 {
+            return self.apply_change(Placed { index, term }, data, out);
+        }
         let (sweeping, leases, now) = (&mut self.sweeping, &mut self.leases, self.now);
         let mut no_space = false;
         let reply = |ticket, outcome| match outcome {

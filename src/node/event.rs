@@ -3,6 +3,7 @@
 use crate::{
     consensus::Append,
     mesh::{FromPeer, LeaseAsk, Reply, ToPeers},
+    store::command::MemberChange,
     types::{MemberId, Ticket},
 };
 use bytes::Bytes;
@@ -30,6 +31,13 @@ pub enum Event {
         ticket: Ticket,
         /// What it asks.
         ask: LeaseAsk,
+    },
+    /// Somebody wants to change the members.
+    Change {
+        /// Who waits.
+        ticket: Ticket,
+        /// How.
+        change: MemberChange,
     },
     /// Somebody wants another member to lead.
     MoveLeader {

@@ -11,12 +11,14 @@
 //! | a linearizable read | `read.rs` |
 //! | a renewal, a deadline | `lease.rs`, `listing.rs` |
 //! | another member's word, a change of leader | `peers.rs` |
+//! | a change of members | `members.rs` |
 
 mod apply;
 pub mod drive;
 mod event;
 mod lease;
 mod listing;
+mod members;
 mod peers;
 mod propose;
 mod read;
@@ -54,7 +56,11 @@ pub struct Node {
     moves: Moves,
     /// A first contact brings the first election forward.
     hurries: bool,
-    /// The cluster has removed this member.
+    /// `--strict-reconfig-check`.
+    strict: bool,
+    /// The cluster has removed this member: so many ticks are left.
+    ends_after: Option<u32>,
+    /// The cluster has removed this member, and there is nothing left to say.
     removed: bool,
     /// When this turn began, by the driver's clock.
     now: Duration,
@@ -90,6 +96,8 @@ impl Node {
             contacts: Contacts::default(),
             moves: Moves::default(),
             hurries: false,
+            strict: true,
+            ends_after: None,
             removed: false,
             now: Duration::ZERO,
             leaders_seen: 0,
@@ -115,6 +123,7 @@ impl Node {
             Event::Read { ticket } => self.reads.wait(Question::Read(ticket)),
             Event::Lease { ticket, ask } => self.on_lease(ticket, ask, out),
             Event::MoveLeader { ticket, to } => self.on_move_leader(ticket, to, out),
+            Event::Change { ticket, change } => self.on_change(ticket, &change, out),
             Event::Defragment { .. } => {}
             Event::Peer(said) => self.on_peer(said, out),
             Event::Appended { number } => self.replica.appended(number),
@@ -163,6 +172,7 @@ impl Node {
         self.replica.tick();
         self.reads.tick();
         self.age_proposals(out);
+        self.age_removed();
     }
 
     /// A change of leader is news to readers, and what waited for the old one must ask again.

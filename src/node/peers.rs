@@ -25,6 +25,11 @@ pub(super) struct Moves {
 }
 
 impl Contacts {
+    /// Whether this member is in touch with `member`.
+    pub(super) fn has(&self, member: MemberId) -> bool {
+        self.since.contains_key(&member)
+    }
+
     /// Whether this member has been in touch with `member` for so long.
     pub(super) fn lasts(&self, member: MemberId, at_least: Duration, now: Duration) -> bool {
         self.since.get(&member).is_some_and(|since| now.saturating_sub(*since) >= at_least)
@@ -118,6 +123,11 @@ impl Node {
     /// Whether the lead is being handed over.
     pub fn is_handing_over(&self) -> bool {
         self.replica.is_handing_over()
+    }
+
+    /// Whether the log that was lost is not all there again.
+    pub fn has_lost(&self) -> bool {
+        self.replica.has_lost()
     }
 
     /// Whether nobody else votes.

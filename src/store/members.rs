@@ -256,6 +256,9 @@ impl Cluster {
             MemberChange::Promote(_) if !known.is_some_and(|member| member.learner) => {
                 Err(Refusal::NotLearner)
             }
+            MemberChange::Remove(id) if self.voters().all(|voter| voter.id == *id) => {
+                Err(Refusal::LastVoter)
+            }
             MemberChange::Promote(_) | MemberChange::Remove(_) => Ok(()),
         }
     }

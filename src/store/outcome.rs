@@ -140,6 +140,9 @@ pub enum Refusal {
     NoSpace,
     /// The CORRUPT alarm is up.
     Corrupt,
+    /// Nobody would be left to vote; etcd refuses it only with `--strict-reconfig-check`, and dies
+    /// without.
+    LastVoter,
     /// No such member, or not any more.
     MemberNotFound,
     /// A member of that id is there already.

@@ -21,6 +21,7 @@ mod mutants;
 mod tongue;
 mod tree_crash;
 mod tree_model;
+mod tree_snapshot;
 mod wal_crash;
 mod wal_model;
 mod wal_refusal;

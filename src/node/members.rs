@@ -1,0 +1,128 @@
+//! Changes of members: what is refused before the log, and what an applied one does.
+//!
+//! With `--strict-reconfig-check` a change must leave a majority that is there (etcd `server.go`,
+//! `mayAddMember` and its neighbours). That is judged by the member that is asked, from what it sees;
+//! whether a change is right at all is judged where it is applied, by everybody alike.
+
+use super::{Action, Node, Stuck, apply::Placed};
+use crate::{
+    consensus::Change,
+    limits::{MEMBER_HEALTHY_AFTER, REMOVED_LINGER_TICKS},
+    mesh::{Forward, Reply, ToPeers},
+    store::{Changed, RaftChange, Unavailable, command::MemberChange},
+    types::{MemberId, Ticket},
+};
+use bytes::Bytes;
+
+impl Node {
+    /// `--strict-reconfig-check`.
+    pub fn set_strict(&mut self, strict: bool) {
+        self.strict = strict;
+    }
+
+    pub(super) fn on_change(
+        &mut self,
+        ticket: Ticket,
+        change: &MemberChange,
+        out: &mut Vec<Action>,
+    ) {
+        let leadership = self.leadership;
+        if let MemberChange::Promote(id) = change
+            && !leadership.own
+            && leadership.leader.0 != 0
+        {
+            let what = Forward::Promote(*id);
+            out.push(Action::Peers(ToPeers::Forward { ticket, to: leadership.leader, what }));
+            return;
+        }
+        let asked = self.may_change(change);
+        let proposed = asked.and_then(|()| {
+            let proposed = self.replica.propose_change(change.encode(ticket));
+            proposed.map_err(|_dropped| Unavailable::NoLeader)
+        });
+        if let Err(why) = proposed {
+            out.push(Action::Reply { ticket, reply: Reply::Unavailable(why) });
+        }
+    }
+
+    fn may_change(&self, change: &MemberChange) -> Result<(), Unavailable> {
+        let cluster = self.store.cluster();
+        match change {
+            MemberChange::Update { .. } => Ok(()),
+            MemberChange::Promote(id) => {
+                self.is_in_sync(*id)?;
+                self.demand(cluster.can_promote(), Unavailable::NotEnoughStarted)
+            }
+            MemberChange::Add(member) => {
+                let enough = member.learner || cluster.can_add_voter();
+                self.demand(enough, Unavailable::NotEnoughStarted)?;
+                let healthy = cluster.voters().all(|voter| self.is_healthy(voter.id));
+                self.demand(healthy, Unavailable::Unhealthy)
+            }
+            MemberChange::Remove(id) => {
+                self.demand(cluster.can_remove(*id), Unavailable::NotEnoughStarted)?;
+                let learner = cluster.members.get(id).is_some_and(|member| member.learner);
+                let gone = *id != self.id && !self.contacts.has(*id);
+                if learner || gone {
+                    return Ok(());
+                }
+                let healthy = cluster.voters().filter(|voter| self.is_healthy(voter.id)).count();
+                let voters = cluster.voters().count();
+                let majority_of_the_rest = 1 + voters.saturating_sub(1) / 2;
+                self.demand(healthy > majority_of_the_rest, Unavailable::Unhealthy)
+            }
+        }
+    }
+
+    fn demand(&self, holds: bool, else_say: Unavailable) -> Result<(), Unavailable> {
+        if holds || !self.strict { Ok(()) } else { Err(else_say) }
+    }
+
+    fn is_healthy(&self, member: MemberId) -> bool {
+        member == self.id || self.contacts.lasts(member, MEMBER_HEALTHY_AFTER, self.now)
+    }
+
+    /// A learner may vote once it has nine tenths of the leader's log (etcd `isLearnerReady`). One
+    /// that is not known is refused where the change is applied.
+    fn is_in_sync(&self, learner: MemberId) -> Result<(), Unavailable> {
+        if !self.leadership.own {
+            return Err(Unavailable::NoLeader);
+        }
+        let Some(progress) = self.replica.progress(learner) else { return Ok(()) };
+        let leader = self.replica.last_index().0;
+        let ready = u128::from(progress.matched.0) * 10 >= u128::from(leader) * 9;
+        if ready { Ok(()) } else { Err(Unavailable::LearnerNotReady) }
+    }
+
+    /// Applies a committed change of members.
+    pub(super) fn apply_change(
+        &mut self,
+        placed: Placed,
+        data: Bytes,
+        out: &mut Vec<Action>,
+    ) -> Result<(), Stuck> {
+        let Placed { index, term } = placed;
+        let changed = self.store.change_members(index, term, data);
+        let changed = changed.map_err(|entry| Stuck { index, entry })?;
+        let Changed { ticket, outcome, raft } = changed;
+        self.replica.apply_change(match raft {
+            RaftChange::AddVoter(id) => Some(Change::Voter(id)),
+            RaftChange::AddLearner(id) => Some(Change::Learner(id)),
+            RaftChange::Remove(id) => Some(Change::Gone(id)),
+            RaftChange::None => None,
+        });
+        if raft == RaftChange::Remove(self.id) {
+            self.ends_after.get_or_insert(REMOVED_LINGER_TICKS);
+        }
+        out.push(Action::Reply { ticket, reply: Reply::Applied(outcome) });
+        Ok(())
+    }
+
+    /// A removed member stays for a moment, so that what removed it is known to be committed
+    /// elsewhere too (etcd waits a second).
+    pub(super) fn age_removed(&mut self) {
+        let Some(ticks) = &mut self.ends_after else { return };
+        *ticks = ticks.saturating_sub(1);
+        self.removed |= *ticks == 0;
+    }
+}
