@@ -262,7 +262,7 @@ fn start(
         end: peers_end,
         inbox: peers_inbox,
         newest: newest.clone(),
-        setup: peer_setup(config, &who, boot_micros, &meters),
+        setup: peer_setup(config, &who, boot_micros, &meters, disk.clone()),
     };
     let mut clients = Vec::new();
     let mut seats = Vec::new();
@@ -282,7 +282,6 @@ fn start(
         wal,
         ballots,
         disk,
-        cluster,
         mesh: node_end,
         newest,
         room,
@@ -321,7 +320,13 @@ fn setup(config: &Config, who: &Who, boot_micros: u64, meters: &Meters) -> Setup
     }
 }
 
-fn peer_setup(config: &Config, who: &Who, boot_micros: u64, meters: &Meters) -> peer::Setup {
+fn peer_setup(
+    config: &Config,
+    who: &Who,
+    boot_micros: u64,
+    meters: &Meters,
+    disk: LaneDisk,
+) -> peer::Setup {
     peer::Setup {
         member: who.member,
         cluster: who.cluster,
@@ -331,6 +336,7 @@ fn peer_setup(config: &Config, who: &Who, boot_micros: u64, meters: &Meters) -> 
         dial_wait: Duration::from_secs(1) + config.election,
         request_timeout: Duration::from_secs(5) + 2 * config.election,
         meters: meters.peers.clone(),
+        ground: peer::Ground { disk, tree: crate::tree::Options::default() },
     }
 }
 
@@ -372,7 +378,6 @@ struct NodeSeat {
     wal: crate::wal::Wal<LaneDisk>,
     ballots: crate::wal::BallotBox<LaneFile>,
     disk: LaneDisk,
-    cluster: ClusterId,
     mesh: NodeEnd,
     newest: Newest,
     room: RoomSeat,
@@ -391,12 +396,11 @@ struct RoomSeat {
 
 impl NodeSeat {
     async fn sit(self) {
-        let Self { node, wal, ballots, disk, cluster, mesh, newest, room, meters, pace, news } =
-            self;
+        let Self { node, wal, ballots, disk, mesh, newest, room, meters, pace, news } = self;
         let RoomSeat { end, inbox, newest: seen, setup } = room;
         let room = glommio::spawn_local(peer::serve(end, seen, inbox, setup)).detach();
         let clock = GlommioClock::new();
-        let parts = Parts { node, cluster, wal, ballots, disk, clock, mesh, newest, meters, pace };
+        let parts = Parts { node, wal, ballots, disk, clock, mesh, newest, meters, pace };
         match drive(parts).await {
             Ok(Ended::Stopped) => {}
             Ok(Ended::Removed) => {
