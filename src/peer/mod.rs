@@ -101,9 +101,10 @@ pub async fn serve(end: PeersEnd, newest: Newest, mut accepted: Inbox<Accepted>,
     let mut timer = look(true);
     while !from_node.is_closed() {
         poll_fn(|cx| {
-            let rang = timer.as_mut().poll(cx).is_ready();
-            if rang {
-                timer = look(room.desk.flush());
+            let mut rang = false;
+            while timer.as_mut().poll(cx).is_ready() {
+                rang = true;
+                timer = look(true);
                 room.desk.expire(room.clock.now());
             }
             let ready = [
@@ -124,6 +125,9 @@ pub async fn serve(end: PeersEnd, newest: Newest, mut accepted: Inbox<Accepted>,
         }
         while let Some(accepted) = accepted.pop() {
             room.receive(accepted);
+        }
+        if !room.desk.flush() {
+            timer = look(false);
         }
         futures_lite::future::yield_now().await;
     }

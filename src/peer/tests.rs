@@ -61,7 +61,9 @@ fn cluster(members: &[(MemberId, String)]) -> Cluster {
 fn view(cluster: Cluster, leader: MemberId) -> View {
     let mut store = Store::new(Tree::new(Options::default()), Quota::from_flag(-1));
     let raft = RaftSeen { leader, ..RaftSeen::default() };
-    View { cluster: Arc::new(cluster), ..store.publish(raft) }
+    let mut view = store.publish(raft);
+    view.cluster = Arc::new(cluster);
+    view
 }
 
 impl Bench {
@@ -487,7 +489,8 @@ fn a_slow_reader_costs_a_bounded_queue_and_raft_is_told() {
         }
         assert_eq!(bench.unreachable().await, B);
         assert_eq!(appends.hear().await.map(|first| first.index), Some(Index(1)));
-        let small: Vec<_> = (0..2 * PEER_LANE_MESSAGES_MAX as u64).map(|n| vote(A, B, n)).collect();
+        let small: Vec<_> =
+            (1..=2 * PEER_LANE_MESSAGES_MAX as u64).map(|n| vote(A, B, n)).collect();
         let mut messages = listen_to(&bench, &identity_of(B, 1), Lane::Message).await;
         bench.tell(ToPeers::Send(small));
         assert_eq!(bench.unreachable().await, B);
@@ -688,8 +691,9 @@ fn two_rooms_speak_and_one_asks_the_other_about_leases() {
         let renewals = 2_000_u64;
         for number in 0..renewals {
             let what = Forward::Lease(LeaseAsk::Renew(LeaseId(number as i64)));
-            a.tell(ToPeers::Forward { ticket: Ticket(number), to: B, what });
-            if number % 500 == 0 {
+            let mut ask = ToPeers::Forward { ticket: Ticket(number), to: B, what };
+            while let Err(back) = a.node.to_peers.try_send(ask) {
+                ask = back;
                 future::yield_now().await;
             }
         }

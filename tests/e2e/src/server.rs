@@ -95,6 +95,13 @@ pub struct Setup {
 impl Setup {
     /// On free ports, with its data and its log in the folder.
     pub fn new(binary: &Path, folder: &Path) -> Self {
+        Self::named(binary, folder, "")
+    }
+
+    /// As [`Self::new`], with a name for its data and log, so that several share a folder.
+    pub fn named(binary: &Path, folder: &Path, name: &str) -> Self {
+        let folder = folder.join(name);
+        fs::create_dir_all(&folder).expect("a folder of ours");
         Self {
             binary: binary.into(),
             data: folder.join("data"),
@@ -134,6 +141,16 @@ impl Setup {
     pub fn client_port(mut self, port: u16) -> Self {
         self.client_port = port;
         self
+    }
+
+    /// Where it listens for other members.
+    pub fn peer_port(&self) -> u16 {
+        self.peer_port
+    }
+
+    /// `host:port` for clients.
+    pub fn endpoint(&self) -> String {
+        format!("127.0.0.1:{}", self.client_port)
     }
 
     /// Where the data is.
@@ -253,7 +270,7 @@ impl Server {
 
     /// `host:port` for clients.
     pub fn endpoint(&self) -> String {
-        format!("127.0.0.1:{}", self.setup.client_port)
+        self.setup.endpoint()
     }
 
     /// A fresh connection.
@@ -282,6 +299,11 @@ impl Server {
         let mut text = Vec::new();
         file.read_to_end(&mut text).expect("the log is readable");
         String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// SIGSTOP, or SIGCONT: it does nothing at all in between.
+    pub fn pause(&self, paused: bool) {
+        signal(self.pid(), if paused { libc::SIGSTOP } else { libc::SIGCONT });
     }
 
     /// `kill -9`.
