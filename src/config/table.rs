@@ -132,11 +132,11 @@ const MEMBER: &[Flag] = &[
         "1000",
         "Milliseconds without a leader before an election; 5 heartbeats to 50000.",
     ),
-    harmless(
+    works(
         "initial-election-tick-advance",
         Bool,
         "true",
-        "a member alone always starts its first election at once",
+        "Let a member that starts stand for election sooner where no leader is heard.",
     ),
     works(
         "listen-peer-urls",

@@ -85,10 +85,16 @@ impl From<io::Error> for InstallError {
 #[derive(Clone)]
 pub struct Sealed(Arc<Vec<Segment>>);
 
+impl Sealed {
+    pub(crate) fn of(table: &Arc<Vec<Segment>>) -> Self {
+        Self(Arc::clone(table))
+    }
+}
+
 impl Tree {
     /// The segments that are in files now.
     pub fn sealed(&self) -> Sealed {
-        Sealed(Arc::clone(self.shelf.table()))
+        Sealed::of(self.shelf.table())
     }
 }
 
@@ -620,6 +626,12 @@ pub struct Staged {
     generation: u64,
     /// Its files, should it not be installed.
     stage: Stage,
+}
+
+impl fmt::Debug for Staged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Staged({:?})", self.facts)
+    }
 }
 
 impl Staged {

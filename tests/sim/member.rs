@@ -187,7 +187,7 @@ impl Boot {
         found: Found<RoughDisk>,
     ) -> Result<Result<(), Fatal>, RecoverError> {
         let recovered = found.recovered.entries.len();
-        let recover::Member { mut node, wal, ballots, cluster } = found.member(&self.opening())?;
+        let recover::Member { mut node, wal, ballots, .. } = found.member(&self.opening())?;
         let view = node.publish().expect("nothing is published yet, so all of it is new");
         self.chronicle.borrow_mut().story.push(format!(
             "  recovered: revision {}, applied {}, {recovered} entries in the log",
@@ -218,7 +218,6 @@ impl Boot {
         let meters = Arc::new(NodeMeters::default());
         let parts = Parts {
             node,
-            cluster,
             wal,
             ballots,
             disk: self.rough(),

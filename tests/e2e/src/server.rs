@@ -88,6 +88,8 @@ pub struct Setup {
     /// A program that starts the program, such as `prlimit`.
     wrapper: Vec<OsString>,
     flags: Vec<OsString>,
+    /// Whether it is told that it is a cluster of its own.
+    alone: bool,
 }
 
 impl Setup {
@@ -108,7 +110,13 @@ impl Setup {
             peer_port: free_port(),
             wrapper: Vec::new(),
             flags: Vec::new(),
+            alone: true,
         }
+    }
+
+    /// The same without `--initial-cluster`, which other ways to find a cluster exclude.
+    pub fn without_cluster(binary: &Path, folder: &Path) -> Self {
+        Self { alone: false, ..Self::new(binary, folder) }
     }
 
     /// Further flags; a flag said twice counts as said last.
@@ -162,9 +170,11 @@ impl Setup {
             .arg(&self.data)
             .args(["--listen-client-urls", &client, "--advertise-client-urls", ADVERTISED[0]])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", ADVERTISED[1]])
-            .args(["--initial-cluster", &format!("default={}", ADVERTISED[1])])
-            .args(&self.flags)
             .stdin(Stdio::null());
+        if self.alone {
+            command.args(["--initial-cluster", &format!("default={}", ADVERTISED[1])]);
+        }
+        command.args(&self.flags);
         command
     }
 
