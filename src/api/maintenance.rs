@@ -207,7 +207,7 @@ pub(super) fn alarms(alarms: &[Alarm], header: Header, out: &mut Vec<u8>) {
 /// `Status`; sizes are in bytes.
 pub(super) fn status(view: &View, edge: &Edge, header: Header, out: &mut Vec<u8>) {
     header.encode(out);
-    let learner = view.cluster.members.get(&edge.member).is_some_and(|member| member.learner);
+    let learner = view.is_learner(edge.member);
     let quota =
         if edge.quota_flag_bytes == 0 { QUOTA_BYTES_DEFAULT as i64 } else { edge.quota_flag_bytes };
     let response = pb::StatusResponse {

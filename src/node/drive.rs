@@ -212,7 +212,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         while self.farewells + 1 < self.parts.mesh.to_shards.len() {
             self.step().await?;
             if self.parts.node.is_removed() {
-                return Ok(Ended::Removed);
+                return self.finish().await.map(|()| Ended::Removed);
             }
         }
         self.leave().await?;

@@ -210,9 +210,9 @@ impl Shard {
         self.judge(method, message, respond.into());
     }
 
-    fn is_learner(&self) -> bool {
-        let view = self.view.borrow();
-        view.cluster.members.get(&self.setup.edge.member).is_some_and(|member| member.learner)
+    /// Whether this member only learns, and so serves little.
+    pub(super) fn is_learner(&self) -> bool {
+        self.view.borrow().is_learner(self.setup.edge.member)
     }
 
     /// Does what one message asks.

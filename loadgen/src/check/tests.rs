@@ -90,8 +90,10 @@ struct World {
     values: u64,
     lie: Option<Lie>,
     told: bool,
-    /// Id, when it was last renewed, whether that goes on.
+    /// Id, and when it was last renewed.
     leases: Vec<(i64, u64)>,
+    /// Nobody renews them any more.
+    left: Vec<(i64, u64)>,
 }
 
 impl World {
@@ -310,6 +312,10 @@ impl World {
         let at = self.below(3) as usize;
         let (id, renewed) = &mut self.leases[at];
         let (id, known) = (*id, *renewed);
+        if self.below(20) == 0 {
+            let left = self.leases.swap_remove(at);
+            return self.left.push(left);
+        }
         let renew = pb::LeaseKeepAliveRequest { id };
         let dead = self.now > known + 3 * STEP;
         if dead && self.lies(Lie::NotFoundInItsTime) {
@@ -328,15 +334,17 @@ impl World {
 
     fn end_leases(&mut self) {
         let ttl = TTL as u64 * 1000 * MILLI;
-        let Some(at) = self.leases.iter().position(|(_, renewed)| {
+        let Some(at) = self.left.iter().position(|(_, renewed)| {
             let early = self.lie == Some(Lie::LeaseEndsEarly) && !self.told;
             let early = early && self.now > STEPS / 2 * STEP;
-            *renewed + if early { ttl / 2 } else { ttl } < self.now
+            *renewed + ttl < self.now || early && *renewed + ttl / 2 < self.now
         }) else {
             return;
         };
-        self.lies(Lie::LeaseEndsEarly);
-        let (id, _) = self.leases.swap_remove(at);
+        if self.left[at].1 + ttl * 3 / 4 > self.now {
+            self.lies(Lie::LeaseEndsEarly);
+        }
+        let (id, _) = self.left.swap_remove(at);
         if self.lies(Lie::LeaseLeavesKeys) {
             let key = format!("l/{id}/0").into();
             self.model.delete_range(&pb::DeleteRangeRequest { key, ..Default::default() });
@@ -453,6 +461,7 @@ fn history(seed: u64, lie: Option<Lie>) -> (Vec<Record>, bool) {
         lie,
         told: false,
         leases: Vec::new(),
+        left: Vec::new(),
     };
     (0..STEPS).for_each(|_| world.step());
     let behind = world.behind.revision + 8 < world.model.revision;

@@ -36,10 +36,9 @@ pub(super) fn agree(streams: &BTreeMap<u32, Stream>, found: &mut Findings) -> Tr
     }
     for ((name, stream), (events, reached)) in streams.iter().zip(&told) {
         let reached = (*reached).max(stream.complete);
-        let missing = truth
-            .range(stream.start..=reached)
-            .find(|(revision, _)| !events.contains_key(revision));
-        if let Some((revision, _)) = missing {
+        let owed = truth.range(stream.start..).take_while(|(revision, _)| **revision <= reached);
+        let missing = owed.map(|(revision, _)| revision).find(|owed| !events.contains_key(owed));
+        if let Some(revision) = missing {
             found.say(|| {
                 format!(
                     "watch stream {name} of endpoint {} from {} was not told of {revision}, and got \

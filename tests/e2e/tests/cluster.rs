@@ -70,7 +70,8 @@ fn the_lead_is_handed_over_at_an_orderly_end() {
     assert_eq!(read(&cluster, leader), "after");
 }
 
-/// A leader that hears nobody stops being one, and what it was asked meanwhile is not written.
+/// A leader that hears nobody stops being one. What it was asked meanwhile nobody is told of: it may
+/// be written once the leader is back, and never is before.
 #[test]
 fn an_isolated_leader_takes_no_writes() {
     let Some(binary) = binary::of_clusters("cluster") else { return };
@@ -86,7 +87,8 @@ fn an_isolated_leader_takes_no_writes() {
         assert!([code::DEADLINE_EXCEEDED, code::UNAVAILABLE].contains(&refused.code), "{refused}");
         assert!(get(&cluster, leader, false).is_err(), "a read of one that is alone is stale");
         cluster.net.heal();
-        assert_eq!(read(&cluster, leader), value);
+        let now = read(&cluster, leader);
+        assert!(now == value || now == "stale", "{now} is neither");
     }
 }
 
