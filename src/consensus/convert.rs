@@ -13,38 +13,8 @@ pub(super) fn entry(entry: RaftEntry) -> Entry {
         index: Index(entry.index),
         term: Term(entry.term),
         kind: u8::try_from(entry.entry_type as i32).expect("raft has three kinds of entry"),
-        data: match entry.entry_type {
-            EntryType::EntryConfChange => uncovered(entry.data),
-            _ => entry.data,
-        },
+        data: entry.data,
     }
-}
-
-/// Field 15, bytes: nothing that raft reads.
-const COVER: u8 = 15 << 3 | 2;
-
-/// raft reads a change of members when it is proposed, and drops one whose type it does not know;
-/// but its numbers of types are not etcd's. So inside raft a change lies under a cover that raft
-/// passes over: what it must know of the change it is told when the change is applied.
-fn covered(data: &[u8]) -> Bytes {
-    let mut out = Vec::with_capacity(data.len() + 6);
-    out.push(COVER);
-    let mut len = data.len();
-    while len >= 0x80 {
-        out.push(len as u8 | 0x80);
-        len >>= 7;
-    }
-    out.push(len as u8);
-    out.extend_from_slice(data);
-    out.into()
-}
-
-fn uncovered(data: Bytes) -> Bytes {
-    if data.first() != Some(&COVER) {
-        return data;
-    }
-    let len = data[1..].iter().take_while(|byte| **byte & 0x80 != 0).count() + 1;
-    data.slice((1 + len).min(data.len())..)
 }
 
 pub(super) fn to_raft_entry(entry: Entry) -> RaftEntry {
@@ -58,7 +28,6 @@ pub(super) fn proposal(kind: u8, data: Bytes) -> RaftEntry {
         1 => EntryType::EntryConfChange,
         _ => EntryType::EntryConfChangeV2,
     };
-    let data = if kind == 1 { covered(&data) } else { data };
     RaftEntry { entry_type, data, ..RaftEntry::default() }
 }
 
@@ -194,17 +163,4 @@ pub(super) fn read_state((own, boot): (u64, u64), state: raft::ReadState) -> Opt
     let (of_boot, context) = read_mark(mark)?;
     let ours = u64::from_be_bytes(*from) == own && of_boot == boot;
     ours.then_some(ReadState { context, index: Index(state.index) })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_change_of_any_length_comes_out_from_under_its_cover() {
-        for bytes in [0, 1, 100, 127, 128, 20_000, 3_000_000] {
-            let data = Bytes::from(vec![COVER; bytes]);
-            assert_eq!(entry(proposal(1, data.clone())).data, data);
-        }
-    }
 }
