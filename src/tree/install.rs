@@ -198,10 +198,11 @@ impl<D: Disk> Receiving<D> {
     }
 
     /// Takes the next bytes of a missing part, which begin at `offset` of it. One part comes after
-    /// the other; each begins at 0.
+    /// the other; each begins at 0. Holds no more of them than one write of a checkpoint.
     ///
     /// # Errors
-    /// [`InstallError::Part`] for bytes that are not the next ones; [`InstallError::Disk`].
+    /// [`InstallError::Part`] for bytes that are not the next ones, and nothing has changed;
+    /// [`InstallError::Disk`], and all that is left is [`Receiving::abandon`].
     pub async fn receive(
         &mut self,
         part: usize,
@@ -708,11 +709,12 @@ impl Staged {
     }
 }
 
-/// A staged tree goes from the thread that builds it to the node's.
+/// A snapshot is built on whatever thread, and goes from there to the node's.
 const _: () = {
     const fn moves<T: Send>() {}
     const fn shared<T: Send + Sync>() {}
     moves::<Staged>();
+    moves::<Receiving<crate::io::thread::LaneDisk>>();
     moves::<Stage>();
     shared::<Sealed>();
     shared::<super::Snapshot>();

@@ -1,5 +1,6 @@
 //! How a member without data learns who it is: from real members of etcd, from etcd as a discovery
 //! service, and from a DNS server.
+#![allow(clippy::disallowed_methods, reason = "real processes take real time")]
 
 use std::{
     fs,
