@@ -1,7 +1,7 @@
 //! Several replicas, driven by hand over a network that a test may garble.
 
 use super::*;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Three replicas; every append is durable when it is next asked for, unless its disk is stuck.
 struct Trio {
