@@ -155,6 +155,7 @@ impl Boot {
             salt: self.lot.draw(),
             election_ticks: ELECTION_TICKS,
             pre_vote: true,
+            boot_micros: 1,
         }
     }
 
