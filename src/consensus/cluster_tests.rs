@@ -234,7 +234,7 @@ fn changes_of_members_are_carried_in_etcds_words_one_at_a_time() {
     trio.at(1).propose_change(data.clone()).unwrap();
     assert_eq!(trio.at(1).propose_change(data.clone()), Err(Dropped), "another is on its way");
     trio.settle();
-    assert_eq!(trio.data(2), [data.clone()]);
+    assert_eq!(trio.data(2), std::slice::from_ref(&data));
     trio.at(3).propose_change(data.clone()).unwrap();
     trio.settle();
     trio.tick(1);

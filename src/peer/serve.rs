@@ -288,6 +288,9 @@ async fn route(room: &Rc<Room>, request: &Request, body: Bytes) -> Routed {
             Answer::error(400, "error unmarshalling request")
         }
         "/leases" | "/leases/internal" => Answer::error(405, "Method Not Allowed"),
+        "/members/hashkv" => {
+            Answer::error(501, "comparing members' data is not built yet in ringleader")
+        }
         "/downgrade/enabled" => downgrading(room, request).await,
         _ if path.starts_with("/members/promote/") => promoted(room, request, path).await,
         _ if path.starts_with("/raft/stream/") => return streamed(room, request, path),
