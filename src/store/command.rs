@@ -276,7 +276,7 @@ pub struct MemberAttributes {
     pub client_urls: Vec<String>,
 }
 
-/// A change of who belongs to the cluster; [`super::members`] has it in the log.
+/// A change of who belongs to the cluster; `store::members` has it in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MemberChange {
     /// One more, as a voter or as a learner.

@@ -1,4 +1,4 @@
-//! The network between members, in this process: every member's peer address is a [`Proxy`]'s, and
+//! The network between members, in this process: every member's peer address is a `Proxy`'s, and
 //! what goes through is forwarded, held back, cut, delayed or slowed, for each direction by itself.
 //!
 //! ```text
