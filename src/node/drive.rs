@@ -113,6 +113,8 @@ struct Driver<D: Disk, C: Clock> {
     durable: Index,
     /// How long an append usually takes.
     usual_append: Duration,
+    /// What the oldest append on its way has taken so far.
+    stall: Option<Stall>,
     /// On its way: nothing is lost any more.
     found: Option<Cast>,
     /// A snapshot that is to be this member's state, before the append that says so.
@@ -153,6 +155,13 @@ struct Appending {
     done: Pending<io::Result<()>>,
 }
 
+/// An append that takes its time.
+struct Stall {
+    since: Duration,
+    looked: Duration,
+    lasts: Duration,
+}
+
 struct Checkpointing {
     applied: Index,
     since: Duration,
@@ -183,6 +192,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
             introduced: None,
             durable: Index(parts.wal.last_index()),
             usual_append: Duration::ZERO,
+            stall: None,
             found: None,
             staged: None,
             install: None,
@@ -437,7 +447,15 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         let Some(oldest) = self.appends.front().filter(|_| !self.parts.node.is_alone()) else {
             return Ok(());
         };
-        let age = self.parts.clock.now() - oldest.since;
+        // A process that stood still itself knows nothing of its disk: only time in which this member
+        // looked again and again counts.
+        let (now, since) = (self.parts.clock.now(), oldest.since);
+        let stall = self.stall.take().filter(|stall| stall.since == since);
+        let mut stall = stall.unwrap_or(Stall { since, looked: now, lasts: Duration::ZERO });
+        stall.lasts += (now - stall.looked).min(2 * self.parts.pace.tick);
+        stall.looked = now;
+        let age = stall.lasts;
+        self.stall = Some(stall);
         if age >= 2 * self.parts.pace.election {
             return Err(Fatal {
                 what: format!("the disk has not finished a write to the log in {age:?}"),
