@@ -1,13 +1,13 @@
 //! Who is right: what clients asked and were told, held against the log and an executable model.
 //!
-//! Nothing here knows how a request was drawn. The [`Ledger`] reads the log's frames off the disk
-//! as they are written; the [`Chronicle`] notes each question and answer in the order in which they
+//! Nothing here knows how a request was drawn. The [`History`] knows what is committed; the
+//! [`Chronicle`] notes each question and answer in the order in which they
 //! happened. [`Chronicle::judge`] then asks:
 //!
-//! 1. **Exactly what was said.** The ledger's requests are executed one by one by the model; every
+//! 1. **Exactly what was said.** The committed requests are executed one by one by the model; every
 //!    answer must equal the model's, revision and all. A read is compared with the model at the
 //!    index that its view claims.
-//! 2. **Nothing lost, nothing twice, nothing invented.** Each request in the ledger was made by a
+//! 2. **Nothing lost, nothing twice, nothing invented.** Each committed request was made by a
 //!    client and is there once; each that was answered as applied is there; none is that was
 //!    refused before the log.
 //! 3. **In its time.** Leases end as [`check_lease`](crate::check_lease) says, and watchers are told
@@ -19,114 +19,17 @@
 use crate::{
     check_lease::{self, Life, Lives, Place},
     check_watch::{self, Line},
+    history::History,
     model::{Model, No},
 };
 use prost::{Message, bytes::Bytes};
 use proto::etcdserverpb as pb;
 use ringleader::{
     api::status::{self, Status},
-    io::BLOCK_BYTES,
     store::command::{self, Body, Expired},
     types::Ticket,
-    wal::{
-        LogEntry,
-        frame::{self, Seen},
-        segment::{self, Opening},
-    },
 };
 use std::{collections::BTreeMap, time::Duration};
-
-/// A cluster of n members begins as if n entries had been applied.
-const BEGUN: u64 = 1;
-
-/// The log as it was written: a later frame replaces what an earlier one said of its indexes.
-#[derive(Default)]
-pub(crate) struct Ledger {
-    salts: BTreeMap<String, u64>,
-    entries: BTreeMap<u64, Written>,
-    /// When the first entry of each term was written, which is how a leader begins.
-    terms: BTreeMap<u64, Duration>,
-    /// The highest index that anybody was shown as applied.
-    shown: u64,
-    trimmed: u64,
-    trims: usize,
-    /// The term of what this boot writes, once it has written something.
-    term: Option<u64>,
-}
-
-struct Written {
-    entry: LogEntry,
-    at: Duration,
-}
-
-impl Ledger {
-    /// Takes note of a write to the log.
-    pub(crate) fn written(&mut self, name: &str, offset: u64, bytes: &[u8], at: Duration) {
-        let mut frame = bytes;
-        if offset == 0 {
-            match segment::decode(&bytes[..BLOCK_BYTES]) {
-                Opening::Live(header) => self.salts.insert(name.into(), header.frame_salt()),
-                _ => self.salts.remove(name),
-            };
-            frame = &bytes[BLOCK_BYTES..];
-        }
-        let Some(salt) = self.salts.get(name) else { return };
-        match frame::decode(frame, *salt, 0) {
-            Seen::Nothing => {}
-            Seen::Intact(head, entries) => {
-                self.trims += usize::from(head.trimmed > self.trimmed);
-                self.trimmed = head.trimmed;
-                self.take(entries, at);
-            }
-            Seen::Broken(_) => panic!("a frame is written broken into {name}"),
-        }
-    }
-
-    fn take(&mut self, entries: Vec<LogEntry>, at: Duration) {
-        let Some(first) = entries.first().map(|entry| entry.index) else { return };
-        assert!(first > self.shown, "{first} is written again after {} was applied", self.shown);
-        if self.term.is_none() {
-            let (term, before) = (entries[0].term, self.term_at(self.shown));
-            assert!(term > before, "two boots lead in term {term}, the earlier one of {before}");
-            self.term = Some(term);
-            self.terms.insert(term, at);
-        }
-        drop(self.entries.split_off(&first));
-        let written = |entry: LogEntry| (entry.index, Written { entry, at });
-        self.entries.extend(entries.into_iter().map(written));
-    }
-
-    /// Somebody was shown that everything up to `applied` is applied.
-    pub(crate) fn show(&mut self, applied: u64) {
-        let last = self.last();
-        assert!(applied <= last, "{applied} is applied, and the log ends at {last}");
-        self.shown = self.shown.max(applied);
-    }
-
-    /// The member starts again. A lone voter then begins a term of its own.
-    pub(crate) fn boot(&mut self) {
-        self.term = None;
-    }
-
-    /// The term of the entry at `index`; 0 before the first.
-    fn term_at(&self, index: u64) -> u64 {
-        self.entries.get(&index).map_or(0, |written| written.entry.term)
-    }
-
-    /// When each term's leader began.
-    pub(crate) fn terms(&self) -> &BTreeMap<u64, Duration> {
-        &self.terms
-    }
-
-    /// How often the log was trimmed.
-    pub(crate) fn trims(&self) -> usize {
-        self.trims
-    }
-
-    pub(crate) fn last(&self) -> u64 {
-        self.entries.last_key_value().map_or(BEGUN, |(index, _)| *index)
-    }
-}
 
 /// What a client can ask.
 #[derive(Clone, Debug, PartialEq)]
@@ -189,11 +92,23 @@ pub(crate) struct Moment {
     pub(crate) at: Duration,
     /// What the newest view, or the one that the answer came from, had applied.
     pub(crate) applied: u64,
+    /// The highest index that any member had shown as applied.
+    pub(crate) reach: u64,
+}
+
+/// The same before it is counted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Now {
+    pub(crate) at: Duration,
+    pub(crate) applied: u64,
+    pub(crate) reach: u64,
 }
 
 #[derive(Debug)]
 pub(crate) struct Op {
     pub(crate) request: Request,
+    /// Who is asked.
+    member: u64,
     ticket: Option<Ticket>,
     pub(crate) way: Way,
     pub(crate) asked: Moment,
@@ -206,13 +121,11 @@ pub(crate) struct Answered {
     pub(crate) answer: Answer,
 }
 
-/// One boot that served.
+/// A stretch of time on which nothing but its clients makes the cluster busy.
 pub(crate) struct Day {
     pub(crate) began: Duration,
     /// When the first of its clients left in peace.
     pub(crate) ended: Option<Duration>,
-    /// Nothing but its clients makes it busy.
-    pub(crate) calm: bool,
 }
 
 /// Everything that clients saw, in order.
@@ -221,7 +134,7 @@ pub(crate) struct Chronicle {
     ops: Vec<Op>,
     days: Vec<Day>,
     /// What happened on each watch stream.
-    streams: Vec<Vec<Line>>,
+    streams: Vec<(u64, Vec<Line>)>,
     moment: u64,
     audit: u64,
     /// What the life came past, and how often.
@@ -237,25 +150,26 @@ impl Chronicle {
     pub(crate) fn asked(
         &mut self,
         request: Request,
+        member: u64,
         ticket: Option<Ticket>,
         way: Way,
-        (at, applied): (Duration, u64),
+        now: Now,
     ) -> usize {
-        let asked = self.moment(at, applied);
+        let asked = self.moment(now);
         self.note(&asked.number.to_le_bytes());
-        self.ops.push(Op { request, ticket, way, asked, answered: None });
+        self.ops.push(Op { request, member, ticket, way, asked, answered: None });
         self.ops.len() - 1
     }
 
-    fn moment(&mut self, at: Duration, applied: u64) -> Moment {
+    fn moment(&mut self, Now { at, applied, reach }: Now) -> Moment {
         self.moment += 1;
-        Moment { number: self.moment, at, applied }
+        Moment { number: self.moment, at, applied, reach }
     }
 
-    pub(crate) fn answered(&mut self, op: usize, answer: Answer, (at, applied): (Duration, u64)) {
-        let when = self.moment(at, applied);
+    pub(crate) fn answered(&mut self, op: usize, answer: Answer, now: Now) {
+        let when = self.moment(now);
         self.note(&(op as u64).to_le_bytes());
-        self.note(&applied.to_le_bytes());
+        self.note(&now.applied.to_le_bytes());
         match &answer {
             Answer::Applied(Ok(bytes)) => self.note(bytes),
             Answer::Applied(Err(status)) => self.note(status.message.as_bytes()),
@@ -265,39 +179,40 @@ impl Chronicle {
         assert!(before.is_none(), "request {op} is answered twice");
     }
 
-    /// A client opens a watch stream.
-    pub(crate) fn watch_opened(&mut self) -> usize {
-        self.streams.push(Vec::new());
+    /// A client opens a watch stream to a member.
+    pub(crate) fn watch_opened(&mut self, member: u64) -> usize {
+        self.streams.push((member, Vec::new()));
         self.streams.len() - 1
     }
 
     /// A watch stream's client asks; somebody had seen revision `seen` by then.
     pub(crate) fn watch_asked(&mut self, stream: usize, request: pb::WatchRequest, seen: i64) {
         self.note(&request.encode_to_vec());
-        self.streams[stream].push(Line::Asked { request, seen });
+        self.streams[stream].1.push(Line::Asked { request, seen });
     }
 
     /// A watch stream's client is told something, from a view that has applied so much.
     pub(crate) fn watch_told(&mut self, stream: usize, response: pb::WatchResponse, applied: u64) {
         self.note(&(stream as u64).to_le_bytes());
         self.note(&response.encode_to_vec());
-        self.streams[stream].push(Line::Told { response, applied });
+        self.streams[stream].1.push(Line::Told { response, applied });
     }
 
     /// All up to `revision` must have been told on a stream.
     pub(crate) fn watch_quiet(&mut self, stream: usize, revision: i64) {
-        self.streams[stream].push(Line::Quiet { revision });
+        self.streams[stream].1.push(Line::Quiet { revision });
     }
 
-    /// A boot begins to serve.
-    pub(crate) fn day_began(&mut self, began: Duration, calm: bool) {
-        self.days.push(Day { began, ended: None, calm });
+    /// A calm day begins.
+    pub(crate) fn day_began(&mut self, began: Duration) {
+        self.days.push(Day { began, ended: None });
     }
 
-    /// Clients of this boot leave.
+    /// A desk has nothing left to ask and to hear; of a calm day if one has begun.
     pub(crate) fn day_ends(&mut self, at: Duration) {
-        let day = self.days.last_mut().expect("it began");
-        day.ended.get_or_insert(at);
+        if let Some(day) = self.days.last_mut() {
+            day.ended.get_or_insert(at);
+        }
     }
 
     pub(crate) fn see(&mut self, sight: &'static str, times: usize) {
@@ -333,22 +248,22 @@ impl Chronicle {
     ///
     /// # Panics
     /// At the first thing that is wrong.
-    pub(crate) fn judge(&mut self, ledger: &Ledger, election: Duration, tick: Duration) {
-        let Replay { positions, lives, model, .. } = self.replay(ledger);
+    pub(crate) fn judge(&mut self, history: &History, election: Duration, tick: Duration) {
+        let Replay { positions, lives, model, .. } = self.replay(history);
         self.judge_presence(&positions);
         self.judge_order(&positions);
-        let clock = check_lease::Clock { terms: ledger.terms(), days: &self.days, election, tick };
+        let clock = check_lease::Clock { terms: history.terms(), days: &self.days, election, tick };
         let mut seen = check_lease::judge(&self.ops, &lives, &clock);
         seen.extend(check_watch::judge(&self.streams, &model.history(), &lives));
         seen.into_iter().for_each(|(sight, times)| self.see(sight, times));
     }
 
-    /// Executes the ledger with the model and compares every answer.
-    fn replay<'a>(&'a self, ledger: &'a Ledger) -> Replay<'a> {
-        let mut replay = Replay::new(self, ledger);
-        (0..=BEGUN).for_each(|index| replay.reads_at(index));
-        for index in BEGUN + 1..=ledger.last() {
-            let written = ledger.entries.get(&index).unwrap_or_else(|| panic!("a hole at {index}"));
+    /// Executes what is committed with the model and compares every answer.
+    fn replay<'a>(&'a self, history: &'a History) -> Replay<'a> {
+        let mut replay = Replay::new(self, history);
+        (0..=history.begun()).for_each(|index| replay.reads_at(index));
+        for index in history.begun() + 1..=history.reach() {
+            let written = history.committed(index);
             let mut data = written.entry.data.clone();
             let mut own = command::commands(data.clone());
             let mut number = 0;
@@ -431,7 +346,7 @@ impl Chronicle {
 /// The model on its way through the log.
 struct Replay<'a> {
     chronicle: &'a Chronicle,
-    ledger: &'a Ledger,
+    history: &'a History,
     by_ticket: BTreeMap<u64, usize>,
     /// Reads that were answered, by the index their view had applied.
     reads: BTreeMap<u64, Vec<usize>>,
@@ -441,7 +356,7 @@ struct Replay<'a> {
 }
 
 impl<'a> Replay<'a> {
-    fn new(chronicle: &'a Chronicle, ledger: &'a Ledger) -> Self {
+    fn new(chronicle: &'a Chronicle, history: &'a History) -> Self {
         let ops = chronicle.ops.iter().enumerate();
         let mut by_ticket = BTreeMap::new();
         let mut reads: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
@@ -458,7 +373,7 @@ impl<'a> Replay<'a> {
         }
         let positions = vec![None; chronicle.ops.len()];
         let (model, lives) = (Model::default(), Lives::default());
-        Self { chronicle, ledger, by_ticket, reads, model, lives, positions }
+        Self { chronicle, history, by_ticket, reads, model, lives, positions }
     }
 
     /// The member's own revocation: it counts in the term of the leader that proposed it, for the
@@ -513,9 +428,9 @@ impl<'a> Replay<'a> {
     fn compare(&self, id: usize, expected: Said, position: Position) {
         let op = &self.chronicle.ops[id];
         let Some(Answered { answer: Answer::Applied(answer), .. }) = &op.answered else { return };
-        let least_term = self.ledger.term_at(position.0);
+        let least_term = self.history.term_at(position.0);
         let said = match answer {
-            Ok(framed) => op.request.read_answer(framed, least_term),
+            Ok(framed) => op.request.read_answer(framed, op.member, least_term),
             Err(status) => Said::No(status.clone()),
         };
         assert!(
@@ -576,13 +491,13 @@ impl Request {
 
     /// Reads a framed answer and reduces its header to what the model knows. It shows the state of
     /// an entry of `least_term`, so it cannot be of an earlier term.
-    fn read_answer(&self, framed: &Bytes, least_term: u64) -> Said {
+    fn read_answer(&self, framed: &Bytes, member: u64, least_term: u64) -> Said {
         let message = unframed(framed);
         macro_rules! reduced {
             ($said:ident, $message:ty) => {{
                 let mut response: $message = parse(&message);
                 let header = response.header.as_mut().expect("every answer has a header");
-                assert_eq!((header.cluster_id, header.member_id), crate::member::WHO);
+                assert_eq!((header.cluster_id, header.member_id), (crate::member::CLUSTER.0, member));
                 let term = header.raft_term;
                 assert!(term >= least_term, "an answer of term {term} shows term {least_term}");
                 (header.cluster_id, header.member_id, header.raft_term) = (0, 0, 0);

@@ -8,20 +8,14 @@
 use crate::{
     clients::Slip,
     member::{Drift, Mutant, Tamper},
-    weather::{Fate, Lie, Weather},
+    rough::Lie,
+    weather::Weather,
     world::live,
 };
 
 /// The same seed without failing I/O and full disks.
 fn gentle(seed: u64) -> Weather {
-    let mut weather = Weather::draw(seed);
-    for day in &mut weather.days {
-        day.drought = None;
-        if matches!(day.fate, Fate::FailedSync(_) | Fate::FailedWrite(_)) {
-            day.fate = Fate::Nothing;
-        }
-    }
-    weather
+    Weather::draw(seed).gentle()
 }
 
 /// Asserts that a mutant is caught within `seeds_max` seeds, and that the same seeds are sound
