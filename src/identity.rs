@@ -83,6 +83,20 @@ mod tests {
         }
     }
 
+    /// What etcd 3.7.1 answered to `member add` in that second, and three members that it began with.
+    #[test]
+    fn an_added_member_has_the_time_in_its_id() {
+        let urls = ["http://127.0.0.1:29101", "http://127.0.0.1:29100"];
+        assert_eq!(member_id_at(&urls, "", 1_795_401_331), MemberId(0xeff8_3fa6_9156_3814));
+        let three = ["http://127.0.0.1:1", "http://127.0.0.1:2", "http://127.0.0.1:3"];
+        let three = three.map(|url| member_id(&[url], "t"));
+        assert_eq!(
+            three.map(|id| id.0),
+            [0x3ec7_a265_f1d8_44c1, 0x59b5_a05f_189a_3c92, 0xc565_b136_a982_e214]
+        );
+        assert_eq!(cluster_id(&three), ClusterId(0x241e_8354_a38f_3f00));
+    }
+
     #[test]
     fn the_order_of_members_does_not_matter() {
         let (a, b) = (MemberId(1), MemberId(u64::MAX));

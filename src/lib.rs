@@ -9,6 +9,10 @@ pub mod runtime;
 
 // etcd's wire meaning ↔ ours; no I/O.
 pub mod api;
+// Member to member: etcd's peer HTTP/1.1, both ways.
+pub mod peer;
+// Sockets, and the HTTP/1.1 that both ports speak.
+pub mod net;
 // The only words cores share.
 pub mod mesh;
 // The single writer.

@@ -40,6 +40,8 @@ pub const RAFT_MESSAGES_IN_FLIGHT_MAX: usize = 256;
 /// Boots of other members whose forwarded proposals a leader tells apart in one term. Past it all are
 /// forgotten: a message that the network has kept since then would count twice.
 pub const FORWARDING_BOOTS_MAX: usize = 4_096;
+/// Ticks after which a member that has lost its log tells its leader so again.
+pub const LOST_LOG_ASK_TICKS: u32 = 5;
 /// What an entry takes in memory beside its data, bytes.
 pub const RAFT_ENTRY_OVERHEAD_BYTES: usize = 128;
 /// Proposals that are not committed yet, bytes; past it they are refused, never queued.
@@ -154,6 +156,8 @@ pub const TIMEOUT_CHECK_INTERVAL: std::time::Duration = std::time::Duration::fro
 pub const HTTP1_HEAD_BYTES_MAX: usize = 16 << 10;
 /// Headers of an HTTP/1.1 request.
 pub const HTTP1_HEADERS_MAX: usize = 64;
+/// Line before a chunk of an HTTP/1.1 body, bytes: a few digits, and extensions that nobody sends.
+pub const HTTP1_CHUNK_HEAD_BYTES_MAX: usize = 4 << 10;
 /// Body of an HTTP/1.1 request, bytes; nothing that is built reads one.
 pub const HTTP1_BODY_BYTES_MAX: usize = 1 << 20;
 
@@ -187,6 +191,21 @@ const _: () = assert!(REQUEST_BYTES_MAX * 2 < SEGMENT_BYTES, "a record fits many
 const _: () =
     assert!(SEGMENTS_MAX * 64 + ROOT_STATE_BYTES_MAX < SEGMENT_BYTES / ROOT_SEGMENT_SHARE);
 const _: () = assert!(SEGMENT_BYTES < u32::MAX as usize, "offsets of records are u32");
+// ── tree: snapshots for other members ───────────────────────────────────────────────────────────
+
+/// A snapshot's parts: its segments, the one that grows, the list of dead records, the leases.
+pub const SNAPSHOT_PARTS_MAX: usize = SEGMENTS_MAX + 3;
+/// A manifest of a snapshot: as much as a superblock may say.
+pub const SNAPSHOT_MANIFEST_BYTES_MAX: usize = SEGMENT_BYTES / ROOT_SEGMENT_SHARE;
+/// One piece of a part, as it is read here and written there.
+pub const SNAPSHOT_PIECE_BYTES: usize = CHECKPOINT_CHUNK_BYTES;
+/// A record that does not fit a segment: twice the largest request there can be.
+pub const RECORD_BYTES_MAX: usize = 2 * REQUEST_BYTES_CEILING;
+
+const _: () = assert!(
+    SNAPSHOT_PARTS_MAX * 64 + ROOT_STATE_BYTES_MAX < SNAPSHOT_MANIFEST_BYTES_MAX,
+    "what a superblock can say fits a manifest"
+);
 // ── tree: pages of the index ────────────────────────────────────────────────────────────────────
 
 /// A page of the index. Half of 4 KiB costs a lookup nothing, and a put copies half as much.
@@ -314,6 +333,49 @@ pub const LOG_FLUSH_WAIT: std::time::Duration = std::time::Duration::from_secs(1
 pub const FATAL_WRITE_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
 /// How often a stopping shard looks whether somebody still waits.
 pub const FAREWELL_INTERVAL: std::time::Duration = std::time::Duration::from_millis(5);
+
+// ── bootstrap: what a member without data waits for, and takes from others ──────────────────────
+
+/// How long the members of a new cluster are asked whether this one has been there before (etcd
+/// `BootstrapTimeoutEffective`); one that starts too does not answer.
+pub const BOOTSTRAP_ASK_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
+/// How long one member may take to say who the members are (etcd `GetClusterFromRemotePeers`).
+pub const JOIN_MEMBERS_WAIT: std::time::Duration = std::time::Duration::from_secs(10);
+/// How long a member may take to say its version, besides two elections (etcd `ReqTimeout`).
+pub const JOIN_VERSION_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
+/// How long a member may take to say whether its cluster is on its way down to an older version: two
+/// elections at defaults, and no more, because it cannot be known without a quorum.
+pub const JOIN_DOWNGRADE_WAIT: std::time::Duration = std::time::Duration::from_secs(2);
+/// How long host names may take to be found, all together (etcd `advertiseMatchesCluster`).
+pub const NAMES_WAIT: std::time::Duration = std::time::Duration::from_secs(30);
+/// Between two tries to find a host name (etcd `netutil.retryInterval`).
+pub const NAMES_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
+/// Bytes of an answer: members of a cluster, or a list in the discovery service; a thousand members
+/// would fit.
+pub const BOOTSTRAP_ANSWER_BYTES_MAX: usize = 1 << 20;
+/// Headers of an answer; real ones have a dozen.
+pub const BOOTSTRAP_HEADERS_MAX: usize = 64;
+/// Between two looks into the discovery service while other members are missing.
+pub const DISCOVERY_INTERVAL: std::time::Duration = std::time::Duration::from_millis(500);
+/// Times that the pause after a failed request doubles, from 2 s (etcd `maxExponentialRetries`).
+pub const DISCOVERY_DOUBLINGS_MAX: u32 = 8;
+/// Name servers that are asked, and domains that are tried (`resolv.conf(5)`, glibc 2.26: no limit
+/// on domains, but a query for each).
+pub const DNS_SERVERS_MAX: usize = 3;
+/// Domains of a search list that are tried.
+pub const DNS_SEARCH_MAX: usize = 6;
+/// Bytes of an answer by UDP: without EDNS no server sends more (RFC 1035 §4.2.1).
+pub const DNS_DATAGRAM_BYTES_MAX: usize = 512;
+/// Seconds for one try of a name server, and tries of each, at most (`resolv.conf(5)`).
+pub const DNS_TIMEOUT_SECONDS_MAX: u64 = 30;
+/// Tries of each name server.
+pub const DNS_ATTEMPTS_MAX: u32 = 5;
+/// Shortest timeout of connections between members (etcd `rafthttp.DefaultConnReadTimeout`).
+pub const PEER_CONNECTION_WAIT_MIN: std::time::Duration = std::time::Duration::from_secs(5);
+
+const _: () = assert!(BOOTSTRAP_ASK_WAIT.as_millis() < JOIN_MEMBERS_WAIT.as_millis());
+const _: () = assert!(NAMES_INTERVAL.as_millis() < NAMES_WAIT.as_millis());
+
 // ── configuration and log: what a start line and a slow reader may cost ─────────────────────────
 
 /// Largest `--max-request-bytes` that is taken: a request is one log entry, waits to be proposed as
@@ -417,3 +479,72 @@ pub const SESSION_TTL_SECONDS: i64 = 60;
 /// Elections without a leader after which streams that require one are ended (etcd
 /// `maxNoLeaderCnt`).
 pub const NO_LEADER_ELECTIONS_MAX: u32 = 3;
+// ── peer: member to member ──────────────────────────────────────────────────────────────────────
+
+/// One message of another member, bytes: a full message of entries and one more request of any size
+/// that is taken, with room for an etcd's larger ones (etcd `rafthttp`: 512 MiB).
+pub const PEER_MESSAGE_BYTES_MAX: usize = 64 << 20;
+/// Entries in one message: each costs some fifty bytes of memory beside its data.
+pub const PEER_MESSAGE_ENTRIES_MAX: usize = 1 << 18;
+/// Messages that wait for one stream to another member (etcd `streamBufSize`).
+pub const PEER_LANE_MESSAGES_MAX: usize = 4_096;
+/// Bytes of messages that wait for one stream; one message that alone is larger is taken into an
+/// empty lane. What does not fit is lost, and raft is told.
+pub const PEER_LANE_BYTES_MAX: usize = 64 << 20;
+/// Gathered into one send to another member, bytes: what a heartbeat may stand behind.
+pub const PEER_SEND_BYTES_MAX: usize = 256 << 10;
+/// Read at once from another member, bytes.
+pub const PEER_READ_BYTES: usize = 64 << 10;
+/// Messages that wait to be posted one by one to a member without streams (etcd `pipelineBufSize`).
+pub const PEER_POSTS_MAX: usize = 64;
+/// Largest message that is posted, bytes: votes and heartbeats are a hundred.
+pub const PEER_POST_BYTES_MAX: usize = 64 << 10;
+/// A connection with another member on which nothing comes or goes for so long is dead (etcd
+/// `rafthttp.ConnReadTimeout`).
+pub const PEER_SILENCE_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
+/// How often a stream says that it is alive.
+pub const PEER_LINK_HEARTBEAT_INTERVAL: std::time::Duration =
+    std::time::Duration::from_nanos(PEER_SILENCE_WAIT.as_nanos() as u64 / 3);
+/// Between two tries to open a stream (etcd `DialRetryFrequency`: ten a second).
+pub const PEER_DIAL_INTERVAL: std::time::Duration = std::time::Duration::from_millis(100);
+/// How often another member is asked how long an answer takes (etcd `proberInterval`); below
+/// [`PEER_IDLE_WAIT`], so that the connection it is asked over stays.
+pub const PEER_PROBE_INTERVAL: std::time::Duration = std::time::Duration::from_secs(4);
+/// Connections on the peers' port at once: a few for each of the other members, and room for what
+/// they have not yet noticed to be dead.
+pub const PEER_CONNECTIONS_MAX: usize = 1_024;
+/// Body of a request to the peers' port, bytes; a posted message of an etcd may be this large.
+pub const PEER_BODY_BYTES_MAX: usize = PEER_MESSAGE_BYTES_MAX;
+/// Body of an answer of another member, bytes: a few numbers, or the list of members.
+pub const PEER_ANSWER_BYTES_MAX: usize = 1 << 20;
+/// Between two looks whether the node's ring has room again.
+pub const PEER_RING_INTERVAL: std::time::Duration = std::time::Duration::from_millis(1);
+/// Members that were only heard of and are answered all the same: a cluster's worth.
+pub const PEER_STRANGERS_MAX: usize = 64;
+/// Words of the room itself that wait for room in the node's ring: one for each stream that broke
+/// and each forwarded request.
+pub const PEER_WORDS_MAX: usize = 2 * PEER_FORWARDS_MAX;
+/// Requests forwarded to the leader that are not answered yet.
+pub const PEER_FORWARDS_MAX: usize = 65_536;
+/// Connections to another member for requests. One would do for a Ringleader, which works on many
+/// requests of one connection at once; an etcd answers one after the other.
+pub const PEER_CALL_CONNECTIONS_MAX: usize = 4;
+/// Requests on their way on one connection, either way.
+pub const PEER_CALLS_AHEAD_MAX: usize = 256;
+/// A connection for requests that nobody has used for so long is closed, before the other side does
+/// (after [`PEER_SILENCE_WAIT`]).
+pub const PEER_IDLE_WAIT: std::time::Duration = std::time::Duration::from_millis(4_500);
+/// Between two tries to forward a request (etcd `LeaseRenew`).
+pub const PEER_FORWARD_RETRY: std::time::Duration = std::time::Duration::from_millis(50);
+/// How long a forwarded question may wait at the leader (etcd `leasehttp.applyTimeout`).
+pub const PEER_LEASE_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
+
+const _: () = assert!(
+    PEER_MESSAGE_BYTES_MAX
+        >= RAFT_MESSAGE_BYTES_MAX as usize + REQUEST_BYTES_CEILING + GRPC_OVERHEAD_BYTES,
+    "a message of entries holds the largest request"
+);
+const _: () =
+    assert!(PEER_MESSAGE_BYTES_MAX >= 2 * PACKED_BYTES_MAX, "all that waits is forwarded");
+const _: () = assert!(PEER_PROBE_INTERVAL.as_millis() < PEER_IDLE_WAIT.as_millis());
+const _: () = assert!(PEER_IDLE_WAIT.as_millis() < PEER_SILENCE_WAIT.as_millis());

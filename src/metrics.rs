@@ -4,7 +4,11 @@
 //! Each value has one writer, so plain loads and stores of atomics are enough; any core may read.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -38,10 +42,10 @@ impl Counter {
     }
 }
 
-/// Durations in `BUCKETS` buckets, the first up to `FIRST_MILLIS`, each next up to twice as much.
+/// Durations in `BUCKETS` buckets, the first up to `FIRST_MICROS`, each next up to twice as much.
 /// As it stands: etcd's disk buckets, 1 ms, 2 ms, 4 ms … 8.192 s.
 #[derive(Debug)]
-pub struct Histogram<const FIRST_MILLIS: u64 = 1, const BUCKETS: usize = 14> {
+pub struct Histogram<const FIRST_MICROS: u64 = 1_000, const BUCKETS: usize = 14> {
     buckets: [Counter; BUCKETS],
     count: Counter,
     /// Seconds, as the bits of an `f64`.
@@ -49,16 +53,19 @@ pub struct Histogram<const FIRST_MILLIS: u64 = 1, const BUCKETS: usize = 14> {
 }
 
 /// etcd's buckets of leases' TTLs: 1 s, 2 s, 4 s … 97 days.
-pub type TtlHistogram = Histogram<1_000, 24>;
+pub type TtlHistogram = Histogram<1_000_000, 24>;
 
-impl<const FIRST_MILLIS: u64, const BUCKETS: usize> Default for Histogram<FIRST_MILLIS, BUCKETS> {
+/// etcd's buckets of round trips between members: 0.1 ms, 0.2 ms … 3.2768 s.
+pub type RoundTripHistogram = Histogram<100, 16>;
+
+impl<const FIRST_MICROS: u64, const BUCKETS: usize> Default for Histogram<FIRST_MICROS, BUCKETS> {
     fn default() -> Self {
         let buckets = std::array::from_fn(|_| Counter::default());
         Self { buckets, count: Counter::default(), sum: Gauge::default() }
     }
 }
 
-impl<const FIRST_MILLIS: u64, const BUCKETS: usize> Histogram<FIRST_MILLIS, BUCKETS> {
+impl<const FIRST_MICROS: u64, const BUCKETS: usize> Histogram<FIRST_MICROS, BUCKETS> {
     /// Counts one duration.
     pub fn record(&self, took: Duration) {
         let fits = (0..BUCKETS).find(|bucket| took <= Self::bound(*bucket));
@@ -71,7 +78,7 @@ impl<const FIRST_MILLIS: u64, const BUCKETS: usize> Histogram<FIRST_MILLIS, BUCK
 
     /// Upper bound of a bucket, inclusive.
     pub fn bound(bucket: usize) -> Duration {
-        Duration::from_millis(FIRST_MILLIS << bucket)
+        Duration::from_micros(FIRST_MICROS << bucket)
     }
 
     /// How many durations were at most each bound, in order.
@@ -126,6 +133,42 @@ pub struct LeaseMeters {
     pub expired: Counter,
     /// TTLs granted.
     pub ttl: TtlHistogram,
+}
+
+/// What is counted of another member.
+#[derive(Debug, Default)]
+pub struct PeerMeter {
+    /// 1 while something goes over to it, else 0.
+    pub active: Gauge,
+    /// Times it went from active to not.
+    pub disconnected: Counter,
+    /// Bytes of messages sent to it.
+    pub sent_bytes: Counter,
+    /// Bytes of messages received from it.
+    pub received_bytes: Counter,
+    /// Messages, or sends of several, that did not go out.
+    pub sent_failures: Counter,
+    /// Messages from it that could not be read.
+    pub received_failures: Counter,
+    /// From a question to its answer.
+    pub round_trip: RoundTripHistogram,
+}
+
+/// What is counted of other members, by name. A member that is gone keeps its numbers.
+#[derive(Debug, Default)]
+pub struct PeerMeters(Mutex<BTreeMap<String, Arc<PeerMeter>>>);
+
+impl PeerMeters {
+    /// The meter of the member of that name.
+    pub fn of(&self, name: &str) -> Arc<PeerMeter> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.entry(name.to_owned()).or_default().clone()
+    }
+
+    /// All of them, by name.
+    pub fn all(&self) -> BTreeMap<String, Arc<PeerMeter>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  2 cores                               4 cores and more
-//!  core a: node + shard 0                core a: node
+//!  core a: node + peers + shard 0        core a: node + peers
 //!  core b: shard 1                       core b, c, d …: shards 0, 1, 2 …
 //!  threads: wal-io (real time), disk-io, one "accept" per listening address, log
 //! ```
@@ -10,6 +10,7 @@
 //! A start goes: limits → sockets → directory → recovery → cores → ready. Whatever fails before
 //! "ready" is one sentence on standard error and in the log, and exit code 1; nothing is lost.
 
+mod bootstrap;
 mod nudge;
 mod recover;
 
@@ -21,24 +22,23 @@ use crate::{
         Clock,
         glommio::GlommioClock,
         host,
-        thread::{Lane, LaneDisk, Priority},
+        thread::{Lane, LaneDisk, LaneFile, Priority},
     },
     limits::{
         ACCEPTED_RING_SOCKETS_MAX, FAREWELL_WAIT, INTRODUCE_INTERVAL, INTRODUCE_RETRY,
         LISTENERS_MAX, LOG_FLUSH_WAIT, NO_LEADER_ELECTIONS_MAX, SPIN,
     },
     log,
-    mesh::{Capacity, Inbox, Newest, NodeEnd, Sender, ShardEnd, mesh, rings},
-    metrics::NodeMeters,
+    mesh::{Capacity, Inbox, Newest, NodeEnd, PeersEnd, Sender, ShardEnd, mesh, rings},
+    metrics::{NodeMeters, PeerMeters},
+    net::{Accepted, deal, listen},
     node::{
         Node,
         drive::{Ended, Pace, Parts, drive},
         recover::Member,
     },
-    shard::{
-        Accepted, Meters, Port, Setup, Shard, ShardMeters, deal, listen, run as run_shard,
-        serve_all,
-    },
+    peer,
+    shard::{Meters, Setup, Shard, ShardMeters, run as run_shard, serve_all},
     store::{Quota, command::MemberAttributes, encode_cluster_version},
     types::{ClusterId, MemberId, SHARDS_MAX},
 };
@@ -89,8 +89,6 @@ fn serve(config: &Config) -> Result<Option<i32>, String> {
     host::raise_limits()?;
     host::check_io_uring()?;
     let cores = cores(config)?;
-    let (news, heard) = std::sync::mpsc::channel();
-    hear_signals(news.clone())?;
     let clients = listeners(&config.listen_client)?;
     let peers = listeners(&config.listen_peer)?;
 
@@ -99,6 +97,9 @@ fn serve(config: &Config) -> Result<Option<i32>, String> {
     let disk_lane = lane("disk-io", Priority::Normal)?;
     let disks = placed.disks(&wal_lane, &disk_lane);
     let member = recover::member(config, &disks)?;
+    // Until here a signal just ends the process: a new member may wait long for others.
+    let (news, heard) = std::sync::mpsc::channel();
+    hear_signals(news.clone())?;
 
     let plan = Plan::new(config, &cores)?;
     let mut house = start(config, member, disks.data, &plan, &news)?;
@@ -222,7 +223,10 @@ fn resolve(url: &Url) -> Result<SocketAddr, String> {
 struct House {
     threads: Vec<ExecutorJoinHandle<()>>,
     _nudger: Nudger,
-    accepted: Vec<Vec<Sender<Accepted>>>,
+    /// To each shard from each client URL.
+    clients: Vec<Vec<Sender<Accepted>>>,
+    /// To the peers' room from each peer URL.
+    peers: Vec<Sender<Accepted>>,
     dealers: Dealers,
 }
 
@@ -237,26 +241,34 @@ fn start(
     if listening > LISTENERS_MAX {
         return Err(format!("{listening} listening URLs; at most {LISTENERS_MAX} are taken"));
     }
-    let (node_end, shard_ends, _peers_end) = mesh(plan.shards.len(), Capacity::default());
+    let (node_end, shard_ends, peers_end) = mesh(plan.shards.len(), Capacity::default());
     let meters = Meters {
         node: Arc::new(NodeMeters::default()),
         leases: member.node.lease_meters(),
+        peers: Arc::new(PeerMeters::default()),
         shards: plan.shards.iter().map(|_| ShardMeters::default()).collect(),
     };
-    let Member { mut node, wal, cluster } = member;
+    let Member { mut node, wal, ballots, cluster } = member;
     node.set_strict(config.strict_reconfig_check);
-    node.set_hurry(config.initial_tick_advance);
+    node.set_hurry(config.initial_election_tick_advance);
     let view = node.publish().expect("nothing is published yet, so all of it is new");
     let newest = Newest::new(view);
     let who = Who { cluster, member: node.id(), name: config.name.clone() };
     let boot_micros = GlommioClock::new().wall_nanos() / 1_000;
     let own = OwnFacts { who: who.clone(), client_urls: config.advertise_client.clone() };
 
-    let mut accepted = Vec::new();
+    let (peers, peers_inbox) = rings(config.listen_peer.len(), ACCEPTED_RING_SOCKETS_MAX);
+    let room = RoomSeat {
+        end: peers_end,
+        inbox: peers_inbox,
+        newest: newest.clone(),
+        setup: peer_setup(config, &who, boot_micros, &meters),
+    };
+    let mut clients = Vec::new();
     let mut seats = Vec::new();
     for end in shard_ends {
-        let (senders, inbox) = rings(listening, ACCEPTED_RING_SOCKETS_MAX);
-        accepted.push(senders);
+        let (senders, inbox) = rings(config.listen_client.len(), ACCEPTED_RING_SOCKETS_MAX);
+        clients.push(senders);
         seats.push(Seat {
             announce: (end.shard == 0).then(|| (own.clone(), news.clone())),
             end,
@@ -268,10 +280,12 @@ fn start(
     let parts = NodeSeat {
         node,
         wal,
+        ballots,
         disk,
         cluster,
         mesh: node_end,
         newest,
+        room,
         meters: meters.node.clone(),
         pace: Pace {
             tick: config.heartbeat,
@@ -283,7 +297,7 @@ fn start(
     let nudger =
         Nudger::start().map_err(|error| format!("cannot start the thread nudge: {error}"))?;
     let threads = spawn(plan, parts, seats, &nudger)?;
-    Ok(House { threads, _nudger: nudger, accepted, dealers: Dealers::default() })
+    Ok(House { threads, _nudger: nudger, clients, peers, dealers: Dealers::default() })
 }
 
 fn setup(config: &Config, who: &Who, boot_micros: u64, meters: &Meters) -> Setup {
@@ -304,6 +318,19 @@ fn setup(config: &Config, who: &Who, boot_micros: u64, meters: &Meters) -> Setup
         watch_progress: config.watch_progress,
         boot_micros,
         meters: meters.clone(),
+    }
+}
+
+fn peer_setup(config: &Config, who: &Who, boot_micros: u64, meters: &Meters) -> peer::Setup {
+    peer::Setup {
+        member: who.member,
+        cluster: who.cluster,
+        peer_urls: config.advertise_peer.iter().map(Url::to_string).collect(),
+        boot_micros,
+        // etcd `ServerConfig.peerDialTimeout`: a second, and an election.
+        dial_wait: Duration::from_secs(1) + config.election,
+        request_timeout: Duration::from_secs(5) + 2 * config.election,
+        meters: meters.peers.clone(),
     }
 }
 
@@ -343,20 +370,33 @@ struct Seat {
 struct NodeSeat {
     node: Node,
     wal: crate::wal::Wal<LaneDisk>,
+    ballots: crate::wal::BallotBox<LaneFile>,
     disk: LaneDisk,
     cluster: ClusterId,
     mesh: NodeEnd,
     newest: Newest,
+    room: RoomSeat,
     meters: Arc<NodeMeters>,
     pace: Pace,
     news: mpsc::Sender<News>,
 }
 
+/// What the peers' room is given; it lives with the node.
+struct RoomSeat {
+    end: PeersEnd,
+    inbox: Inbox<Accepted>,
+    newest: Newest,
+    setup: peer::Setup,
+}
+
 impl NodeSeat {
     async fn sit(self) {
-        let Self { node, wal, disk, cluster, mesh, newest, meters, pace, news } = self;
+        let Self { node, wal, ballots, disk, cluster, mesh, newest, room, meters, pace, news } =
+            self;
+        let RoomSeat { end, inbox, newest: seen, setup } = room;
+        let room = glommio::spawn_local(peer::serve(end, seen, inbox, setup)).detach();
         let clock = GlommioClock::new();
-        let parts = Parts { node, cluster, wal, disk, clock, mesh, newest, meters, pace };
+        let parts = Parts { node, cluster, wal, ballots, disk, clock, mesh, newest, meters, pace };
         match drive(parts).await {
             Ok(Ended::Stopped) => {}
             Ok(Ended::Removed) => {
@@ -369,6 +409,7 @@ impl NodeSeat {
                 fatal::die(&why);
             }
         }
+        room.await;
     }
 }
 
@@ -465,21 +506,32 @@ fn executor<F: Future<Output = ()> + 'static>(
         .map_err(|error| format!("cannot start {name} on core {core}: {error}"))
 }
 
+/// Which port a listening address is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Port {
+    Client,
+    Peer,
+}
+
 /// The threads that accept, and how to end them.
 #[derive(Default)]
 struct Dealers(Vec<(TcpListener, std::thread::JoinHandle<()>)>);
 
 impl House {
-    /// Starts accepting: one thread for each listening address, dealing to all shards.
+    /// Starts accepting: one thread for each listening address, dealing clients to all shards and
+    /// members to the peers' room.
     fn deal(&mut self, listeners: Vec<TcpListener>, port: Port) -> Result<(), String> {
         for listener in listeners {
-            let to: Vec<_> = self.accepted.iter_mut().filter_map(Vec::pop).collect();
+            let to: Vec<_> = match port {
+                Port::Client => self.clients.iter_mut().filter_map(Vec::pop).collect(),
+                Port::Peer => self.peers.pop().into_iter().collect(),
+            };
             let kept =
                 listener.try_clone().map_err(|error| format!("listening socket: {error}"))?;
             let address = listener.local_addr().map_err(|error| error.to_string())?;
             let thread = std::thread::Builder::new()
                 .name("accept".into())
-                .spawn(move || deal(&listener, port, to))
+                .spawn(move || deal(&listener, to))
                 .map_err(|error| {
                     format!("cannot start a thread to accept on {address}: {error}")
                 })?;
@@ -501,7 +553,8 @@ impl House {
     /// Ends accepting. Shards learn of it when the dealers' rings are gone.
     fn stop(&mut self) {
         std::mem::take(&mut self.dealers).stop();
-        self.accepted.clear();
+        self.clients.clear();
+        self.peers.clear();
     }
 
     /// Waits until every core has come to its end.

@@ -14,6 +14,9 @@ pub mod mvccpb;
 pub mod authpb;
 #[allow(missing_docs, clippy::all)]
 #[rustfmt::skip]
+pub mod raftpb;
+#[allow(missing_docs, clippy::all)]
+#[rustfmt::skip]
 pub mod leasepb;
 #[allow(missing_docs, clippy::all)]
 #[rustfmt::skip]

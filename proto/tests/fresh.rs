@@ -7,8 +7,9 @@ use std::{fmt::Write as _, fs, path::Path};
 
 use prost_build::{Config, Module, Service, ServiceGenerator};
 
-/// What a client may call. Each imports what it needs.
-const ROOTS: [&str; 6] = [
+/// What a client may call, and what members say. Each imports what it needs.
+const ROOTS: [&str; 7] = [
+    "raft.proto",
     "raft_internal.proto",
     "rpc.proto",
     "lease.proto",
@@ -18,13 +19,14 @@ const ROOTS: [&str; 6] = [
 ];
 
 /// A package, and the file its code is kept in.
-const PACKAGES: [(&str, &str); 8] = [
+const PACKAGES: [(&str, &str); 9] = [
     ("authpb", "authpb.rs"),
     ("etcdserverpb", "etcdserverpb.rs"),
     ("grpc.health.v1", "health.rs"),
     ("leasepb", "leasepb.rs"),
     ("membershippb", "membershippb.rs"),
     ("mvccpb", "mvccpb.rs"),
+    ("raftpb", "raftpb.rs"),
     ("v3electionpb", "v3electionpb.rs"),
     ("v3lockpb", "v3lockpb.rs"),
 ];

@@ -2,7 +2,8 @@
 //! (etcd `api/etcdhttp`). Which read to make is the shard's; what to say is here.
 
 use super::{API_VERSION, maintenance::alarm_name, status::Status};
-use crate::store::{ALARM_CORRUPT, ALARM_NOSPACE, Cluster, RaftSeen};
+use crate::store::{ALARM_CORRUPT, ALARM_NOSPACE, Cluster, Member, RaftSeen};
+use crate::types::MemberId;
 
 /// An HTTP answer without its headers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,8 +71,80 @@ pub fn version(cluster: &Cluster) -> Answer {
     Answer { code: 200, body }
 }
 
+/// `/members` of the peers' port: Go's JSON of etcd's `membership.Member`, by id. Zeros are left
+/// out, except of the URLs where members are reached.
+pub fn members<'a>(members: impl IntoIterator<Item = &'a Member>) -> Answer {
+    let one = |member: &Member| {
+        let mut fields = vec![
+            format!("\"id\":{}", member.id.0),
+            format!("\"peerURLs\":{}", serde_json::Value::from(member.peer_urls.clone())),
+        ];
+        fields.extend(member.learner.then(|| "\"isLearner\":true".to_owned()));
+        if !member.name.is_empty() {
+            fields.push(format!("\"name\":{}", serde_json::Value::from(member.name.clone())));
+        }
+        if !member.client_urls.is_empty() {
+            let urls = serde_json::Value::from(member.client_urls.clone());
+            fields.push(format!("\"clientURLs\":{urls}"));
+        }
+        format!("{{{}}}", fields.join(","))
+    };
+    let all: Vec<_> = members.into_iter().map(one).collect();
+    Answer { code: 200, body: format!("[{}]\n", all.join(",")) }
+}
+
+/// Reads what [`members`] or an etcd wrote; `None` where it is something else.
+pub fn read_members(body: &[u8]) -> Option<Vec<Member>> {
+    let said: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
+    let texts = |value: Option<&serde_json::Value>| match value {
+        Some(serde_json::Value::Array(all)) => all.iter().map(text).collect(),
+        _ => Some(Vec::new()),
+    };
+    let one = |said: &serde_json::Value| {
+        Some(Member {
+            id: MemberId(said.get("id")?.as_u64()?),
+            name: said.get("name").map_or(Some(String::new()), text)?,
+            peer_urls: texts(said.get("peerURLs"))?,
+            client_urls: texts(said.get("clientURLs"))?,
+            learner: said.get("isLearner").and_then(serde_json::Value::as_bool).unwrap_or(false),
+        })
+    };
+    said.as_array()?.iter().map(one).collect()
+}
+
 /// etcd's storage version follows the cluster's, minor for minor.
 pub fn storage_version(cluster: &Cluster) -> Option<String> {
     let mut parts = cluster.version.as_deref()?.split('.');
     Some(format!("{}.{}.0", parts.next()?, parts.next()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_are_etcds_json_and_come_back() {
+        let started = Member {
+            id: MemberId(u64::MAX),
+            name: "a\"b".into(),
+            peer_urls: vec!["http://a:1".into(), "http://b:2".into()],
+            client_urls: vec!["http://c:3".into()],
+            learner: false,
+        };
+        let peer_urls = vec!["http://d:4".into()];
+        let added = Member { id: MemberId(5), peer_urls, learner: true, ..Member::default() };
+        let said = members([&added, &started]).body;
+        let expected = concat!(
+            r#"[{"id":5,"peerURLs":["http://d:4"],"isLearner":true},"#,
+            r#"{"id":18446744073709551615,"peerURLs":["http://a:1","http://b:2"],"#,
+            r#""name":"a\"b","clientURLs":["http://c:3"]}]"#,
+            "\n"
+        );
+        assert_eq!(said, expected);
+        assert_eq!(read_members(said.as_bytes()), Some(vec![added, started]));
+        for bad in ["", "{}", "[1]", r#"[{"id":-1}]"#, r#"[{"id":1,"name":2}]"#] {
+            assert_eq!(read_members(bad.as_bytes()), None, "{bad}");
+        }
+    }
 }

@@ -1,11 +1,17 @@
 //! From settings to [`Config`]: etcd's `embed.Config.Validate`, and its defaults that depend on
 //! other flags.
 
-use super::{ClusterState, Config, Notice, Scheme, Url, settings::Settings};
+use super::{
+    ClusterState, Config, Discovery, InitialCluster, Notice, Scheme, Url,
+    settings::Settings,
+    table,
+    value::{Kind, Value},
+};
 use crate::{
     limits::{
-        CORES_MAX, ELECTION_MS_MAX, QUOTA_BYTES, REQUEST_BYTES_CEILING, REQUEST_BYTES_RECOMMENDED,
-        SNAPSHOT_COUNT, WATCH_PROGRESS_INTERVAL, WATCH_PROGRESS_INTERVAL_MIN,
+        CORES_MAX, ELECTION_MS_MAX, PEER_CONNECTION_WAIT_MIN, QUOTA_BYTES, REQUEST_BYTES_CEILING,
+        REQUEST_BYTES_RECOMMENDED, SNAPSHOT_COUNT, WATCH_PROGRESS_INTERVAL,
+        WATCH_PROGRESS_INTERVAL_MIN,
     },
     log::{self, Format, Level, Output},
 };
@@ -29,6 +35,7 @@ pub(super) fn mean(
     check_listen(settings, "listen-peer-urls")?;
     check_listen(settings, "listen-client-urls")?;
     check_advertise(settings)?;
+    check_one_source(settings, from_file)?;
     let (heartbeat, election) = timing(settings)?;
     // In a file etcd does not ask for this.
     if !from_file
@@ -51,7 +58,8 @@ pub(super) fn mean(
             .with("name", &name),
         );
     }
-    let advertised = advertise(settings, &name, default_host, notices);
+    let advertised = advertise(settings, default_host, notices);
+    let initial_cluster = initial_cluster(settings, from_file, &name, &advertised.peer);
     let (shards, cores) = cores(settings)?;
     Ok(Config {
         data_dir: data_dir(settings, &name, notices),
@@ -60,7 +68,7 @@ pub(super) fn mean(
         advertise_client: advertised.client.iter().map(Url::to_string).collect(),
         listen_peer: settings.urls("listen-peer-urls").to_vec(),
         advertise_peer: advertised.peer,
-        initial_cluster: advertised.cluster,
+        initial_cluster,
         initial_cluster_token: settings.text("initial-cluster-token").to_owned(),
         initial_cluster_state: match settings.text("initial-cluster-state") {
             "existing" => ClusterState::Existing,
@@ -68,7 +76,11 @@ pub(super) fn mean(
         },
         strict_reconfig_check: settings.bool("strict-reconfig-check"),
         pre_vote: settings.bool("pre-vote"),
-        initial_tick_advance: settings.bool("initial-election-tick-advance"),
+        initial_election_tick_advance: settings.bool("initial-election-tick-advance"),
+        max_learners: settings.int("max-learners"),
+        snapshot_catchup_entries: settings.uint("snapshot-catchup-entries"),
+        raft_read_timeout: peer_timeout(settings, "raft-read-timeout", notices),
+        raft_write_timeout: peer_timeout(settings, "raft-write-timeout", notices),
         heartbeat,
         election,
         snapshot_count: Some(settings.uint("snapshot-count"))
@@ -159,12 +171,10 @@ fn check_advertise(settings: &Settings) -> Result<(), String> {
 struct Advertised {
     client: Vec<Url>,
     peer: Vec<Url>,
-    cluster: String,
 }
 
 fn advertise(
     settings: &Settings,
-    name: &str,
     default_host: &dyn Fn() -> Option<IpAddr>,
     notices: &mut Vec<Notice>,
 ) -> Advertised {
@@ -188,22 +198,95 @@ fn advertise(
                 .with("host", host.to_string()),
         );
     }
-    let given = settings.text("initial-cluster");
-    let cluster = if name != DEFAULT_NAME && given == DEFAULT_CLUSTER {
-        cluster_of_one(name, &peer)
+    Advertised { client, peer }
+}
+
+fn joined(urls: &[Url]) -> String {
+    urls.iter().map(Url::as_str).collect::<Vec<_>>().join(",")
+}
+
+// ── the initial cluster ─────────────────────────────────────────────────────────────────────────
+
+/// `--initial-cluster`, unless it was left at its default and there is another source of names.
+/// etcd looks at the value in a file, and at whether the flag was typed elsewhere, where it also
+/// counts `--discovery-srv-name`.
+fn named(settings: &Settings, from_file: bool) -> &str {
+    let text = settings.text("initial-cluster");
+    let other = !settings.text("discovery-srv").is_empty()
+        || !settings.list("discovery-endpoints").is_empty();
+    let is_default = if from_file {
+        other && text == DEFAULT_CLUSTER
     } else {
-        given.to_owned()
+        (other || !settings.text("discovery-srv-name").is_empty())
+            && !settings.is_given("initial-cluster")
     };
-    Advertised { client, peer, cluster }
+    if is_default { "" } else { text }
+}
+
+fn check_one_source(settings: &Settings, from_file: bool) -> Result<(), String> {
+    let endpoints = settings.list("discovery-endpoints");
+    let sources = [
+        !named(settings, from_file).is_empty(),
+        !settings.text("discovery-srv").is_empty(),
+        !endpoints.is_empty(),
+    ];
+    if sources.into_iter().filter(|given| *given).count() > 1 {
+        return Err("multiple discovery or bootstrap flags are set. Choose one of \
+                    \"initial-cluster\", \"discovery-endpoints\" or \"discovery-srv\""
+            .into());
+    }
+    if settings.text("discovery-token").is_empty() != endpoints.is_empty() {
+        return Err("both --discovery-token and --discovery-endpoints must be set".into());
+    }
+    if endpoints.iter().any(|endpoint| endpoint.trim().is_empty()) {
+        return Err("--discovery-endpoints must not contain empty endpoints".into());
+    }
+    let speakable = |endpoint: &String| {
+        let address = match endpoint.split_once("://") {
+            None => endpoint,
+            Some(("http", address)) => address,
+            Some(_) => return false,
+        };
+        Url::parse(&format!("http://{address}")).is_ok()
+    };
+    match endpoints.iter().find(|endpoint| !speakable(endpoint)) {
+        None => Ok(()),
+        Some(endpoint) => Err(format!(
+            "{}={endpoint}: host:port or http://host:port is needed; TLS is not built yet",
+            settings.said("discovery-endpoints")
+        )),
+    }
+}
+
+fn initial_cluster(
+    settings: &Settings,
+    from_file: bool,
+    name: &str,
+    peer: &[Url],
+) -> InitialCluster {
+    let endpoints = settings.list("discovery-endpoints");
+    if !endpoints.is_empty() {
+        return InitialCluster::Discovery(Discovery {
+            token: settings.text("discovery-token").to_owned(),
+            endpoints: endpoints.to_vec(),
+            dial_timeout: positive(settings, "discovery-dial-timeout"),
+            request_timeout: positive(settings, "discovery-request-timeout"),
+        });
+    }
+    let domain = settings.text("discovery-srv");
+    if !domain.is_empty() {
+        let service = settings.text("discovery-srv-name").to_owned();
+        return InitialCluster::Srv { domain: domain.to_owned(), service };
+    }
+    InitialCluster::Named(match named(settings, from_file) {
+        DEFAULT_CLUSTER if name != DEFAULT_NAME => cluster_of_one(name, peer),
+        given => given.to_owned(),
+    })
 }
 
 fn cluster_of_one(name: &str, peer: &[Url]) -> String {
     let name = if name.is_empty() { DEFAULT_NAME } else { name };
     peer.iter().map(|url| format!("{name}={url}")).collect::<Vec<_>>().join(",")
-}
-
-fn joined(urls: &[Url]) -> String {
-    urls.iter().map(Url::as_str).collect::<Vec<_>>().join(",")
 }
 
 // ── numbers ─────────────────────────────────────────────────────────────────────────────────────
@@ -228,6 +311,30 @@ fn timing(settings: &Settings) -> Result<(Duration, Duration), String> {
     }
     check_unused(settings)?;
     Ok((Duration::from_millis(tick), Duration::from_millis(election)))
+}
+
+/// A duration above zero; else the flag's default, because to wait for nothing is to wait for no one.
+fn positive(settings: &Settings, name: &str) -> Duration {
+    let default = || Kind::Duration.parse(table::find(name).expect("it is in the table").default);
+    match (settings.int(name), default()) {
+        (nanos @ 1.., _) | (_, Ok(Value::Nanos(nanos))) => {
+            Duration::from_nanos(nanos.unsigned_abs())
+        }
+        _ => unreachable!("the table's defaults can be read; tested"),
+    }
+}
+
+/// etcd raises what is too short, and says so (`etcdmain/config.go`).
+fn peer_timeout(settings: &Settings, name: &str, notices: &mut Vec<Notice>) -> Duration {
+    let given = positive(settings, name);
+    if given < PEER_CONNECTION_WAIT_MIN {
+        notices.push(
+            Notice::new(Level::Info, "timeout of peer connections increased to minimum value")
+                .with("setting", settings.said(name))
+                .with("minimum", log::span_text(PEER_CONNECTION_WAIT_MIN)),
+        );
+    }
+    given.max(PEER_CONNECTION_WAIT_MIN)
 }
 
 /// etcd's rules for flags that are ignored here, so that a typing error is still found.

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  command line ─ argv ─┐
-//!  ETCD_* ──────── env ─┼─► settings ── judge ──► meaning ──► Config ──► bootstrap
-//!  YAML file ───── file ┘   (by table)  refused?   checks      plain      new member only
+//!  ETCD_* ──────── env ─┼─► settings ── judge ──► meaning ──► Config
+//!  YAML file ───── file ┘   (by table)  refused?   checks      plain
 //! ```
 //!
 //! `load` touches nothing: the file and the machine's address are read through what it is
@@ -11,7 +11,6 @@
 //! (`etcdmain`, `embed.Config`); the sentences of its errors too, where it has one.
 
 mod argv;
-mod bootstrap;
 mod env;
 mod file;
 mod gates;
@@ -22,6 +21,7 @@ mod meaning;
 mod settings;
 pub mod table;
 mod url;
+mod urls_map;
 mod value;
 
 #[cfg(test)]
@@ -29,11 +29,11 @@ mod flags_page;
 #[cfg(test)]
 mod tests;
 
-pub use bootstrap::Bootstrap;
 pub use gates::rows as gate_rows;
 pub use help::{ETCD_VERSION, GIT_SHA, RINGLEADER_VERSION};
 pub use host::default_host;
 pub use url::{Scheme, Url};
+pub use urls_map::UrlsMap;
 pub use value::Kind;
 
 use crate::log::{self, Level};
@@ -61,9 +61,8 @@ pub struct Config {
     pub listen_peer: Vec<Url>,
     /// What members are told to connect to; at least one.
     pub advertise_peer: Vec<Url>,
-    /// `--initial-cluster` as it stands; read by [`Config::bootstrap`], and only there, because
-    /// a member that has data ignores it.
-    pub initial_cluster: String,
+    /// Where a member without data learns who its cluster is; one that has data ignores it.
+    pub initial_cluster: InitialCluster,
     /// `--initial-cluster-token`.
     pub initial_cluster_token: String,
     /// `--initial-cluster-state`.
@@ -73,7 +72,15 @@ pub struct Config {
     /// `--pre-vote`.
     pub pre_vote: bool,
     /// `--initial-election-tick-advance`.
-    pub initial_tick_advance: bool,
+    pub initial_election_tick_advance: bool,
+    /// Learners that the cluster may have at once (`--max-learners`).
+    pub max_learners: i64,
+    /// Entries kept in the log for a slow follower after a checkpoint (`--snapshot-catchup-entries`).
+    pub snapshot_catchup_entries: u64,
+    /// How long a read from a member's connection may take (`--raft-read-timeout`).
+    pub raft_read_timeout: Duration,
+    /// How long a write to a member's connection may take (`--raft-write-timeout`).
+    pub raft_write_timeout: Duration,
     /// Time between two heartbeats.
     pub heartbeat: Duration,
     /// Time without a leader before an election: 5 heartbeats to 50 s.
@@ -105,6 +112,35 @@ pub enum ClusterState {
     New,
     /// It joins one.
     Existing,
+}
+
+/// Where a member without data learns who its cluster is; at most one way may be typed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InitialCluster {
+    /// `--initial-cluster` as it stands.
+    Named(String),
+    /// Service records in DNS: `--discovery-srv`.
+    Srv {
+        /// The domain.
+        domain: String,
+        /// `--discovery-srv-name`, which follows the name of the service; may be empty.
+        service: String,
+    },
+    /// An etcd that has the list: `--discovery-token` and `--discovery-endpoints`.
+    Discovery(Discovery),
+}
+
+/// The discovery service, and how patient to be with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Discovery {
+    /// The name of the list; in place of `--initial-cluster-token` too.
+    pub token: String,
+    /// Where the service is, `host:port` or `http://host:port`; at least one.
+    pub endpoints: Vec<String>,
+    /// How long a connection may take (`--discovery-dial-timeout`).
+    pub dial_timeout: Duration,
+    /// How long a request may take after that (`--discovery-request-timeout`).
+    pub request_timeout: Duration,
 }
 
 /// Something to say in the log once it is open.

@@ -75,14 +75,15 @@ const fn ignored(name: &'static str) -> Flag {
 }
 
 const TLS: &str = "TLS is not built yet";
-const DISCOVERY: &str = "discovery is not built yet";
+const DISCOVERY_AUTH: &str = "a discovery service that asks for names is not built for yet";
 const AUTH: &str = "authentication is not built yet";
 const TRACING: &str = "distributed tracing is not built yet";
 const NO_TRACING: &str = "it matters only with distributed tracing, which is refused";
-const NO_DISCOVERY: &str = "it matters only with discovery, which is refused";
+const POLLED: &str = "the discovery service is asked with requests of their own";
 const NO_BACKEND: &str = "it tunes etcd's backend file, and the engine here is another";
 const NO_FILES: &str = "it counts etcd's files, and the log here is a ring of recycled segments";
-const NO_PEERS: &str = "it concerns other members, and there are none";
+const NO_COMPARING: &str = "comparing members' data is not built yet";
+const OWN_PACE: &str = "members speak with each other at a pace of their own here";
 const NO_SLOW_LOG: &str = "warnings about slow requests are not built yet";
 const NO_PROXY: &str = "it matters only with the v2 proxy, which is refused";
 const V2: &str = "the v2 API and its proxy are gone, as they are since etcd 3.6";
@@ -196,8 +197,8 @@ const MEMBER: &[Flag] = &[
         "true",
         "the JSON gateway is not built yet, so there is nothing to switch off",
     ),
-    harmless("raft-read-timeout", Duration, "5s", NO_PEERS),
-    harmless("raft-write-timeout", Duration, "5s", NO_PEERS),
+    harmless("raft-read-timeout", Duration, "5s", OWN_PACE),
+    harmless("raft-write-timeout", Duration, "5s", OWN_PACE),
     works(
         "feature-gates",
         Gates,
@@ -217,13 +218,13 @@ const CLUSTERING: &[Flag] = &[
         "initial-cluster",
         Text,
         "default=http://localhost:2380",
-        "The members of a new cluster, name=URL with commas; one member, for now.",
+        "The members of the cluster, name=URL with commas.",
     ),
     works(
         "initial-cluster-state",
         Choice(&["new", "existing"]),
         "new",
-        "Whether a member without data starts a cluster (new) or joins one (existing; not built yet).",
+        "Whether a member without data starts a cluster (new) or joins one (existing).",
     ),
     works(
         "initial-cluster-token",
@@ -238,23 +239,43 @@ const CLUSTERING: &[Flag] = &[
         "What clients are told to connect to.",
     ),
     refused("discovery", Text, "", "v2 discovery is gone, as it is since etcd 3.7"),
-    refused("discovery-token", Text, "", DISCOVERY),
-    refused("discovery-endpoints", List, "", DISCOVERY),
-    harmless("discovery-dial-timeout", Duration, "2s", NO_DISCOVERY),
-    harmless("discovery-request-timeout", Duration, "5s", NO_DISCOVERY),
-    harmless("discovery-keepalive-time", Duration, "2s", NO_DISCOVERY),
-    harmless("discovery-keepalive-timeout", Duration, "6s", NO_DISCOVERY),
-    harmless("discovery-insecure-transport", Bool, "true", NO_DISCOVERY),
-    harmless("discovery-insecure-skip-tls-verify", Bool, "false", NO_DISCOVERY),
-    harmless("discovery-cert", Text, "", NO_DISCOVERY),
-    harmless("discovery-key", Text, "", NO_DISCOVERY),
-    harmless("discovery-cacert", Text, "", NO_DISCOVERY),
-    harmless("discovery-user", Text, "", NO_DISCOVERY),
-    harmless("discovery-password", Text, "", NO_DISCOVERY),
+    works("discovery-token", Text, "", "The name of a new cluster in the discovery service."),
+    works(
+        "discovery-endpoints",
+        List,
+        "",
+        "Where the discovery service is, an etcd with its JSON gateway: host:port or http://host:port.",
+    ),
+    works(
+        "discovery-dial-timeout",
+        Duration,
+        "2s",
+        "How long a connection to the discovery service may take.",
+    ),
+    works(
+        "discovery-request-timeout",
+        Duration,
+        "5s",
+        "How long a request to the discovery service may take after that.",
+    ),
+    harmless("discovery-keepalive-time", Duration, "2s", POLLED),
+    harmless("discovery-keepalive-timeout", Duration, "6s", POLLED),
+    refused("discovery-insecure-transport", Bool, "true", TLS),
+    refused("discovery-insecure-skip-tls-verify", Bool, "false", TLS),
+    refused("discovery-cert", Text, "", TLS),
+    refused("discovery-key", Text, "", TLS),
+    refused("discovery-cacert", Text, "", TLS),
+    refused("discovery-user", Text, "", DISCOVERY_AUTH),
+    refused("discovery-password", Text, "", DISCOVERY_AUTH),
     refused("discovery-fallback", Choice(&["exit", "proxy"]), "exit", V2),
     refused("discovery-proxy", Text, "", "v2 discovery is gone, as it is since etcd 3.7"),
-    refused("discovery-srv", Text, "", DISCOVERY),
-    refused("discovery-srv-name", Text, "", DISCOVERY),
+    works(
+        "discovery-srv",
+        Text,
+        "",
+        "The DNS domain whose records of etcd-server and etcd-server-ssl name the members.",
+    ),
+    works("discovery-srv-name", Text, "", "What follows the name of these services, after a dash."),
     works(
         "strict-reconfig-check",
         Bool,
@@ -379,8 +400,13 @@ const TRACING_FLAGS: &[Flag] = &[
 ];
 
 const FEATURES: &[Flag] = &[
-    harmless("corrupt-check-time", Duration, "0s", NO_PEERS),
-    harmless("compact-hash-check-time", Duration, "1m0s", NO_PEERS),
+    harmless("corrupt-check-time", Duration, "0s", NO_COMPARING),
+    harmless(
+        "compact-hash-check-time",
+        Duration,
+        "1m0s",
+        "it matters only with the feature gate CompactHashCheck",
+    ),
     harmless("compaction-batch-limit", Int, "0", NO_BACKEND),
     harmless("compaction-sleep-interval", Duration, "0s", NO_BACKEND),
     works(
@@ -391,9 +417,9 @@ const FEATURES: &[Flag] = &[
     ),
     harmless("warning-apply-duration", Duration, "100ms", NO_SLOW_LOG),
     harmless("bootstrap-defrag-threshold-megabytes", UINT, "0", NO_BACKEND),
-    harmless("max-learners", Int, "1", "no learner can be added yet"),
+    works("max-learners", Int, "1", "Learners that the cluster may have at once."),
     harmless("downgrade-check-time", Duration, "5s", "downgrades are not built yet"),
-    harmless("snapshot-catchup-entries", UINT, "5000", NO_PEERS),
+    harmless("snapshot-catchup-entries", UINT, "5000", OWN_PACE),
 ];
 
 const UNSAFE: &[Flag] = &[
@@ -461,7 +487,7 @@ const OLD: &[Flag] = &[
     harmless("proxy-read-timeout", UINT, "0", NO_PROXY),
     harmless("debug", Bool, "false", "it is gone since etcd 3.5; use --log-level=debug"),
     harmless("log-package-levels", Text, "", "it is gone since etcd 3.5; use --log-level"),
-    harmless("next-cluster-version-compatible", Bool, "false", NO_PEERS),
+    harmless("next-cluster-version-compatible", Bool, "false", "it is gone since etcd 3.5"),
     ignored("cluster-active-size"),
     ignored("cluster-remove-delay"),
     ignored("cluster-sync-interval"),

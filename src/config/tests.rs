@@ -7,7 +7,6 @@ mod command_line;
 mod defaults;
 mod environment;
 mod file;
-mod first_start;
 mod judged;
 mod meaning;
 

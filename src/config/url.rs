@@ -63,13 +63,18 @@ impl Url {
     }
 
     /// A TCP URL of this scheme, host and port.
-    pub(super) fn of(scheme: Scheme, host: IpAddr, port: u16) -> Self {
+    pub fn of(scheme: Scheme, host: IpAddr, port: u16) -> Self {
+        Self::with_host(scheme, &host.to_string(), port)
+    }
+
+    /// A TCP URL of this scheme, name or address of a host, and port.
+    pub fn with_host(scheme: Scheme, host: &str, port: u16) -> Self {
         let name = if scheme == Scheme::Https { "https" } else { "http" };
-        let text = match host {
-            IpAddr::V4(ip) => format!("{name}://{ip}:{port}"),
-            IpAddr::V6(ip) => format!("{name}://[{ip}]:{port}"),
+        let text = match host.contains(':') {
+            false => format!("{name}://{host}:{port}"),
+            true => format!("{name}://[{host}]:{port}"),
         };
-        Self { scheme, host: host.to_string(), port, text }
+        Self { scheme, host: host.to_owned(), port, text }
     }
 
     /// The URL as it was typed, its scheme in small letters.
@@ -150,6 +155,12 @@ fn split_port<'a>(authority: &'a str, text: &str) -> Result<Option<(&'a str, &'a
         Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => Ok(Some((host, digits))),
         None if port.is_empty() => Ok(None),
         _ => Err(format!("parse {text:?}: invalid port {port:?} after host")),
+    }
+}
+
+impl AsRef<str> for Url {
+    fn as_ref(&self) -> &str {
+        &self.text
     }
 }
 

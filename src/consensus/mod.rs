@@ -18,6 +18,7 @@
 
 mod convert;
 mod log;
+mod lost;
 mod message;
 
 pub use message::{Configuration, KINDS, Kind, Message, SnapshotMark};
@@ -31,6 +32,7 @@ use crate::{
 };
 use bytes::Bytes;
 use log::Window;
+use lost::{Losers, Standing};
 use raft::{
     Config, RawNode, SnapshotStatus, StateRole,
     eraftpb::{ConfChange, ConfChangeType},
@@ -148,6 +150,8 @@ pub struct Durable {
     pub hard_state: HardState,
     /// Who takes part, as of `applied`.
     pub configuration: Configuration,
+    /// The log was lost: what this member acknowledged before may be missing.
+    pub lost: bool,
 }
 
 impl Durable {
@@ -159,6 +163,7 @@ impl Durable {
             entries: Vec::new(),
             hard_state: HardState::default(),
             configuration: Configuration { voters, learners: Vec::new() },
+            lost: false,
         }
     }
 }
@@ -209,12 +214,14 @@ pub struct Replica {
     seed: u64,
     /// What raft was handed and has not been told to be durable, in order.
     unwritten: VecDeque<Unwritten>,
-    /// Forwarded proposals, on their way out.
-    forwarded: Vec<Message>,
+    /// Messages that are not raft's own words, on their way out.
+    aside: Vec<Message>,
     boot: u64,
     /// Proposals forwarded in this boot.
     forwards: u64,
     taken: Taken,
+    standing: Standing,
+    losers: Losers,
 }
 
 /// As leader of a term: the newest count taken of each boot of each member that forwards.
@@ -280,17 +287,25 @@ impl Replica {
             election_ticks: timing.election_ticks,
             seed: timing.seed,
             unwritten: VecDeque::new(),
-            forwarded: Vec::new(),
+            aside: Vec::new(),
             boot: timing.boot,
             forwards: 0,
             taken: Taken::default(),
+            standing: Standing::Whole,
+            losers: Losers::default(),
         };
+        if durable.lost {
+            replica.lose();
+        }
         replica.pin_election_timeout();
         Ok(replica)
     }
 
     /// One heartbeat interval has passed.
     pub fn tick(&mut self) {
+        if self.has_lost() {
+            return self.tick_mute();
+        }
         let _has_ready = self.raw.tick();
         self.pin_election_timeout();
     }
@@ -298,7 +313,7 @@ impl Replica {
     /// Brings the first election forward: all but one tick of its timeout have passed.
     pub fn hurry(&mut self) {
         let passed = self.election_ticks.saturating_sub(1);
-        if self.raw.raft.leader_id == 0 {
+        if self.raw.raft.leader_id == 0 && !self.has_lost() {
             (0..passed).for_each(|_| self.tick());
         }
     }
@@ -347,7 +362,7 @@ impl Replica {
         message.term = Term(raft.term);
         message.entries = vec![convert::entry(entry)];
         message.context = convert::mark_of(self.boot, self.forwards).into();
-        self.forwarded.push(message);
+        self.aside.push(message);
         Ok(())
     }
 
@@ -359,7 +374,7 @@ impl Replica {
     /// Takes in what another member says. Whatever the network makes of messages, lost ones,
     /// repeated ones and late ones, does no harm.
     pub fn step(&mut self, message: Message) {
-        if !message.is_whole() {
+        if !message.is_whole() || !self.hear_mute(&message) || self.hear_loss(&message) {
             return;
         }
         match message.kind {
@@ -431,7 +446,6 @@ impl Replica {
     /// The one place that keeps raft's required order of `Ready` steps.
     pub fn drain(&mut self) -> Effects {
         let mut effects = Effects::default();
-        effects.messages.append(&mut self.forwarded);
         self.settle(&mut effects.messages);
         while self.raw.has_ready() {
             let mut ready = self.raw.ready();
@@ -439,7 +453,11 @@ impl Replica {
             effects.messages.extend(now.into_iter().filter_map(convert::message));
             let own = (self.raw.raft.id, self.boot);
             let reads = ready.take_read_states().into_iter();
-            effects.reads.extend(reads.filter_map(|state| convert::read_state(own, state)));
+            for state in reads.filter_map(|state| convert::read_state(own, state)) {
+                if !self.confirm_loss(state.context) {
+                    effects.reads.push(state);
+                }
+            }
             effects
                 .committed
                 .extend(ready.take_committed_entries().into_iter().map(convert::entry));
@@ -469,6 +487,8 @@ impl Replica {
             self.settle(&mut effects.messages);
             self.pin_election_timeout();
         }
+        self.recover_voice();
+        effects.messages.append(&mut self.aside);
         effects
     }
 

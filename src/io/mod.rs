@@ -47,6 +47,13 @@ pub trait Disk: Clone + 'static {
     /// What the machine says, naming the file.
     fn remove(&self, name: &str) -> impl Future<Output = io::Result<()>>;
 
+    /// Gives a file another name, in the same or another directory, which is made if need be. Durable
+    /// after [`Disk::sync_dir`] of both.
+    ///
+    /// # Errors
+    /// What the machine says, naming the file.
+    fn rename(&self, from: &str, to: &str) -> impl Future<Output = io::Result<()>>;
+
     /// Makes creations and removals in `dir` durable.
     ///
     /// # Errors

@@ -222,6 +222,15 @@ impl LaneDisk {
     }
 }
 
+/// The directory that a name below `root` needs.
+fn make_parent(root: &Path, path: &Path) -> io::Result<()> {
+    if let Some(parent) = path.parent().filter(|parent| !parent.exists()) {
+        fs::create_dir_all(parent).map_err(|error| named(parent, "create", &error))?;
+        sync_path(root)?;
+    }
+    Ok(())
+}
+
 fn sync_path(path: &Path) -> io::Result<()> {
     fs::File::open(path)
         .and_then(|dir| dir.sync_all())
@@ -239,10 +248,7 @@ impl Disk for LaneDisk {
     fn create(&self, name: &str, len: u64) -> impl Future<Output = io::Result<LaneFile>> {
         let (root, path, lane) = (self.root.clone(), self.root.join(name), self.lane.clone());
         self.lane.run(move || {
-            if let Some(parent) = path.parent().filter(|parent| !parent.exists()) {
-                fs::create_dir_all(parent).map_err(|error| named(parent, "create", &error))?;
-                sync_path(&root)?;
-            }
+            make_parent(&root, &path)?;
             let file = Self::open_file(path, lane, true)?;
             let filled = zero_fill(&file.open, len);
             if filled.is_err() {
@@ -277,6 +283,14 @@ impl Disk for LaneDisk {
         let path = self.root.join(name);
         self.lane
             .run(move || fs::remove_file(&path).map_err(|error| named(&path, "remove", &error)))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> impl Future<Output = io::Result<()>> {
+        let (root, from, to) = (self.root.clone(), self.root.join(from), self.root.join(to));
+        self.lane.run(move || {
+            make_parent(&root, &to)?;
+            fs::rename(&from, &to).map_err(|error| named(&from, "rename", &error))
+        })
     }
 
     fn sync_dir(&self, dir: &str) -> impl Future<Output = io::Result<()>> {

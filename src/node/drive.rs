@@ -18,7 +18,7 @@ use super::{Action, Event, Node, Stuck};
 use crate::{
     consensus::{self, Append},
     fatal::Fatal,
-    io::{Clock, Disk},
+    io::{Clock, Disk, File},
     limits::{
         APPENDS_IN_FLIGHT_MAX, CHECKPOINT_INTERVAL, CHECKPOINT_LOG_BYTES_MAX, DISK_STALL_MIN,
         EVENTS_PER_TURN_MAX, UNSEALED_BYTES_MAX,
@@ -28,7 +28,7 @@ use crate::{
     store::{Cluster, Unavailable},
     tree::CheckpointDone,
     types::{ClusterId, Index, Revision, Ticket},
-    wal::{self, Batch, LogEntry, Prepared, Wal, WalError},
+    wal::{self, Ballot, BallotBox, Batch, LogEntry, Prepared, Wal, WalError},
 };
 use std::{
     collections::VecDeque,
@@ -50,6 +50,8 @@ pub struct Parts<D: Disk, C: Clock> {
     pub cluster: ClusterId,
     /// The log, and whatever lane its disk has.
     pub wal: Wal<D>,
+    /// Term and vote, kept a second time.
+    pub ballots: BallotBox<D::File>,
     /// Where records and the superblock live.
     pub disk: D,
     /// Time.
@@ -113,6 +115,8 @@ struct Driver<D: Disk, C: Clock> {
     durable: Index,
     /// How long an append usually takes.
     usual_append: Duration,
+    /// On its way: nothing is lost any more.
+    found: Option<Cast>,
     events: Vec<Event>,
     actions: Vec<Action>,
     last_checkpoint: LastCheckpoint,
@@ -145,7 +149,7 @@ struct Appending {
     /// Its last entry.
     last: Index,
     since: Duration,
-    done: Pending<io::Result<u64>>,
+    done: Pending<io::Result<()>>,
 }
 
 struct Checkpointing {
@@ -178,6 +182,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
             introduced: None,
             durable: Index(parts.wal.last_index()),
             usual_append: Duration::ZERO,
+            found: None,
             events: Vec::new(),
             actions: Vec::new(),
             last_checkpoint: LastCheckpoint {
@@ -251,6 +256,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         self.actions = actions;
         self.append_held()?;
         self.publish();
+        self.note_found();
         self.maintain();
         self.set_alarm(room);
         Ok(())
@@ -308,6 +314,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
             };
             let (number, since) = (Some(front.number), self.parts.clock.now());
             let last = Index(self.parts.wal.last_index());
+            let done = both(done, cast(&mut self.parts.ballots, front.hard_state));
             self.appends.push_back(Appending { number, last, since, done: Box::pin(done) });
             self.sealed = false;
             self.log_bytes +=
@@ -399,6 +406,22 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         Ok(())
     }
 
+    /// What was lost is there again: from now on a start need not ask for it.
+    fn note_found(&mut self) {
+        let before = self.parts.ballots.ballot();
+        if before.lost && !self.parts.node.has_lost() && self.found.is_none() {
+            crate::log::info!("the log that was lost is there again");
+            self.found = Some(self.parts.ballots.cast(Ballot { lost: false, ..before }));
+        }
+    }
+
+    fn poll_found(&mut self, cx: &mut Context<'_>) -> Result<bool, Fatal> {
+        let Some(writing) = &mut self.found else { return Ok(false) };
+        let Poll::Ready(outcome) = writing.as_mut().poll(cx) else { return Ok(false) };
+        self.found = None;
+        outcome.map_err(|error| disk_failed("the ballot", &error)).map(|()| true)
+    }
+
     /// Starts what keeps the disk tidy: spare log segments and checkpoints.
     fn maintain(&mut self) {
         let now = self.parts.clock.now();
@@ -443,6 +466,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         woken |= self.poll_appends(cx)?;
         woken |= self.poll_checkpoint(cx)?;
         woken |= self.poll_prepare(cx)?;
+        woken |= self.poll_found(cx)?;
         if self.timer.as_mut().poll(cx).is_ready() {
             self.on_timer();
             self.watch_disk()?;
@@ -526,7 +550,8 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         // Without room there is no hurry: the next tick tries again.
         let Ok(done) = self.parts.wal.append(&batch) else { return };
         let (since, last) = (self.parts.clock.now(), Index(self.parts.wal.last_index()));
-        self.appends.push_back(Appending { number: None, last, since, done: Box::pin(done) });
+        let done = Box::pin(both(done, None));
+        self.appends.push_back(Appending { number: None, last, since, done });
         self.sealed = true;
     }
 
@@ -544,7 +569,11 @@ impl<D: Disk, C: Clock> Driver<D, C> {
     /// What is held for want of a spare segment goes along if one is on its way; on a full disk none
     /// is, and nobody waits for the answer any more.
     async fn finish(&mut self) -> Result<(), Fatal> {
-        while !self.appends.is_empty() || self.checkpoint.is_some() || self.prepare.is_some() {
+        while !self.appends.is_empty()
+            || self.checkpoint.is_some()
+            || self.prepare.is_some()
+            || self.found.is_some()
+        {
             self.wait_and_turn().await?;
         }
         if self.parts.node.applied() > self.last_checkpoint.applied {
@@ -559,8 +588,10 @@ impl<D: Disk, C: Clock> Driver<D, C> {
 
     async fn wait_and_turn(&mut self) -> Result<(), Fatal> {
         poll_fn(|cx| {
-            let woken =
-                self.poll_appends(cx)? | self.poll_checkpoint(cx)? | self.poll_prepare(cx)?;
+            let woken = self.poll_appends(cx)?
+                | self.poll_checkpoint(cx)?
+                | self.poll_prepare(cx)?
+                | self.poll_found(cx)?;
             if woken { Poll::Ready(Ok::<(), Fatal>(())) } else { Poll::Pending }
         })
         .await?;
@@ -576,6 +607,27 @@ impl<D: Disk, C: Clock> Driver<D, C> {
             }
         }
         self.append_held()
+    }
+}
+
+/// A new term or vote goes into the ballot box as well, before anybody hears of it.
+fn cast<F: File>(ballots: &mut BallotBox<F>, state: consensus::HardState) -> Option<Cast> {
+    let (term, vote) = (state.term.0, state.vote.0);
+    let before = ballots.ballot();
+    let ballot = Ballot { term, vote, ..before };
+    (ballot != before).then(|| ballots.cast(ballot))
+}
+
+type Cast = Pending<io::Result<()>>;
+
+async fn both(append: impl Future<Output = io::Result<u64>>, cast: Option<Cast>) -> io::Result<()> {
+    match cast {
+        None => append.await.map(drop),
+        Some(cast) => {
+            // Side by side; neither is dropped halfway.
+            let (appended, cast) = futures_lite::future::zip(append, cast).await;
+            appended.map(drop).and(cast)
+        }
     }
 }
 

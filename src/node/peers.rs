@@ -125,6 +125,11 @@ impl Node {
         self.replica.is_handing_over()
     }
 
+    /// Whether the log that was lost is not all there again.
+    pub fn has_lost(&self) -> bool {
+        self.replica.has_lost()
+    }
+
     /// Whether nobody else votes.
     pub fn is_alone(&self) -> bool {
         self.replica.is_alone()

@@ -7,8 +7,10 @@
 //!  log ─ entries, hard state ─ Replica ─┘      entries up to `applied` are in the store already
 //! ```
 //!
-//! Nothing is repaired here: what does not fit together is refused, with what to do about it. The
-//! same code runs in the simulator, over its disk.
+//! Nothing is repaired here: what does not fit together is refused, with what to do about it. One
+//! thing another member can mend: a log that is damaged where it was acknowledged. Where others vote
+//! too, it is put aside, and the member comes back without a voice until its leader has brought it all
+//! again ([`Durable::lost`]). The same code runs in the simulator, over its disk.
 
 use super::Node;
 use crate::{
@@ -18,7 +20,7 @@ use crate::{
     store::{BlobError, Member as MemberFacts, Quota, Store},
     tree::{self, Root, RootFacts, Tree},
     types::{ClusterId, Index, MemberId, Term},
-    wal::{self, Wal, WalError},
+    wal::{self, Ballot, BallotBox, Wal, WalError},
 };
 use std::{fmt, io};
 
@@ -67,6 +69,8 @@ pub struct Member<D: Disk> {
     pub node: Node,
     /// Its log.
     pub wal: Wal<D>,
+    /// Its term and vote, kept a second time.
+    pub ballots: BallotBox<D::File>,
     /// Its cluster.
     pub cluster: ClusterId,
 }
@@ -125,6 +129,7 @@ pub struct Found<D: Disk> {
     pub wal: Wal<D>,
     /// What it held.
     pub recovered: wal::Recovered,
+    ballots: BallotBox<D::File>,
     store: Store,
     facts: RootFacts,
 }
@@ -161,9 +166,38 @@ pub async fn find<D: Disk>(
         member: facts.member.0,
         salt: opening.salt,
     };
+    let boxed = BallotBox::open(&disks.wal, facts.cluster.0, facts.member.0).await;
+    let (mut ballots, ballot) = boxed.map_err(RecoverError::Log)?;
     let opened = Wal::open(disks.wal.clone(), disks.wal_background.clone(), options).await;
-    let (wal, recovered) = opened.map_err(RecoverError::Log)?;
-    Ok(Found { wal, recovered, store, facts })
+    let others_vote = store.cluster().voters().any(|voter| voter.id != facts.member);
+    let (wal, recovered) = match (opened, ballot) {
+        (Err(WalError::Damaged { file, offset, what, .. }), Some(ballot)) if others_vote => {
+            log::error!(
+                "the log is damaged; put aside, the other members have it",
+                "file" => file,
+                "offset" => offset,
+                "found" => what,
+            );
+            lose(disks, options, &mut ballots, ballot).await?
+        }
+        (opened, _) => opened.map_err(RecoverError::Log)?,
+    };
+    Ok(Found { wal, recovered, ballots, store, facts })
+}
+
+/// Begins a new log in place of a damaged one.
+async fn lose<D: Disk>(
+    disks: &Disks<D>,
+    options: wal::Options,
+    ballots: &mut BallotBox<D::File>,
+    ballot: Ballot,
+) -> Result<(Wal<D>, wal::Recovered), RecoverError> {
+    let io = |error| RecoverError::Log(WalError::Io(error));
+    // First it is known that something is lost, then it is.
+    ballots.cast(Ballot { lost: true, ..ballot }).await.map_err(io)?;
+    Wal::set_aside(&disks.wal, options).await.map_err(io)?;
+    let opened = Wal::open(disks.wal.clone(), disks.wal_background.clone(), options).await;
+    opened.map_err(RecoverError::Log)
 }
 
 impl<D: Disk> Found<D> {
@@ -172,7 +206,17 @@ impl<D: Disk> Found<D> {
     /// # Errors
     /// [`RecoverError::LogMissing`], [`RecoverError::Gap`].
     pub fn member(self, opening: &Opening) -> Result<Member<D>, RecoverError> {
-        let Self { mut wal, mut recovered, store, facts } = self;
+        let Self { mut wal, mut recovered, ballots, store, facts } = self;
+        let ballot = ballots.ballot();
+        if ballot.lost && wal.last_index() < facts.applied.0 {
+            wal.trim(facts.applied.0);
+            recovered.entries.clear();
+        }
+        // A promise counts once both places have it; one of them may know of it alone.
+        let known = &mut recovered.hard_state;
+        if (ballot.term, ballot.vote) > (known.term, known.vote) {
+            (known.term, known.vote) = (ballot.term, ballot.vote);
+        }
         if wal.last_index() < facts.installed.0 {
             // What came as a whole is not in the log, which goes on behind it. A crash came before
             // the first entry there.
@@ -193,11 +237,12 @@ impl<D: Disk> Found<D> {
         }
         let Opening { election_ticks, pre_vote, salt: boot, .. } = *opening;
         let timing = Timing { election_ticks, seed: facts.member.0, boot, pre_vote };
-        let durable = durable(&facts, recovered, store.cluster().configuration());
+        let configuration = store.cluster().configuration();
+        let durable = Durable { lost: ballot.lost, ..durable(&facts, recovered, configuration) };
         let replica =
             Replica::recover(facts.member, &durable, timing).map_err(RecoverError::Gap)?;
         let node = Node::new(facts.member, replica, store);
-        Ok(Member { node, wal, cluster: facts.cluster })
+        Ok(Member { node, wal, ballots, cluster: facts.cluster })
     }
 }
 
@@ -265,5 +310,6 @@ fn durable(
             commit: Index(recovered.hard_state.commit),
         },
         configuration: Configuration { voters, learners },
+        lost: false,
     }
 }

@@ -1,6 +1,7 @@
 //! From flags to a member that can run: its directories, made, checked and locked, and what
 //! [`recover`] is told.
 
+use super::bootstrap;
 use crate::{
     config::Config,
     io::{
@@ -8,8 +9,8 @@ use crate::{
         thread::{Lane, LaneDisk},
     },
     limits::WAL_SEGMENT_BYTES,
-    node::recover::{self, Disks, Member, Newborn, Opening, RecoverError},
-    store::{Member as MemberFacts, Quota},
+    node::recover::{self, Disks, Member, Opening, RecoverError},
+    store::Quota,
     tree,
 };
 use futures_lite::future::block_on;
@@ -74,21 +75,9 @@ pub fn member(config: &Config, disks: &Disks<LaneDisk>) -> Result<Member<LaneDis
         election_ticks: usize::try_from(ticks).expect("an election is at most 50 s"),
         pre_vote: config.pre_vote,
     };
-    let opened = block_on(recover::member(disks, &opening, || newborn(config)));
+    let opened = block_on(recover::member(disks, &opening, || bootstrap::newborn(config)));
     opened.map_err(|error| match error {
         RecoverError::Newborn(why) => why,
         error => format!("{}: {error}", config.data_dir.display()),
     })
-}
-
-fn newborn(config: &Config) -> Result<Newborn, String> {
-    let bootstrap = config.bootstrap()?;
-    let member = MemberFacts {
-        id: bootstrap.member,
-        name: config.name.clone(),
-        peer_urls: bootstrap.peer_urls,
-        client_urls: Vec::new(),
-        learner: false,
-    };
-    Ok(Newborn { cluster: bootstrap.cluster, member: member.id, members: vec![member] })
 }

@@ -1,10 +1,9 @@
-//! What sockets bring, spoiled from a seed: gRPC's frames, the heads of HTTP/1.1, and whole
-//! HTTP/2 connections, whose own tests draw them frame by frame (`http2/tests/random.rs`).
+//! What sockets bring, spoiled from a seed: gRPC's frames, and whole HTTP/2 connections, whose own
+//! tests draw them frame by frame (`http2/tests/random.rs`).
 
 use super::{
     Place,
     grpc::{self, PREFIX_BYTES},
-    http1::{self, Parsed},
     http2::{
         Inbound,
         connection::{Connection, Intake, Rules},
@@ -58,47 +57,6 @@ fn percent_decoded(text: &str) -> Vec<u8> {
         out.extend_from_slice(&piece.as_bytes()[2..]);
     }
     out
-}
-
-fn head(dice: &mut Dice) -> Vec<u8> {
-    let method = dice.pick(&["GET", "HEAD", "POST", "PRI"]);
-    let target = dice.pick(&["/health", "/metrics", "/livez?exclude=a&verbose", "*", "/%00"]);
-    let mut text = format!("{method} {target} HTTP/1.{}\r\n", dice.below(3));
-    for _ in 0..dice.below(6) {
-        text += *dice.pick(&[
-            "Host: a\r\n",
-            "Connection: close\r\n",
-            "Connection: keep-alive\r\n",
-            "Content-Length: 5\r\n",
-            "Content-Length: 99999999999999999999\r\n",
-            "Transfer-Encoding: chunked\r\n",
-            "X: \r\n",
-        ]);
-    }
-    text += "\r\nhello";
-    text.into_bytes()
-}
-
-#[test]
-fn http1_heads() {
-    fuzz("HTTP/1 head", |dice| {
-        let mut input = head(dice);
-        dice.spoil(&mut input);
-        match http1::parse(&input) {
-            Parsed::Whole(head, len) => {
-                assert!(len <= input.len() && !head.method.is_empty() && !head.target.is_empty());
-                // What follows a head changes nothing in it; what it lacks makes it wait.
-                let Parsed::Whole(again, again_len) = http1::parse(&input[..len]) else {
-                    panic!("the head alone is whole")
-                };
-                assert_eq!((again.target, again.body_bytes), (head.target, head.body_bytes));
-                assert_eq!((again.keep_alive, again_len), (head.keep_alive, len));
-                assert!(!matches!(http1::parse(&input[..len - 1]), Parsed::Whole(..)));
-            }
-            Parsed::Partial => {}
-            Parsed::Bad(why) => assert!(!why.is_empty()),
-        }
-    });
 }
 
 /// The header fields of a call: from the static table, into the dynamic one, or in Huffman code.

@@ -1,6 +1,6 @@
 //! What plain HTTP can ask: health, readiness, version, metrics (etcd `api/etcdhttp`).
 
-use super::{Port, Shard, metrics};
+use super::{Shard, metrics};
 use crate::api::http as bodies;
 
 /// An answer with everything that HTTP/1.1 needs to send it.
@@ -28,24 +28,18 @@ impl Answer {
 }
 
 /// Answers one request. `target` is a path with its query.
-pub async fn answer(shard: &Shard, port: Port, method: &str, target: &str) -> Answer {
+pub async fn answer(shard: &Shard, method: &str, target: &str) -> Answer {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    match (port, path) {
-        (_, "/version") => {
-            get_only(method, || Answer::json(bodies::version(&shard.view().cluster)))
-        }
-        (Port::Peer, _) if path.starts_with("/raft") || path.starts_with("/members") => {
-            Answer::text(501, "clusters of more than one member are not built yet in ringleader\n")
-        }
-        (Port::Peer, _) => Answer::text(404, "404 page not found\n"),
-        (Port::Client, "/metrics") => get_only(method, || Answer {
+    match path {
+        "/version" => get_only(method, || Answer::json(bodies::version(&shard.view().cluster))),
+        "/metrics" => get_only(method, || Answer {
             status: 200,
             content_type: "text/plain; version=0.0.4; charset=utf-8",
             body: metrics::exposition(&shard.setup.meters, &shard.view(), &shard.setup.edge),
         }),
-        (Port::Client, "/health") if method == "GET" => health(shard, query).await,
-        (Port::Client, "/health") => Answer::text(405, "Method Not Allowed\n"),
-        (Port::Client, _) => match checks_of(path) {
+        "/health" if method == "GET" => health(shard, query).await,
+        "/health" => Answer::text(405, "Method Not Allowed\n"),
+        _ => match checks_of(path) {
             Some(checks) if method == "GET" => run_checks(shard, checks, query).await,
             Some(_) => Answer::text(405, "Method Not Allowed\n"),
             None if path.starts_with("/v3/") || path.starts_with("/v3beta/") => Answer {

@@ -6,7 +6,6 @@
 use super::{
     Shard,
     http2::{Call, Inbound, Progress},
-    inside::Promise,
 };
 use crate::{
     api::{
@@ -14,6 +13,7 @@ use crate::{
         status::{Code, Status},
     },
     limits::KEEP_ALIVES_AHEAD_MAX,
+    net::Promise,
 };
 use bytes::Bytes;
 use futures_lite::future;

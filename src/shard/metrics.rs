@@ -4,7 +4,7 @@
 use super::Meters;
 use crate::{
     api::{Edge, Method, method::METHODS},
-    metrics::{Counter, Gauge, Histogram, LeaseMeters},
+    metrics::{Counter, Gauge, Histogram, LeaseMeters, PeerMeter, PeerMeters},
     store::View,
 };
 use std::fmt::Write;
@@ -90,6 +90,7 @@ pub fn exposition(meters: &Meters, view: &View, edge: &Edge) -> String {
     disk(&mut page, meters, view);
     leases(&mut page, &meters.leases);
     watches(&mut page, meters);
+    peers(&mut page, &meters.peers, edge);
     grpc(&mut page, meters);
     process(&mut page);
     page.0
@@ -188,6 +189,50 @@ fn leases(page: &mut Page, meters: &LeaseMeters) {
     );
 }
 
+fn peers(page: &mut Page, meters: &PeerMeters, edge: &Edge) {
+    /// A series with one value for each other member: name, kind, help, first label, value.
+    type Row = (&'static str, &'static str, &'static str, bool, fn(&PeerMeter) -> u64);
+    const ROWS: [Row; 6] = [
+        ("active_peers", "gauge", "Members in touch.", true, |of| of.active.get()),
+        ("disconnected_peers_total", "counter", "Losses of touch.", true, |of| {
+            of.disconnected.get()
+        }),
+        ("peer_sent_bytes_total", "counter", "Bytes sent to members.", false, |of| {
+            of.sent_bytes.get()
+        }),
+        ("peer_received_bytes_total", "counter", "Bytes from members.", false, |of| {
+            of.received_bytes.get()
+        }),
+        ("peer_sent_failures_total", "counter", "Sends that failed.", false, |of| {
+            of.sent_failures.get()
+        }),
+        ("peer_received_failures_total", "counter", "Receipts that failed.", false, |of| {
+            of.received_failures.get()
+        }),
+    ];
+    let all = meters.all();
+    if all.is_empty() {
+        return;
+    }
+    for (name, kind, help, both, value) in ROWS {
+        let name = format!("etcd_network_{name}");
+        page.head(&name, kind, help);
+        let label = if name.contains("received") { "From" } else { "To" };
+        for (member, meter) in &all {
+            let labels = match both {
+                true => format!("Local=\"{}\",Remote=\"{member}\"", edge.member),
+                false => format!("{label}=\"{member}\""),
+            };
+            page.line(format_args!("{name}{{{labels}}} {}", value(meter)));
+        }
+    }
+    let name = "etcd_network_peer_round_trip_time_seconds";
+    page.head(name, "histogram", "From a question to a member until its answer.");
+    for (member, meter) in &all {
+        page.buckets(name, &format!("To=\"{member}\""), &meter.round_trip);
+    }
+}
+
 fn grpc(page: &mut Page, meters: &Meters) {
     let sum = |count: &dyn Fn(&ShardMeters) -> u64| meters.shards.iter().map(count).sum::<u64>();
     page.counter(
@@ -261,22 +306,35 @@ impl Page {
         self.line(format_args!("{name}{{{label}=\"{value}\"}} 1"));
     }
 
-    fn histogram<const FIRST_MILLIS: u64, const BUCKETS: usize>(
+    fn histogram<const FIRST_MICROS: u64, const BUCKETS: usize>(
         &mut self,
         name: &str,
         help: &str,
-        histogram: &Histogram<FIRST_MILLIS, BUCKETS>,
+        histogram: &Histogram<FIRST_MICROS, BUCKETS>,
     ) {
         self.head(name, "histogram", help);
-        let cumulative = histogram.cumulative();
-        for (bucket, count) in cumulative.iter().enumerate() {
-            let bound = Histogram::<FIRST_MILLIS, BUCKETS>::bound(bucket).as_secs_f64();
-            self.line(format_args!("{name}_bucket{{le=\"{bound}\"}} {count}"));
+        self.buckets(name, "", histogram);
+    }
+
+    /// One histogram of a series, with the labels that tell it from the others.
+    fn buckets<const FIRST_MICROS: u64, const BUCKETS: usize>(
+        &mut self,
+        name: &str,
+        labels: &str,
+        histogram: &Histogram<FIRST_MICROS, BUCKETS>,
+    ) {
+        let (comma, own) = match labels {
+            "" => ("", String::new()),
+            labels => (",", format!("{{{labels}}}")),
+        };
+        for (bucket, count) in histogram.cumulative().iter().enumerate() {
+            let bound = Histogram::<FIRST_MICROS, BUCKETS>::bound(bucket).as_secs_f64();
+            self.line(format_args!("{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {count}"));
         }
         let count = histogram.count();
-        self.line(format_args!("{name}_bucket{{le=\"+Inf\"}} {count}"));
-        self.line(format_args!("{name}_sum {}", histogram.sum_seconds()));
-        self.line(format_args!("{name}_count {count}"));
+        self.line(format_args!("{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {count}"));
+        self.line(format_args!("{name}_sum{own} {}", histogram.sum_seconds()));
+        self.line(format_args!("{name}_count{own} {count}"));
     }
 }
 

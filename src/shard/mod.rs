@@ -12,7 +12,6 @@
 //! ```
 
 mod accept;
-mod adopt;
 mod grpc;
 mod http;
 mod http1;
@@ -29,8 +28,7 @@ mod watching;
 #[cfg(test)]
 mod fuzz;
 
-pub use accept::{Accepted, deal, listen, serve_all};
-pub use http1::Port;
+pub use accept::serve_all;
 pub use metrics::ShardMeters;
 
 use crate::{
@@ -38,7 +36,7 @@ use crate::{
     io::{Clock, glommio::GlommioClock},
     limits::GRPC_OVERHEAD_BYTES,
     mesh::{Inbox, Interest, Newest, Reply, Sender, ShardEnd, ToNode, ToShard},
-    metrics::{LeaseMeters, NodeMeters},
+    metrics::{LeaseMeters, NodeMeters, PeerMeters},
     store::View,
     types::Ticket,
 };
@@ -80,6 +78,8 @@ pub struct Meters {
     pub node: Arc<NodeMeters>,
     /// The node's, of leases.
     pub leases: Arc<LeaseMeters>,
+    /// The peers' room's, of the other members.
+    pub peers: Arc<PeerMeters>,
     /// Each shard's, by number.
     pub shards: Arc<[ShardMeters]>,
 }

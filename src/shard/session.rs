@@ -4,7 +4,7 @@
 use super::{
     Place, Shard,
     http2::{Answers, Call, Metadata, Responder},
-    inside::{self, Promise},
+    inside,
     keep_alive::KeepAlive,
 };
 use crate::{
@@ -20,6 +20,7 @@ use crate::{
         UNFINISHED_REQUESTS_PER_SHARD_MAX,
     },
     mesh::{LeaseAsk, Reply, ToNode},
+    net::Promise,
     store::{Unavailable, View, encode_lease_grant},
     types::{LeaseId, Ticket},
 };

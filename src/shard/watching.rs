@@ -13,7 +13,6 @@
 use super::{
     Shard,
     http2::{Call, Inbound, Progress},
-    inside::Promise,
     watch::StreamId,
 };
 use crate::{
@@ -23,6 +22,7 @@ use crate::{
         watch,
     },
     io::Clock,
+    net::Promise,
 };
 use bytes::Bytes;
 use futures_lite::future;

@@ -107,7 +107,7 @@ enum Leases {
     Changed(MapView),
 }
 
-/// Records of a generation 0 segment that go to its file.
+/// Records that go to the file that they began in.
 struct Fill {
     identity: Identity,
     bytes: Frozen<u8>,
@@ -141,8 +141,20 @@ impl Tree {
         if self.ledger.job.is_some() {
             return None;
         }
-        let leases = self.leases_to_write();
         let rewrites = choose_rewrites(&self.shelf);
+        Some(self.checkpoint(facts, rewrites))
+    }
+
+    /// The checkpoint that makes this tree the one of a directory whose newest superblock has this
+    /// number. All its records are in files.
+    pub(crate) fn begin_install(&mut self, number: u64, facts: RootFacts) -> Checkpoint {
+        assert!(self.ledger.job.is_none(), "a tree is installed once");
+        self.ledger.number = number;
+        self.checkpoint(facts, Vec::new())
+    }
+
+    fn checkpoint(&mut self, facts: RootFacts, rewrites: Vec<Rewrite>) -> Checkpoint {
+        let leases = self.leases_to_write();
         let tail = &self.shelf.tail;
         let mut checkpoint = Checkpoint {
             facts,
@@ -153,7 +165,7 @@ impl Tree {
             kept: Vec::new(),
             fills: Vec::new(),
             rewrites,
-            tail: TailEntry { id: tail.id, first: tail.first, bytes: tail.bytes.len() },
+            tail: tail.entry(),
             dead: Dead::new(),
             leases,
             removes: Vec::new(),
@@ -168,7 +180,24 @@ impl Tree {
         let removes = checkpoint.removes.clone();
         self.ledger.job =
             Some(Job { creates, removes, dead: Vec::new(), lease_changes: self.lease_changes });
-        Some(checkpoint)
+        checkpoint
+    }
+
+    /// Number of the newest superblock.
+    ///
+    /// # Panics
+    /// While a checkpoint is running, which will write the next.
+    pub fn superblock(&self) -> u64 {
+        assert!(self.ledger.job.is_none(), "a checkpoint is about to write a superblock");
+        self.ledger.number
+    }
+
+    /// Names of the files that its superblock names, when all records are in files.
+    pub(crate) fn files(&self) -> impl Iterator<Item = String> {
+        let tail = &self.shelf.tail;
+        let tail = tail.book.durable.map(|_| tail.entry().file());
+        let closed = self.shelf.closed().map(|(segment, _)| segment.identity.file());
+        closed.chain(tail).chain(self.ledger.lists())
     }
 
     fn leases_to_write(&mut self) -> Leases {
@@ -297,7 +326,7 @@ impl Checkpoint {
                 continue;
             }
             if !book.marks().is_empty() {
-                self.dead.insert((identity.id, identity.generation), book.marks().to_vec());
+                self.dead.insert((identity.id, identity.generation), book.marks().as_ref().clone());
             }
             match &segment.source {
                 Source::Heap { bytes, offsets } => self.fills.push(Fill {
@@ -342,7 +371,7 @@ impl Checkpoint {
     /// Files that its superblock will name.
     fn names(&self) -> impl Iterator<Item = String> {
         let kept = self.kept.iter().map(|entry| entry.identity.file());
-        let tail = segment::file(self.tail.id, 0);
+        let tail = self.tail.file();
         let filled = self.fills.iter().map(|fill| fill.identity.file());
         let rewritten = self.rewrites.iter().map(|rewrite| rewrite.identity.file());
         let leases = match &self.leases {
@@ -466,7 +495,7 @@ impl Checkpoint {
 }
 
 /// A crash may have come between the removal and the superblock that would have remembered it.
-async fn remove_if_there<D: Disk>(disk: &D, name: &str) -> io::Result<()> {
+pub(crate) async fn remove_if_there<D: Disk>(disk: &D, name: &str) -> io::Result<()> {
     match disk.remove(name).await {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,
@@ -474,13 +503,13 @@ async fn remove_if_there<D: Disk>(disk: &D, name: &str) -> io::Result<()> {
 }
 
 /// A new file; one of that name is left from a checkpoint that never came to count.
-async fn create<D: Disk>(disk: &D, name: &str) -> io::Result<D::File> {
+pub(crate) async fn create<D: Disk>(disk: &D, name: &str) -> io::Result<D::File> {
     remove_if_there(disk, name).await?;
     disk.create(name, BLOCK_BYTES as u64).await
 }
 
 /// Writes `bytes` at `offset`, the last block filled up with zeros. Not synced.
-async fn write_at<F: File>(file: &F, bytes: &[u8], offset: usize) -> io::Result<()> {
+pub(crate) async fn write_at<F: File>(file: &F, bytes: &[u8], offset: usize) -> io::Result<()> {
     let offsets = (offset..).step_by(CHECKPOINT_CHUNK_BYTES);
     for (chunk, offset) in bytes.chunks(CHECKPOINT_CHUNK_BYTES).zip(offsets) {
         let mut buf = AlignedBuf::zeroed(chunk.len());
@@ -525,7 +554,7 @@ impl Rewrite {
         let run = Run::sparse(identity.first, &live.bytes, &live.offsets, &live.seqs);
         let source = seal(&file, cluster, &identity, &run).await?;
         let sources = self.sources.iter().map(|(segment, _)| segment.identity).collect();
-        Ok((sources, Segment { identity, source }, live.book))
+        Ok((sources, Segment::new(identity, source), live.book))
     }
 
     /// Copies the live records of the sources, in order.
@@ -567,7 +596,7 @@ impl Live {
 
 /// Writes the end of a segment whose records are written, makes all of it durable, and reads it
 /// back through a map.
-async fn seal<F: File>(
+pub(crate) async fn seal<F: File>(
     file: &F,
     cluster: ClusterId,
     identity: &Identity,
@@ -636,7 +665,7 @@ pub async fn format<D: Disk>(disk: &D, options: Options, facts: RootFacts) -> io
             sibling_damage: None,
             segment_bytes: options.segment_bytes,
             sealed: Vec::new(),
-            tail: TailEntry { id: 0, first: Seq(0), bytes: 0 },
+            tail: TailEntry { id: 0, generation: 0, first: Seq(0), bytes: 0 },
             dead_bytes: 0,
             leases: LeaseFile::default(),
         };

@@ -20,9 +20,11 @@ const MAGIC: u64 = u64::from_le_bytes(*b"RLdead\r\n");
 const VERSION: u32 = 1;
 const CRC_AT: usize = 12;
 const CLUSTER_AT: usize = 16;
+/// Bytes of a list without segments.
+pub(crate) const HEAD_BYTES: usize = CLUSTER_AT + 3 * 8;
 
 /// The dead of each segment, by id and generation.
-pub(crate) type Dead = BTreeMap<(u64, u32), Vec<u64>>;
+pub(crate) type Dead = BTreeMap<(u64, u64), Vec<u64>>;
 
 /// The file's name below the disk's root.
 pub(crate) fn file(number: u64) -> String {
@@ -39,13 +41,18 @@ pub(crate) fn encode(cluster: ClusterId, number: u64, dead: &Dead) -> Vec<u8> {
     put(dead.len() as u64);
     for ((id, generation), words) in dead {
         put(*id);
-        put((*generation).into());
+        put(*generation);
         put(words.len() as u64);
         words.iter().for_each(|word| put(*word));
     }
     let crc = checksum(&out);
     out[CRC_AT..CLUSTER_AT].copy_from_slice(&crc.to_le_bytes());
     out
+}
+
+/// Most bytes that a list takes for so many segments, with so many records in all.
+pub(crate) fn bytes_max(segments: usize, records: usize) -> u64 {
+    (HEAD_BYTES as u64).saturating_add(segments as u64 * 4 * 8 + records as u64 / 8)
 }
 
 /// Reads what [`encode`] wrote for the superblock of that cluster and number.
@@ -75,7 +82,7 @@ pub(crate) fn decode(bytes: &[u8], cluster: ClusterId, number: u64) -> Result<De
     let mut dead = Dead::new();
     let what = "a whole list of dead records";
     for _ in 0..next(bytes.len(), what)? {
-        let (id, generation) = (next(bytes.len(), what)?, next(bytes.len(), what)? as u32);
+        let (id, generation) = (next(bytes.len(), what)?, next(bytes.len(), what)?);
         let count = next(bytes.len(), what)?;
         let marks = (0..count).map(|_| next(bytes.len(), what)).collect::<Result<_, _>>()?;
         dead.insert((id, generation), marks);

@@ -9,7 +9,8 @@ use super::{
     chain::{self, Link},
     dead::{self, Dead},
     kv::{self, KeyValue},
-    lease::{self, Lease, LeaseFile, Pieces},
+    lease::{self, LEASE_BYTES, Lease, LeaseFile, Pieces},
+    manifest::{Kind, Manifest, Part},
     map::{Map, MapView},
     record::{self, Record},
     root::{self, Root, RootFacts, Slot, TailEntry},
@@ -20,6 +21,8 @@ use crate::{
     io::BLOCK_BYTES,
     types::{ClusterId, Index, LeaseId, MemberId, Revision, Seq, Stamp, Term},
 };
+
+use futures_lite::future::block_on;
 
 const CLUSTER: ClusterId = ClusterId(0xc1);
 
@@ -116,7 +119,7 @@ fn sealed(dice: &mut Dice) -> (Vec<u8>, Identity, Extent) {
         bytes.extend(record(dice, seq));
         seq += 1;
     }
-    let generation = u32::from(sparse);
+    let generation = u64::from(sparse);
     let identity = Identity { id: 3, generation, first: Seq(first), next: Seq(seq) };
     let extent = Extent { records: offsets.len(), bytes: bytes.len(), sparse };
     let run = match sparse {
@@ -165,7 +168,7 @@ fn root(dice: &mut Dice) -> Root {
         state: dice.bytes(300).into(),
     };
     let entry = |dice: &mut Dice| {
-        let generation = dice.below(3) as u32;
+        let generation = dice.below(3) as u64;
         let (first, next) = (Seq(dice.number()), Seq(dice.number()));
         let identity = Identity { id: dice.number(), generation, first, next };
         let (records, bytes) = (dice.number() as usize, dice.number() as usize);
@@ -180,7 +183,7 @@ fn root(dice: &mut Dice) -> Root {
         sibling_damage: None,
         segment_bytes: dice.number() as usize,
         sealed: (0..dice.below(5)).map(|_| entry(dice)).collect(),
-        tail: TailEntry { id, first, bytes: dice.number() as usize },
+        tail: TailEntry { id, generation: dice.number(), first, bytes: dice.number() as usize },
         dead_bytes: dice.number() as usize,
         leases: LeaseFile { number: dice.number(), bytes: dice.number(), crc: dice.roll() as u32 },
     }
@@ -255,7 +258,8 @@ fn tables_of_leases() {
         let view = map.publish();
         let (mut bytes, mut named) = leases(&view, dice.number());
         assert_eq!(named.bytes, bytes.len() as u64);
-        let read = |bytes: &[u8], named: &LeaseFile| lease::decode(bytes, CLUSTER, named, 256);
+        let read =
+            |bytes: &[u8], named: &LeaseFile| block_on(lease::decode(bytes, CLUSTER, named, 256));
         let again = read(&bytes, &named).expect("it was just written");
         assert!(again.reader().seek(&[]).eq(view.reader().seek(&[])));
         dice.spoil(&mut bytes);
@@ -265,6 +269,73 @@ fn tables_of_leases() {
         if let Ok(mut map) = read(&bytes, &named) {
             let (again, _) = leases(&map.publish(), named.number);
             assert_eq!(again, bytes, "there is one way to write a table");
+        }
+    });
+}
+
+/// Parts that fit together, up to the record `next`, and the id of the tail.
+fn parts(dice: &mut Dice, segment_bytes: usize) -> (Vec<Part>, Seq, u64) {
+    let (mut parts, mut next, mut id, mut all) = (Vec::new(), Seq(0), 0, 0);
+    let segments = dice.below(5);
+    for at in 0..=segments {
+        let kind = if at == segments { Kind::Tail } else { Kind::Segment };
+        let records = 1 + dice.below(segment_bytes / record::RECORD_BYTES_MIN);
+        let gaps = if kind == Kind::Segment { dice.roll() % 5 } else { 0 };
+        let first = Seq(next.0 + dice.roll() % 3);
+        next = Seq(first.0 + records as u64 + gaps);
+        (id, all) = (id + 1 + dice.roll() % 3, all + records);
+        let identity = Identity { id, generation: dice.number(), first, next };
+        let least = records * record::RECORD_BYTES_MIN;
+        let bytes = (least + dice.below((segment_bytes - least) / 8 + 1) * 8) as u64;
+        parts.push(Part { kind, identity, records, bytes, crc: dice.roll() as u32 });
+    }
+    if dice.once_in(2) {
+        let most = dead::bytes_max(parts.len(), all) - dead::HEAD_BYTES as u64;
+        let bytes = dead::HEAD_BYTES as u64 + dice.roll() % most;
+        parts.push(Part::list(Kind::Dead, 0, bytes, dice.roll() as u32));
+    }
+    if dice.once_in(2) {
+        let leases = 1 + dice.below(1 << 20);
+        let bytes = (leases * LEASE_BYTES) as u64;
+        parts.push(Part::list(Kind::Leases, leases, bytes, dice.roll() as u32));
+    }
+    (parts, next, id)
+}
+
+#[test]
+fn manifests() {
+    fuzz("manifest of a snapshot", |dice| {
+        let segment_bytes = 4096;
+        let (parts, seq_next, tail_id) = parts(dice, segment_bytes);
+        let revision = 1 + (dice.number() >> 1) as i64 % (i64::MAX - 1);
+        let applied = Index(dice.number());
+        let manifest = Manifest {
+            facts: RootFacts {
+                cluster: CLUSTER,
+                member: MemberId(dice.number()),
+                applied,
+                applied_term: Term(dice.number()),
+                installed: applied,
+                revision: Revision(revision),
+                state: dice.bytes(300).into(),
+            },
+            compacted: Revision((dice.number() >> 1) as i64 % (revision + 1)),
+            seq_next,
+            segment_bytes,
+            tail_id,
+            parts,
+        };
+        let mut bytes = manifest.encode();
+        let read = |bytes: &[u8]| Manifest::decode(bytes, CLUSTER, segment_bytes);
+        assert_eq!(read(&bytes).as_ref(), Ok(&manifest));
+        dice.spoil(&mut bytes);
+        if dice.once_in(2) && bytes.len() >= 24 {
+            let len = bytes.len() as u64;
+            bytes[16..24].copy_from_slice(&len.to_le_bytes());
+            sign(&mut bytes, 12);
+        }
+        if let Ok(manifest) = read(&bytes) {
+            assert_eq!(manifest.encode(), bytes, "there is one way to write a manifest");
         }
     });
 }

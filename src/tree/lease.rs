@@ -25,15 +25,16 @@ use super::{
     segment::{DIR, Flaw},
 };
 use crate::{
-    limits::CHECKPOINT_CHUNK_BYTES,
+    limits::{CHECKPOINT_CHUNK_BYTES, SWEEP_RECORDS_PER_TURN},
     types::{ClusterId, Index, LeaseId},
 };
+use futures_lite::future::yield_now;
 use std::mem;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"RLlease\n");
 const VERSION: u64 = 1;
 const HEAD_BYTES: usize = 5 * 8;
-const LEASE_BYTES: usize = 4 * 8;
+pub(crate) const LEASE_BYTES: usize = 4 * 8;
 
 /// What is known of a lease; the same on every member, whatever its clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,6 +156,33 @@ pub(crate) fn file(number: u64) -> String {
     format!("{DIR}/leases.{number:010}")
 }
 
+/// What a table begins with.
+pub(crate) fn head(cluster: ClusterId, number: u64, leases: u64) -> Vec<u8> {
+    let head = [MAGIC, VERSION, cluster.0, number, leases];
+    head.iter().flat_map(|number| number.to_le_bytes()).collect()
+}
+
+fn put(id: LeaseId, lease: &Lease, out: &mut Vec<u8>) {
+    let numbers = [id.0, lease.granted, lease.remaining, lease.since.0.cast_signed()];
+    out.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
+}
+
+/// The next of a table's leases, behind `after`: so many as fit into `room` bytes, and the last one.
+pub(crate) fn list(
+    view: &MapView,
+    after: Option<LeaseId>,
+    room: usize,
+) -> (Vec<u8>, Option<LeaseId>) {
+    let from = after.map_or([0; 8], lease_key);
+    let leases = LeaseScan(view.reader().seek(&from)).filter(|(id, _)| Some(*id) != after);
+    let (mut out, mut last) = (Vec::new(), after);
+    for (id, lease) in leases.take(room / LEASE_BYTES) {
+        put(id, &lease, &mut out);
+        last = Some(id);
+    }
+    (out, last)
+}
+
 /// A table on its way to its file: whole chunks, and what is left at the end.
 pub(crate) struct Pieces<'a> {
     leases: LeaseScan<'a>,
@@ -167,10 +195,9 @@ impl<'a> Pieces<'a> {
     /// The file of superblock `number` for what `view` shows.
     pub(crate) fn new(cluster: ClusterId, number: u64, view: &'a MapView) -> Self {
         let map: MapReader<'a> = view.reader();
-        let head = [MAGIC, VERSION, cluster.0, number, map.live()];
         Self {
             leases: LeaseScan(map.seek(&[])),
-            piece: head.iter().flat_map(|number| number.to_le_bytes()).collect(),
+            piece: head(cluster, number, map.live()),
             hasher: crc32fast::Hasher::new(),
             file: LeaseFile { number, ..LeaseFile::default() },
         }
@@ -189,8 +216,7 @@ impl Iterator for Pieces<'_> {
         while self.piece.len() < CHECKPOINT_CHUNK_BYTES
             && let Some((id, lease)) = self.leases.next()
         {
-            let numbers = [id.0, lease.granted, lease.remaining, lease.since.0.cast_signed()];
-            self.piece.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
+            put(id, &lease, &mut self.piece);
         }
         let rest = self.piece.split_off(self.piece.len().min(CHECKPOINT_CHUNK_BYTES));
         let piece = mem::replace(&mut self.piece, rest);
@@ -200,8 +226,9 @@ impl Iterator for Pieces<'_> {
     }
 }
 
-/// Reads a file of the superblock that names it as `expected`, into an empty map.
-pub(crate) fn decode(
+/// Reads a file of the superblock that names it as `expected`, into an empty map; in pieces that hold
+/// nobody up.
+pub(crate) async fn decode(
     bytes: &[u8],
     cluster: ClusterId,
     expected: &LeaseFile,
@@ -238,7 +265,10 @@ pub(crate) fn decode(
     }
     let mut map = Map::new(page_bytes);
     let mut last = None;
-    for at in (HEAD_BYTES..bytes.len()).step_by(LEASE_BYTES) {
+    for (taken, at) in (HEAD_BYTES..bytes.len()).step_by(LEASE_BYTES).enumerate() {
+        if taken % SWEEP_RECORDS_PER_TURN == 0 {
+            yield_now().await;
+        }
         let (id, granted) = (number(at)? as i64, number(at + 8)? as i64);
         let remaining = number(at + 16)? as i64;
         if let Some(last) = last.filter(|last| *last >= id) {

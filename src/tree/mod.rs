@@ -12,6 +12,9 @@
 //!    └─ begin_checkpoint ──► Checkpoint::run (all I/O) ──► finish_checkpoint
 //!       on disk: rec/0000000042.g0 ...   rec/dead.0000000007   rec/leases.0000000005
 //!                superblock (see `root`)
+//!    │
+//!    └─ snapshot ──► Snapshot ═══ manifest, parts ═══► Receiving ──► Staged ── install ──► Tree
+//!                                                      of another member
 //! ```
 //!
 //! The tree decides without waiting; [`Checkpoint`], [`open`] and [`format()`] move bytes and wait.
@@ -25,8 +28,10 @@ mod checkpoint;
 mod cursor;
 mod dead;
 mod heap;
+mod install;
 mod kv;
 mod lease;
+mod manifest;
 mod map;
 mod node;
 mod page;
@@ -35,6 +40,7 @@ mod recover;
 mod root;
 mod segment;
 mod shelf;
+mod snapshot;
 mod sweep;
 mod varint;
 mod view;
@@ -44,11 +50,14 @@ mod fuzz;
 
 pub use checkpoint::{Checkpoint, CheckpointDone, format};
 pub use cursor::{Cursor, MapReader};
+pub use install::{InstallError, Receiving, Sealed, Stage, Staged};
 pub use lease::{Lease, LeaseScan, lease_id, lease_key};
+pub use manifest::Manifest;
 pub use map::{Map, MapView};
 pub use recover::{OpenError, open};
 pub use root::{Root, RootFacts};
 pub use segment::Flaw;
+pub use snapshot::{Pieces, Snapshot};
 pub use view::{Change, Changes, Found, Reader, Scan, View};
 
 use crate::{

@@ -18,15 +18,16 @@ use super::{
     lease,
     map::Map,
     record::Record,
-    root::{self, Entry, FILE, Root, SLOTS, Slot, Standing},
+    root::{self, Entry, FILE, Root, SLOTS, Slot, Standing, TailEntry},
     segment::{self, DIR, Flaw, Identity, RECORDS_AT, Run, Segment, Source},
     shelf::{Book, Shelf, Tail},
 };
 use crate::{
     io::{BLOCK_BYTES, Disk, File},
-    limits::CHECKPOINT_CHUNK_BYTES,
+    limits::{CHECKPOINT_CHUNK_BYTES, SWEEP_RECORDS_PER_TURN},
     types::{LeaseId, Revision, Seq},
 };
+use futures_lite::future::yield_now;
 use std::{fmt, io};
 
 /// Why a directory cannot be opened.
@@ -122,7 +123,7 @@ pub async fn open<D: Disk>(disk: &D, options: Options) -> Result<Option<(Tree, R
     let tail = read_tail(disk, &root).await?;
     let dead = read_dead(disk, &root).await?;
     let leases = read_leases(disk, &root, options).await?;
-    let mut tree = rebuild(options, &root, segments, &dead, tail, leases);
+    let mut tree = rebuild(options, &root, segments, &dead, tail, leases).await;
     let named: Vec<_> = root.files().collect();
     let orphans = files.into_iter().map(|name| format!("{DIR}/{name}"));
     tree.shelf.garbage.extend(orphans.filter(|name| !named.contains(name)));
@@ -189,7 +190,11 @@ fn flaw_of(slot: Slot) -> Option<Flaw> {
 // ── segments ────────────────────────────────────────────────────────────────────────────────────
 
 /// Opens a file that the superblock needs and sees that it is long enough.
-async fn open_needed<D: Disk>(disk: &D, file: &str, bytes: usize) -> Result<D::File, OpenError> {
+pub(crate) async fn open_needed<D: Disk>(
+    disk: &D,
+    file: &str,
+    bytes: usize,
+) -> Result<D::File, OpenError> {
     let damaged = |flaw| OpenError::Damaged { file: file.to_owned(), flaw };
     let missing = |found| damaged(Flaw::new(0, "a file of this many bytes", bytes as u64, found));
     let handle = match disk.open(file).await {
@@ -209,17 +214,18 @@ async fn read_sealed<D: Disk>(disk: &D, root: &Root, entry: &Entry) -> Result<Se
     let map = file.map(bytes as u64).await?;
     segment::check_sealed(&map, root.facts.cluster, &identity, &extent)
         .map_err(|flaw| OpenError::Damaged { file: identity.file(), flaw })?;
-    Ok(Segment { identity, source: Source::File { map, extent } })
+    Ok(Segment::new(identity, Source::File { map, extent }))
 }
 
 async fn read_tail<D: Disk>(disk: &D, root: &Root) -> Result<Tail, OpenError> {
     let entry = root.tail;
     let mut tail = Tail::new(entry.id, entry.first, root.segment_bytes.max(entry.bytes));
+    tail.generation = entry.generation;
     if entry.bytes == 0 {
         return Ok(tail);
     }
-    let identity =
-        Identity { id: entry.id, generation: 0, first: entry.first, next: root.seq_next };
+    let TailEntry { id, generation, first, .. } = entry;
+    let identity = Identity { id, generation, first, next: root.seq_next };
     let damaged = |flaw| OpenError::Damaged { file: identity.file(), flaw };
     let end = RECORDS_AT + entry.bytes.next_multiple_of(BLOCK_BYTES);
     let file = open_needed(disk, &identity.file(), end).await?;
@@ -250,11 +256,12 @@ async fn read_leases<D: Disk>(disk: &D, root: &Root, options: Options) -> Result
     let file = open_needed(disk, &name, len.next_multiple_of(BLOCK_BYTES)).await?;
     let bytes = read_chunks(&file, 0, len).await?;
     lease::decode(&bytes, root.facts.cluster, &root.leases, options.page_bytes)
+        .await
         .map_err(|flaw| OpenError::Damaged { file: name, flaw })
 }
 
 /// The `len` bytes from block `from` on, read as the disk likes it.
-async fn read_chunks<F: File>(file: &F, from: usize, len: usize) -> io::Result<Vec<u8>> {
+pub(crate) async fn read_chunks<F: File>(file: &F, from: usize, len: usize) -> io::Result<Vec<u8>> {
     let end = from + len.next_multiple_of(BLOCK_BYTES);
     let mut bytes = Vec::with_capacity(end - from);
     for offset in (from..end).step_by(CHECKPOINT_CHUNK_BYTES) {
@@ -267,8 +274,9 @@ async fn read_chunks<F: File>(file: &F, from: usize, len: usize) -> io::Result<V
 
 // ── the map ─────────────────────────────────────────────────────────────────────────────────────
 
-/// Makes the tree as it was at the root: all but what its compaction takes.
-fn rebuild(
+/// Makes the tree as it was at the root: all but what its compaction takes. In pieces that hold
+/// nobody up.
+pub(crate) async fn rebuild(
     options: Options,
     root: &Root,
     segments: Vec<Segment>,
@@ -283,10 +291,10 @@ fn rebuild(
         let Identity { id, generation, .. } = segment.identity;
         let marks = dead.get(&(id, generation)).map_or(&[][..], Vec::as_slice);
         let book = Book::of(&segment.run(), marks);
-        rebuild.take_run(&segment.run(), &book);
+        rebuild.take_run(&segment.run(), &book).await;
         closed.push((segment, book));
     }
-    rebuild.take_run(&tail.run(), &Book::default());
+    rebuild.take_run(&tail.run(), &Book::default()).await;
     let mut shelf = Shelf::new(root.segment_bytes, closed, tail);
     rebuild.dead.into_iter().for_each(|seq| shelf.mark(seq));
     let standing = Standing {
@@ -307,9 +315,14 @@ struct Rebuild {
 }
 
 impl Rebuild {
-    fn take_run(&mut self, run: &Run<'_>, book: &Book) {
+    async fn take_run(&mut self, run: &Run<'_>, book: &Book) {
         let live = (0..run.len()).filter(|position| !book.dead(*position));
-        live.for_each(|position| self.take(&run.at(position)));
+        for (taken, position) in live.enumerate() {
+            self.take(&run.at(position));
+            if taken % SWEEP_RECORDS_PER_TURN == 0 {
+                yield_now().await;
+            }
+        }
     }
 
     /// Takes the next record in: it becomes its key's newest version.

@@ -10,12 +10,12 @@
 //!  48   u64 applied index  u64 applied term  u64 installed index
 //!  72   i64 revision  i64 compacted
 //!  88   u64 next seq  u64 bytes of a segment
-//! 104   u64 tail id  u64 tail's first seq  u64 tail's bytes
-//! 128   u64 bytes of the list of dead records (see `dead`), 0 for none
-//! 136   u64 number of the superblock that the table of leases (see `lease`) was written for
+//! 104   u64 tail id  u64 tail's generation  u64 tail's first seq  u64 tail's bytes
+//! 136   u64 bytes of the list of dead records (see `dead`), 0 for none
+//! 144   u64 number of the superblock that the table of leases (see `lease`) was written for
 //!       u64 its bytes, 0 for none  u64 its crc
-//! 160   u32 sealed segments  u32 bytes of state
-//! 168   for each sealed segment, in order, 48 bytes:
+//! 168   u32 sealed segments  u32 bytes of state
+//! 176   for each sealed segment, in order, 48 bytes:
 //!         u64 id  u64 generation  u64 first seq  u64 next seq  u64 records  u64 their bytes
 //!       state
 //! ```
@@ -46,9 +46,9 @@ const VERSION_AT: usize = 8;
 const CRC_AT: usize = VERSION_AT + 4;
 const BYTES_AT: usize = CRC_AT + 4;
 const FIXED_AT: usize = BYTES_AT + 8;
-const ENTRIES_AT: usize = FIXED_AT + 17 * 8 + 2 * 4;
+const ENTRIES_AT: usize = FIXED_AT + 18 * 8 + 2 * 4;
 const ENTRY_BYTES: usize = 6 * 8;
-const _: () = assert!(ENTRIES_AT == 168);
+const _: () = assert!(ENTRIES_AT == 176);
 
 /// Bytes of one slot: a share of a segment, so that tiny test directories have tiny superblocks.
 pub(crate) fn slot_bytes(segment_bytes: usize) -> usize {
@@ -108,9 +108,18 @@ pub(crate) struct Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TailEntry {
     pub(crate) id: u64,
+    /// Above 0 for one that came with a snapshot.
+    pub(crate) generation: u64,
     pub(crate) first: Seq,
     /// Bytes of records; 0 where there may be no file.
     pub(crate) bytes: usize,
+}
+
+impl TailEntry {
+    /// The file's name below the disk's root.
+    pub(crate) fn file(&self) -> String {
+        file(self.id, self.generation)
+    }
 }
 
 /// Where a tree stands when it comes from a superblock, or from nothing.
@@ -143,7 +152,7 @@ impl Root {
 
     /// Names of all files that this root needs.
     pub(crate) fn files(&self) -> impl Iterator<Item = String> {
-        let tail = (self.tail.bytes > 0).then(|| file(self.tail.id, 0));
+        let tail = (self.tail.bytes > 0).then(|| self.tail.file());
         let sealed = self.sealed.iter().map(|entry| entry.identity.file());
         sealed.chain(tail).chain(self.dead_file()).chain(self.leases.name())
     }
@@ -174,6 +183,7 @@ impl Root {
             self.seq_next.0,
             self.segment_bytes as u64,
             self.tail.id,
+            self.tail.generation,
             self.tail.first.0,
             self.tail.bytes as u64,
             self.dead_bytes as u64,
@@ -189,7 +199,7 @@ impl Root {
         for Entry { identity, extent } in &self.sealed {
             let numbers = [
                 identity.id,
-                identity.generation.into(),
+                identity.generation,
                 identity.first.0,
                 identity.next.0,
                 extent.records as u64,
@@ -268,14 +278,15 @@ fn parse(bytes: &[u8]) -> Option<Root> {
     let installed = Index(number()?);
     let (revision, compacted) = (Revision(number()? as i64), Revision(number()? as i64));
     let (seq_next, segment_bytes) = (Seq(number()?), number()? as usize);
-    let tail = TailEntry { id: number()?, first: Seq(number()?), bytes: number()? as usize };
+    let (id, generation) = (number()?, number()?);
+    let tail = TailEntry { id, generation, first: Seq(number()?), bytes: number()? as usize };
     let dead_bytes = number()? as usize;
     let leases =
         LeaseFile { number: number()?, bytes: number()?, crc: u32::try_from(number()?).ok()? };
     let counts = number()?;
     let mut sealed = Vec::new();
     for _ in 0..counts as u32 {
-        let (id, generation) = (number()?, u32::try_from(number()?).ok()?);
+        let (id, generation) = (number()?, number()?);
         let identity = Identity { id, generation, first: Seq(number()?), next: Seq(number()?) };
         let (records, bytes) = (number()? as usize, number()? as usize);
         sealed.push(Entry { identity, extent: Extent { records, bytes, sparse: generation > 0 } });
@@ -335,7 +346,7 @@ mod tests {
                 identity,
                 extent: Extent { records: 5, bytes: 640, sparse: true },
             }],
-            tail: TailEntry { id: 4, first: Seq(90), bytes: 4000 },
+            tail: TailEntry { id: 4, generation: 1 << 32, first: Seq(90), bytes: 4000 },
             dead_bytes: 48,
             leases: LeaseFile { number: 3, bytes: 64, crc: 9 },
         }

@@ -2,7 +2,9 @@
 //!
 //! Generation 0 is written as records come and closed when the next record would not fit, so its
 //! bytes are the same on every member. A later generation holds what was live of one or more
-//! neighbours, in the same order. File names are `rec/<id>.g<generation>`.
+//! neighbours, in the same order. File names are `rec/<id>.g<generation>`. The upper half of a
+//! generation counts the snapshots that came to this directory (see `install`), the lower half
+//! rewrites: so what a snapshot brings has names that nothing else in the directory has.
 //!
 //! ```text
 //!   header    one block: magic, version, crc, cluster, id, generation, first seq
@@ -29,7 +31,10 @@ use crate::{
     io::{BLOCK_BYTES, Mapping},
     types::{ClusterId, Seq, Stamp},
 };
-use std::fmt;
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 /// Directory of the segments, below the disk's root.
 pub(crate) const DIR: &str = "rec";
@@ -88,7 +93,7 @@ impl fmt::Display for Flaw {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub(crate) id: u64,
-    pub(crate) generation: u32,
+    pub(crate) generation: u64,
     /// The first number that belongs here.
     pub(crate) first: Seq,
     /// One past the last number that belongs here.
@@ -103,7 +108,7 @@ impl Identity {
 }
 
 /// The name of a segment's file below the disk's root.
-pub(crate) fn file(id: u64, generation: u32) -> String {
+pub(crate) fn file(id: u64, generation: u64) -> String {
     format!("{DIR}/{id:010}.g{generation}")
 }
 
@@ -141,6 +146,8 @@ impl Extent {
 pub(crate) struct Segment {
     pub(crate) identity: Identity,
     pub(crate) source: Source,
+    /// CRC-32 of its records, once somebody has asked; it never changes.
+    pub(crate) crc: Arc<OnceLock<u32>>,
 }
 
 /// Where a closed segment's bytes are.
@@ -153,6 +160,10 @@ pub(crate) enum Source {
 }
 
 impl Segment {
+    pub(crate) fn new(identity: Identity, source: Source) -> Self {
+        Self { identity, source, crc: Arc::default() }
+    }
+
     pub(crate) fn run(&self) -> Run<'_> {
         match &self.source {
             Source::Heap { bytes, offsets } => Run::dense(self.identity.first, bytes, offsets),
@@ -170,6 +181,11 @@ impl Segment {
 
     pub(crate) fn sealed(&self) -> bool {
         matches!(self.source, Source::File { .. })
+    }
+
+    /// Whether a record within its reach is gone.
+    pub(crate) fn has_gaps(&self) -> bool {
+        (self.run().len() as u64) < self.identity.next.0 - self.identity.first.0
     }
 }
 
@@ -310,7 +326,7 @@ fn block(magic: u64, cluster: ClusterId, identity: &Identity) -> Vec<u8> {
     put(&mut block, VERSION_AT, VERSION.into());
     put(&mut block, CLUSTER_AT, cluster.0);
     put(&mut block, ID_AT, identity.id);
-    put(&mut block, GENERATION_AT, identity.generation.into());
+    put(&mut block, GENERATION_AT, identity.generation);
     put(&mut block, FIRST_AT, identity.first.0);
     block
 }
@@ -371,7 +387,7 @@ fn check_block(
     }
     same(CLUSTER_AT, "the cluster's id", cluster.0)?;
     same(ID_AT, "the segment's id", identity.id)?;
-    same(GENERATION_AT, "the segment's generation", identity.generation.into())?;
+    same(GENERATION_AT, "the segment's generation", identity.generation)?;
     same(FIRST_AT, "the segment's first record number", identity.first.0)
 }
 
@@ -414,14 +430,58 @@ pub(crate) fn check_records(
     identity: &Identity,
     sparse: bool,
 ) -> Result<Vec<u32>, Flaw> {
-    let mut offsets = Vec::with_capacity(bytes.len() / (4 * RECORD_HEADER_BYTES));
-    let mut offset = 0;
-    let mut next = identity.first;
-    let mut last = Stamp::default();
-    while offset < bytes.len() {
-        let record = Record::check(bytes, offset)?;
+    let mut check = RecordCheck::new(bytes, identity, sparse);
+    while !check.step(usize::MAX)? {}
+    Ok(check.offsets)
+}
+
+/// [`check_records`] in pieces.
+pub(crate) struct RecordCheck<'a> {
+    bytes: &'a [u8],
+    identity: Identity,
+    sparse: bool,
+    offset: usize,
+    next: Seq,
+    last: Stamp,
+    /// Where each record begins that was checked.
+    pub(crate) offsets: Vec<u32>,
+}
+
+impl<'a> RecordCheck<'a> {
+    pub(crate) fn new(bytes: &'a [u8], identity: &Identity, sparse: bool) -> Self {
+        Self {
+            bytes,
+            identity: *identity,
+            sparse,
+            offset: 0,
+            next: identity.first,
+            last: Stamp::default(),
+            offsets: Vec::with_capacity(bytes.len() / (4 * RECORD_HEADER_BYTES)),
+        }
+    }
+
+    /// Checks records of about `budget` bytes more; true once there are no others.
+    pub(crate) fn step(&mut self, budget: usize) -> Result<bool, Flaw> {
+        let pause = self.offset.saturating_add(budget);
+        while self.offset < self.bytes.len() {
+            if self.offset >= pause {
+                return Ok(false);
+            }
+            self.check_one()?;
+        }
+        let end = self.identity.next;
+        if self.next != end && !self.sparse {
+            let what = "as many records as the superblock says";
+            return Err(Flaw::new(self.offset, what, end.0, self.next.0));
+        }
+        Ok(true)
+    }
+
+    fn check_one(&mut self) -> Result<(), Flaw> {
+        let Self { offset, next, last, .. } = *self;
+        let record = Record::check(self.bytes, offset)?;
         let seq = record.seq();
-        if seq < next || (seq > next && !sparse) || seq >= identity.next {
+        if seq < next || (seq > next && !self.sparse) || seq >= self.identity.next {
             return Err(Flaw::new(offset, "the record's number", next.0, seq.0));
         }
         let stamp = record.stamp();
@@ -429,12 +489,9 @@ pub(crate) fn check_records(
             let (expected, found) = (last.main.0 as u64, stamp.main.0 as u64);
             return Err(Flaw::new(offset, "a revision above the one before", expected, found));
         }
-        offsets.push(u32::try_from(offset).expect("a segment is below 4 GiB"));
-        (offset, next, last) = (offset + record.bytes().len(), Seq(seq.0 + 1), stamp);
+        self.offsets.push(u32::try_from(offset).expect("a segment is below 4 GiB"));
+        self.offset += record.bytes().len();
+        (self.next, self.last) = (Seq(seq.0 + 1), stamp);
+        Ok(())
     }
-    if next != identity.next && !sparse {
-        let what = "as many records as the superblock says";
-        return Err(Flaw::new(offset, what, identity.next.0, next.0));
-    }
-    Ok(offsets)
 }

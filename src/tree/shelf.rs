@@ -8,7 +8,7 @@ use super::{
     append_vec::AppendVec,
     record::RECORD_BYTES_MIN,
     root::TailEntry,
-    segment::{Identity, Run, Segment, Source, file},
+    segment::{Identity, Run, Segment, Source},
     view::Records,
 };
 use crate::types::Seq;
@@ -22,7 +22,7 @@ pub(crate) struct Book {
     pub(crate) live_records: usize,
     pub(crate) live_bytes: usize,
     /// One bit for each record by position, set when compaction took it; grown when needed.
-    dead: Vec<u64>,
+    dead: Arc<Vec<u64>>,
 }
 
 impl Book {
@@ -42,8 +42,9 @@ impl Book {
         self.live_bytes += bytes;
     }
 
-    /// One bit for each record by position, set where it is dead; short where none behind is.
-    pub(crate) fn marks(&self) -> &[u64] {
+    /// One bit for each record by position, set where it is dead; short where none behind is. Who
+    /// keeps a clone keeps what is in it.
+    pub(crate) fn marks(&self) -> &Arc<Vec<u64>> {
         &self.dead
     }
 
@@ -56,10 +57,11 @@ impl Book {
         if self.dead(position) {
             return;
         }
-        if self.dead.len() <= position / 64 {
-            self.dead.resize(position / 64 + 1, 0);
+        let dead = Arc::make_mut(&mut self.dead);
+        if dead.len() <= position / 64 {
+            dead.resize(position / 64 + 1, 0);
         }
-        self.dead[position / 64] |= 1 << (position % 64);
+        dead[position / 64] |= 1 << (position % 64);
         self.live_records -= 1;
         self.live_bytes -= bytes;
     }
@@ -68,6 +70,8 @@ impl Book {
 /// The segment that grows.
 pub(crate) struct Tail {
     pub(crate) id: u64,
+    /// Above 0 where it began elsewhere and came with a snapshot.
+    pub(crate) generation: u64,
     pub(crate) first: Seq,
     pub(crate) bytes: AppendVec<u8>,
     pub(crate) offsets: AppendVec<u32>,
@@ -79,6 +83,7 @@ impl Tail {
     pub(crate) fn new(id: u64, first: Seq, bytes: usize) -> Self {
         Self {
             id,
+            generation: 0,
             first,
             bytes: AppendVec::new(bytes),
             offsets: AppendVec::new(bytes / RECORD_BYTES_MIN + 1),
@@ -92,7 +97,14 @@ impl Tail {
     }
 
     pub(crate) fn identity(&self) -> Identity {
-        Identity { id: self.id, generation: 0, first: self.first, next: self.next() }
+        let Self { id, generation, first, .. } = *self;
+        Identity { id, generation, first, next: self.next() }
+    }
+
+    /// How far its file counts once all of it is there.
+    pub(crate) fn entry(&self) -> TailEntry {
+        let Self { id, generation, first, .. } = *self;
+        TailEntry { id, generation, first, bytes: self.bytes.len() }
     }
 
     pub(crate) fn push(&mut self, record: &[u8]) {
@@ -166,7 +178,7 @@ impl Shelf {
 
     fn close(&mut self, full: Tail) {
         let source = Source::Heap { bytes: full.bytes.frozen(), offsets: full.offsets.frozen() };
-        Arc::make_mut(&mut self.table).push(Segment { identity: full.identity(), source });
+        Arc::make_mut(&mut self.table).push(Segment::new(full.identity(), source));
         self.books.push(full.book);
         self.free_if_dead(self.books.len() - 1);
     }
@@ -215,6 +227,11 @@ impl Shelf {
         self.books[at].durable = None;
     }
 
+    /// Reads a closed segment from another file from now on; its records are the same.
+    pub(crate) fn replace(&mut self, at: usize, segment: Segment) {
+        Arc::make_mut(&mut self.table)[at] = segment;
+    }
+
     /// Remembers how far the file reaches of what was the tail when its checkpoint began. It may
     /// have been closed since then, or freed.
     pub(crate) fn tail_is_durable(&mut self, entry: &TailEntry) {
@@ -226,7 +243,7 @@ impl Shelf {
         let was_tail = |segment: &Segment| segment.identity.first == entry.first;
         match self.table.iter().position(was_tail) {
             Some(at) => self.books[at].durable = durable,
-            None => self.garbage.extend(durable.map(|_| file(entry.id, 0))),
+            None => self.garbage.extend(durable.map(|_| entry.file())),
         }
     }
 

@@ -338,9 +338,9 @@ impl<'a> Records<'a> {
         let begins = self.table.iter().map(|segment| segment.identity.first);
         let before = std::iter::once(Seq(0)).chain(ends);
         let gaps = before.zip(begins.chain([self.tail_first])).map(|(end, begin)| end != begin);
-        let rewritten = |run: usize| self.table.get(run).is_some_and(|s| s.identity.generation > 0);
+        let within = |run: usize| self.table.get(run).is_some_and(Segment::has_gaps);
         // The first whole run behind the last gap: the gap is in front of a run, or in it.
-        let behind = gaps.enumerate().filter_map(|(run, gap)| match rewritten(run) {
+        let behind = gaps.enumerate().filter_map(|(run, gap)| match within(run) {
             true => Some(run + 1),
             false => gap.then_some(run),
         });

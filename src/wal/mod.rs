@@ -22,6 +22,7 @@
 //! A failed write or sync is final (decision 8): the log refuses everything after it.
 
 mod append;
+mod ballot;
 mod error;
 mod field;
 pub mod frame;
@@ -33,6 +34,7 @@ mod spare;
 #[cfg(test)]
 mod tests;
 
+pub use ballot::{Ballot, BallotBox};
 pub use error::WalError;
 pub use recover::Torn;
 pub use spare::Prepared;
@@ -45,7 +47,7 @@ use bytes::Bytes;
 use landing::Landing;
 use recover::{Finding, Live, Slot, Tip, header_block};
 use segment::Header;
-use std::{collections::VecDeque, fmt};
+use std::{collections::VecDeque, fmt, io};
 
 /// One entry of the log.
 #[derive(Clone, PartialEq, Eq)]
@@ -201,6 +203,25 @@ impl<D: Disk> Wal<D> {
         // The folder itself may be new, from this opening or from one that was cut short.
         wal.disk.sync_dir("").await?;
         Ok((wal, recovered))
+    }
+
+    /// Puts the files of a damaged log aside, into a folder whose name begins with `wal-damaged`, so
+    /// that a new one can be made and a person can still look.
+    ///
+    /// # Errors
+    /// What the machine says. Trying again goes on where this ended.
+    pub async fn set_aside(disk: &D, options: Options) -> io::Result<()> {
+        let aside = format!("wal-damaged-{:016x}", options.salt);
+        let names = disk.list(segment::DIR).await?;
+        for name in names.iter().filter(|name| segment::slot(name).is_some()) {
+            disk.rename(&format!("{}/{name}", segment::DIR), &format!("{aside}/{name}")).await?;
+        }
+        if !names.is_empty() {
+            disk.sync_dir(&aside).await?;
+            disk.sync_dir(segment::DIR).await?;
+            disk.sync_dir("").await?;
+        }
+        Ok(())
     }
 
     /// The log as found. It takes no appends before a segment is begun.

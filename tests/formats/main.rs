@@ -448,6 +448,82 @@ fn leases(dir: &Scratch, root: &ByteMap, slot: &[u8]) {
     );
 }
 
+#[test]
+fn a_snapshots_manifest_and_parts_are_as_the_page_says() {
+    let options = Options { segment_bytes: SEGMENT_BYTES, ..Options::default() };
+    let mut tree = Tree::new(options);
+    for main in 2..1002 {
+        let (at, key) = (Stamp::new(main, 0), [b'k', (main % 300) as u8]);
+        tree.put(at, &key, &[main as u8; 50], LeaseId(0));
+    }
+    tree.compact(Revision(400));
+    while !tree.sweep(1000) {}
+    tree.set_lease(LeaseId(-5), Lease { granted: 60, remaining: 7, since: Index(9) });
+    let snapshot = tree.snapshot(facts(1001));
+    let bytes = block_on(snapshot.encode_manifest());
+    let (map, part) = (ByteMap::of("Snapshot manifest"), ByteMap::of("A part of a snapshot"));
+    let of = |field| map.number(&bytes, field);
+    let (parts, state) = (of("parts"), of("state bytes"));
+    let list = &bytes[map.end()..bytes.len() - state as usize];
+    let tail = list.chunks(part.end()).find(|listed| part.number(listed, "kind") == 2);
+    let expected = [
+        ("magic", magic(b"RLsnap\r\n")),
+        ("version", 1),
+        ("crc", crc_of_the_rest(&map, &bytes)),
+        ("bytes", bytes.len() as u64),
+        ("cluster", 0xc1),
+        ("member", 0x3e),
+        ("applied index", 2001),
+        ("applied term", 6),
+        ("revision", 1001),
+        ("compacted", 400),
+        ("next seq", 1000),
+        ("segment bytes", SEGMENT_BYTES as u64),
+        ("tail id", part.number(tail.expect("it has records"), "id")),
+        ("parts", parts),
+        ("state bytes", 15),
+    ];
+    holds(&map, &bytes, &expected);
+    assert!(bytes.ends_with(b"the store's own"));
+    let (mut kinds, mut found, mut next) = (Vec::new(), Vec::new(), 0);
+    for (at, listed) in list.chunks(part.end()).enumerate() {
+        let of = |field| part.number(listed, field);
+        let content: Vec<u8> = snapshot.pieces(at).flatten().collect();
+        assert_eq!(of("part bytes"), content.len() as u64);
+        assert_eq!(of("crc"), u64::from(crc32fast::hash(&content)));
+        kinds.push(of("kind"));
+        match of("kind") {
+            1 | 2 => {
+                let begins = walk_records(&content, &mut found);
+                assert_eq!(begins.len() as u64, of("records"));
+                assert!(
+                    begins.iter().all(|(_, seq)| (of("first seq")..of("next seq")).contains(seq))
+                );
+                assert_eq!(of("generation"), 0);
+                next = of("next seq");
+            }
+            3 => {
+                let map = ByteMap::of("List of dead records");
+                assert_eq!(map.number(&content, "magic"), magic(b"RLdead\r\n"));
+                assert_eq!(map.number(&content, "crc"), crc_of_the_rest(&map, &content));
+                assert_eq!(
+                    (map.number(&content, "cluster"), map.number(&content, "number")),
+                    (0xc1, 0)
+                );
+            }
+            _ => {
+                let map = ByteMap::of("A lease");
+                let expected =
+                    [("id", -5_i64 as u64), ("granted", 60), ("remaining", 7), ("since", 9)];
+                holds(&map, &content, &expected);
+                assert_eq!(of("records"), 1);
+            }
+        }
+    }
+    assert_eq!((kinds.len() as u64, next), (parts, 1000));
+    assert!(kinds.is_sorted() && kinds.ends_with(&[1, 2, 3, 4]), "{kinds:?}");
+}
+
 fn header(file: &[u8], id: u64, generation: u64, first_seq: u64) {
     let map = ByteMap::of("Record segment: header block");
     let block = &file[..BLOCK_BYTES];

@@ -381,6 +381,16 @@ impl State {
         }
     }
 
+    fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+        self.note(from.as_bytes());
+        self.note(to.as_bytes());
+        let inode = self.names.remove(from);
+        let inode = inode.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, from))?;
+        self.names.insert(to.into(), inode);
+        self.dirs.insert(parent(to).into());
+        Ok(())
+    }
+
     fn sync_dir(&mut self, dir: &str) -> io::Result<()> {
         if strikes(&mut self.faults.sync) {
             return Err(io::Error::other("simulated sync error"));
@@ -477,6 +487,10 @@ impl Disk for SimDisk {
 
     async fn remove(&self, name: &str) -> io::Result<()> {
         self.operate(b'u', |state| state.remove(name)).await
+    }
+
+    async fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.operate(b'n', |state| state.rename(from, to)).await
     }
 
     async fn sync_dir(&self, dir: &str) -> io::Result<()> {

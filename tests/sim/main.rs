@@ -27,6 +27,7 @@ mod seeds;
 mod tongue;
 mod tree_crash;
 mod tree_model;
+mod tree_snapshot;
 mod wal_crash;
 mod wal_model;
 mod wal_refusal;

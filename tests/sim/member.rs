@@ -218,7 +218,7 @@ impl Boot {
         found: Found<RoughDisk>,
     ) -> Result<Result<Ended, Fatal>, RecoverError> {
         let recovered = found.recovered.entries.len();
-        let recover::Member { mut node, wal, cluster } = found.member(&self.opening())?;
+        let recover::Member { mut node, wal, ballots, cluster } = found.member(&self.opening())?;
         let view = node.publish().expect("nothing is published yet, so all of it is new");
         self.chronicle.borrow_mut().story.push(format!(
             "  {:x} recovered: revision {}, applied {}, {recovered} entries in the log",
@@ -258,6 +258,7 @@ impl Boot {
             node,
             cluster,
             wal,
+            ballots,
             disk: self.rough(),
             clock: MemberClock { inner: executor.clock(), drift: self.mutant.drift },
             mesh: node_end,

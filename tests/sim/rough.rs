@@ -119,6 +119,10 @@ impl Disk for RoughDisk {
         self.air.operate(self.inner.remove(name)).await
     }
 
+    async fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.air.operate(self.inner.rename(from, to)).await
+    }
+
     async fn sync_dir(&self, dir: &str) -> io::Result<()> {
         self.air.operate(self.inner.sync_dir(dir)).await
     }

@@ -184,7 +184,7 @@ fn a_flipped_bit_is_refused_by_name_or_does_not_matter() {
 fn a_damaged_superblock_slot_leaves_the_other_or_a_refusal() {
     let (disk, history, newest) = sample();
     let slot_bits = disk.peek("superblock").len() * 8 / 2;
-    for bit in 0..168 * 8 {
+    for bit in 0..176 * 8 {
         for slot in 0..2 {
             let damaged = disk.fork();
             damaged.flip("superblock", slot * slot_bits + bit);

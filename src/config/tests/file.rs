@@ -107,8 +107,8 @@ fn blocks_are_flags_and_are_refused_as_they_are() {
             "peer-transport-security.auto-tls at conf.yaml:2:13=true: TLS",
         ),
         (
-            "discovery-config: {client: {endpoints: ['http://a:1', 'http://b:1']}, token: t}",
-            "discovery-config.client.endpoints at ",
+            "discovery-config: {client: {secure: {cert: x}}}",
+            "discovery-config.client.secure.cert at ",
         ),
         ("socket-options: {reuse-port: true}", "socket-options.reuse-port at "),
     ] {

@@ -3,6 +3,10 @@
 use super::*;
 use std::cell::Cell;
 
+fn named(text: &str) -> InitialCluster {
+    InitialCluster::Named(text.into())
+}
+
 /// The sentences are those of etcd 3.7.1, or ours where it says "not built".
 #[test]
 fn rules_that_are_broken_are_said_in_etcd_s_words() {
@@ -108,8 +112,8 @@ fn what_works_reaches_the_config() {
     );
     assert!(!config.strict_reconfig_check && !config.pre_vote);
     assert_eq!(
-        (config.initial_cluster_state, config.initial_cluster.as_str()),
-        (ClusterState::Existing, "")
+        (config.initial_cluster_state, config.initial_cluster),
+        (ClusterState::Existing, named(""))
     );
     assert_eq!((config.log.level, config.log.format), (Level::Debug, log::Format::Console));
     assert_eq!(
@@ -159,7 +163,7 @@ fn listening_everywhere_advertises_this_machine() {
     let (config, notices) = runs(start(&line, &[], ""));
     assert_eq!(config.advertise_client, ["http://192.0.2.2:33379"]);
     assert_eq!(config.advertise_peer[0].as_str(), "http://192.0.2.2:3380");
-    assert_eq!(config.initial_cluster, "zed=http://192.0.2.2:3380");
+    assert_eq!(config.initial_cluster, named("zed=http://192.0.2.2:3380"));
     assert!(says(&notices, "detected default host for advertise", "192.0.2.2"));
 
     let read = |_: &Path| Ok(String::new());
@@ -169,7 +173,7 @@ fn listening_everywhere_advertises_this_machine() {
         ["http://localhost:2379"],
         "without a route nothing is guessed"
     );
-    assert_eq!(config.initial_cluster, "zed=http://localhost:2380");
+    assert_eq!(config.initial_cluster, named("zed=http://localhost:2380"));
 }
 
 #[test]
@@ -218,4 +222,77 @@ fn urls_are_read_as_etcd_reads_them() {
         (socket.scheme, socket.host.as_str(), socket.as_str()),
         (Scheme::Unix, "/run/s", "unix:///run/s")
     );
+}
+
+#[test]
+fn the_initial_cluster_comes_from_one_source() {
+    let conflict = "multiple discovery or bootstrap flags are set. Choose one of \
+                    \"initial-cluster\", \"discovery-endpoints\" or \"discovery-srv\"";
+    for line in [
+        &["--initial-cluster=default=http://localhost:2380", "--discovery-srv=a"][..],
+        &["--initial-cluster=a=http://a:1", "--discovery-endpoints=a:1", "--discovery-token=t"],
+        &["--discovery-srv=a", "--discovery-endpoints=a:1", "--discovery-token=t"],
+    ] {
+        assert_eq!(bad_args(line), (conflict.into(), 1), "{line:?}");
+    }
+    for (line, sentence) in [
+        (
+            &["--discovery-token=t"][..],
+            "both --discovery-token and --discovery-endpoints must be set",
+        ),
+        (
+            &["--discovery-endpoints=a:1"],
+            "both --discovery-token and --discovery-endpoints must be set",
+        ),
+        (
+            &["--discovery-endpoints=a:1, ", "--discovery-token=t"],
+            "--discovery-endpoints must not contain empty endpoints",
+        ),
+        (
+            &["--discovery-endpoints=https://a:1", "--discovery-token=t"],
+            "--discovery-endpoints=https://a:1: host:port or http://host:port is needed; TLS is not built yet",
+        ),
+        (
+            &["--discovery-insecure-transport=false"],
+            "--discovery-insecure-transport=false: TLS is not built yet",
+        ),
+        (
+            &["--discovery-user=a:b"],
+            "--discovery-user=\"a:b\": a discovery service that asks for names is not built for yet",
+        ),
+    ] {
+        assert_eq!(bad_args(line), (sentence.into(), 1), "{line:?}");
+    }
+    let srv = InitialCluster::Srv { domain: "a".into(), service: "b".into() };
+    let line = ["--name=zed", "--discovery-srv=a", "--discovery-srv-name=b"];
+    assert_eq!(args(&line).initial_cluster, srv);
+    assert_eq!(args(&["--discovery-srv-name=b"]).initial_cluster, named(""), "as in etcd");
+    let discovery = InitialCluster::Discovery(Discovery {
+        token: "t".into(),
+        endpoints: vec!["b:2".into(), "http://a:1".into()],
+        dial_timeout: Duration::from_secs(2),
+        request_timeout: Duration::from_millis(7),
+    });
+    let line = [
+        "--discovery-endpoints=http://a:1,b:2",
+        "--discovery-token=t",
+        "--discovery-dial-timeout=0",
+        "--discovery-request-timeout=7ms",
+    ];
+    assert_eq!(args(&line).initial_cluster, discovery, "no time at all is the default");
+    let text = "discovery-config: {client: {endpoints: ['http://a:1', 'b:2'], request-timeout: \
+                7000000}, token: t}\ninitial-cluster: default=http://localhost:2380\n";
+    assert_eq!(file(text).initial_cluster, discovery, "in a file the default counts as not said");
+    let both = bad_file("discovery-srv: a\ninitial-cluster: a=http://a:1\n");
+    assert_eq!(both, conflict);
+}
+
+#[test]
+fn timeouts_of_peer_connections_are_not_below_etcd_s() {
+    let line = ["--raft-read-timeout=1s", "--raft-write-timeout=9s"];
+    let (config, notices) = runs(start(&line, &[], ""));
+    assert_eq!(config.raft_read_timeout, Duration::from_secs(5));
+    assert_eq!(config.raft_write_timeout, Duration::from_secs(9));
+    let message = "timeout of peer connections increased to minimum value";
+    assert!(says(&notices, message, "--raft-read-timeout"));
 }

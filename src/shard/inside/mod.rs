@@ -14,9 +14,6 @@
 mod election;
 mod keys;
 mod lock;
-mod promise;
-
-pub use promise::Promise;
 
 use super::{Shard, http2::Responder, session::Respond, watch::StreamId};
 use crate::{
@@ -27,6 +24,7 @@ use crate::{
         status::{self, Code, Status},
     },
     limits::SESSION_TTL_SECONDS,
+    net::Promise,
 };
 use bytes::Bytes;
 use futures_lite::future;

@@ -3,7 +3,7 @@
 use futures_lite::future;
 use std::{
     cell::RefCell,
-    task::{Poll, Waker},
+    task::{Context, Poll, Waker},
 };
 
 /// Something that comes once, to a task of the same core.
@@ -28,15 +28,19 @@ impl<T> Promise<T> {
         }
     }
 
-    /// Waits for it.
-    pub async fn wait(&self) -> T {
-        future::poll_fn(|cx| match self.value.take() {
+    /// Takes it if it is there; else the task of `cx` is woken by it.
+    pub fn poll(&self, cx: &Context<'_>) -> Poll<T> {
+        match self.value.take() {
             Some(value) => Poll::Ready(value),
             None => {
                 *self.waker.borrow_mut() = Some(cx.waker().clone());
                 Poll::Pending
             }
-        })
-        .await
+        }
+    }
+
+    /// Waits for it.
+    pub async fn wait(&self) -> T {
+        future::poll_fn(|cx| self.poll(cx)).await
     }
 }
