@@ -20,13 +20,15 @@ use crate::{
     check_lease::{self, Life, Lives, Place},
     check_watch::{self, Line},
     history::History,
+    member,
     model::{Model, No},
+    model_members::Members,
 };
 use prost::{Message, bytes::Bytes};
 use proto::etcdserverpb as pb;
 use ringleader::{
     api::status::{self, Status},
-    store::command::{self, Body, Expired},
+    store::command::{self, Body, Expired, MemberChange},
     types::Ticket,
 };
 use std::{collections::BTreeMap, time::Duration};
@@ -47,6 +49,9 @@ pub(crate) enum Request {
     Leases,
     /// The member makes itself known.
     Introduce(Bytes),
+    Change(MemberChange),
+    /// To this member.
+    MoveLeader(u64),
 }
 
 /// What the answer to a request holds, its header reduced to the revision.
@@ -59,6 +64,8 @@ enum Said {
     Compact(pb::CompactionResponse),
     Grant(pb::LeaseGrantResponse),
     Revoke(pb::LeaseRevokeResponse),
+    /// Who is a member after a change.
+    Members(Vec<(u64, bool, Vec<String>)>),
     Done,
     No(Status),
 }
@@ -81,6 +88,8 @@ pub(crate) enum Way {
     View { serializable: bool },
     /// The leader's clock.
     Clock,
+    /// Whoever leads, without the log.
+    Leader,
 }
 
 /// When a client asked or heard, in every sense.
@@ -265,6 +274,11 @@ impl Chronicle {
         for index in history.begun() + 1..=history.reach() {
             let written = history.committed(index);
             let mut data = written.entry.data.clone();
+            if written.entry.kind != 0 {
+                replay.change(data, (index, 1));
+                replay.reads_at(index);
+                continue;
+            }
             let mut own = command::commands(data.clone());
             let mut number = 0;
             while !data.is_empty() {
@@ -289,7 +303,9 @@ impl Chronicle {
     fn judge_presence(&self, positions: &[Option<Position>]) {
         for (id, (op, position)) in self.ops.iter().zip(positions).enumerate() {
             match &op.answered {
-                Some(Answered { answer: Answer::Applied(_), .. }) if op.way != Way::Clock => {
+                Some(Answered { answer: Answer::Applied(_), .. })
+                    if !matches!(op.way, Way::Clock | Way::Leader) =>
+                {
                     assert!(position.is_some(), "acknowledged and lost: {}", self.tell(id));
                 }
                 Some(Answered { answer: Answer::TurnedAway, .. }) => {
@@ -318,7 +334,7 @@ impl Chronicle {
             let Some((floor, witness)) = newest else { continue };
             let late_enough = match op.way {
                 Way::View { serializable } => serializable || position >= floor,
-                Way::Log | Way::Clock => position > floor,
+                Way::Log | Way::Clock | Way::Leader => position > floor,
             };
             assert!(
                 late_enough,
@@ -351,6 +367,7 @@ struct Replay<'a> {
     /// Reads that were answered, by the index their view had applied.
     reads: BTreeMap<u64, Vec<usize>>,
     model: Model,
+    members: Members,
     lives: Lives,
     positions: Vec<Option<Position>>,
 }
@@ -366,14 +383,15 @@ impl<'a> Replay<'a> {
                 assert!(twin.is_none(), "ticket {ticket:?} was drawn twice");
             }
             if let Some(Answered { answer: Answer::Applied(_), when }) = &op.answered
-                && op.way != Way::Log
+                && matches!(op.way, Way::View { .. } | Way::Clock)
             {
                 reads.entry(when.applied).or_default().push(id);
             }
         }
         let positions = vec![None; chronicle.ops.len()];
         let (model, lives) = (Model::default(), Lives::default());
-        Self { chronicle, history, by_ticket, reads, model, lives, positions }
+        let members = Members::begin((0..history.begun() as usize).map(member::facts_of));
+        Self { chronicle, history, by_ticket, reads, model, members, lives, positions }
     }
 
     /// The member's own revocation: it counts in the term of the leader that proposed it, for the
@@ -406,6 +424,26 @@ impl<'a> Replay<'a> {
             }
             _ => {}
         }
+        self.compare(id, expected, position);
+    }
+
+    /// A change of members.
+    fn change(&mut self, data: Bytes, position: Position) {
+        let (ticket, change) = MemberChange::decode(data).expect("the log holds etcd's changes");
+        let id = *self.by_ticket.get(&ticket.0).unwrap_or_else(|| {
+            panic!("{position:?} holds a change that nobody asked for: {change:?}");
+        });
+        let op = &self.chronicle.ops[id];
+        assert_eq!(op.request, Request::Change(change.clone()), "{position:?} holds another");
+        let before = self.positions[id].replace(position);
+        assert!(before.is_none(), "in the log twice: {}", self.chronicle.tell(id));
+        let expected = match self.members.change(&change) {
+            Ok(()) => {
+                let all = self.members.all.iter();
+                Said::Members(all.map(|(id, (learner, urls))| (*id, *learner, urls.clone())).collect())
+            }
+            Err(no) => Said::No(sentence(no)),
+        };
         self.compare(id, expected, position);
     }
 
@@ -455,8 +493,9 @@ fn execute(model: &mut Model, request: &Request) -> Said {
         Request::Grant(r) => model.grant(r).map(Said::Grant),
         Request::Revoke(r) => model.revoke(r).map(Said::Revoke),
         Request::Introduce(_) => Ok(Said::Done),
-        Request::Renew(_) | Request::TimeToLive(_) | Request::Leases => {
-            unreachable!("the model has no clock")
+        Request::Change(_) => unreachable!("another model has the members"),
+        Request::Renew(_) | Request::TimeToLive(_) | Request::Leases | Request::MoveLeader(_) => {
+            unreachable!("the model has no clock and no leader")
         }
     };
     said.unwrap_or_else(|no| Said::No(sentence(no)))
@@ -469,6 +508,12 @@ fn sentence(no: No) -> Status {
         "KeyNotFound" => status::KEY_NOT_FOUND,
         "LeaseNotFound" => status::LEASE_NOT_FOUND,
         "LeaseExists" => status::LEASE_EXISTS,
+        "MemberNotFound" => status::MEMBER_NOT_FOUND,
+        "MemberExists" => status::MEMBER_EXISTS,
+        "PeerUrlExists" => status::PEER_URL_EXISTS,
+        "NotLearner" => status::NOT_LEARNER,
+        "TooManyLearners" => status::TOO_MANY_LEARNERS,
+        "LastVoter" => status::NOT_ENOUGH_STARTED,
         other => panic!("the model says {other}"),
     }
 }
@@ -485,7 +530,12 @@ impl Request {
             }
             Self::Grant(r) => logged.lease_grant.as_ref() == Some(r),
             Self::Revoke(r) => logged.lease_revoke.as_ref() == Some(r),
-            Self::Range(_) | Self::Renew(_) | Self::TimeToLive(_) | Self::Leases => false,
+            Self::Range(_)
+            | Self::Renew(_)
+            | Self::TimeToLive(_)
+            | Self::Leases
+            | Self::Change(_)
+            | Self::MoveLeader(_) => false,
         }
     }
 
@@ -513,11 +563,25 @@ impl Request {
             Self::Grant(_) => reduced!(Grant, pb::LeaseGrantResponse),
             Self::Revoke(_) => reduced!(Revoke, pb::LeaseRevokeResponse),
             Self::Introduce(_) => Said::Done,
-            Self::Renew(_) | Self::TimeToLive(_) | Self::Leases => {
-                unreachable!("only the clock knows")
+            // The list has another tag where somebody was added.
+            Self::Change(MemberChange::Add(_)) => {
+                let said: pb::MemberAddResponse = parse(&message);
+                members_of(said.members)
+            }
+            Self::Change(_) => {
+                let said: pb::MemberListResponse = parse(&message);
+                members_of(said.members)
+            }
+            Self::Renew(_) | Self::TimeToLive(_) | Self::Leases | Self::MoveLeader(_) => {
+                unreachable!("only the leader knows")
             }
         }
     }
+}
+
+fn members_of(members: Vec<pb::Member>) -> Said {
+    let all = members.into_iter().map(|member| (member.id, member.is_learner, member.peer_urls));
+    Said::Members(all.collect())
 }
 
 /// What is in a gRPC message's frame.

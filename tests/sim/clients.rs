@@ -11,7 +11,7 @@ use crate::{
     check::{Answer, Chronicle, Now, Request, Way},
     executor::{Lot, SimClock},
     history::History,
-    tongue::{Tongue, everything},
+    tongue::{Tongue, everything, operate},
     weather::{Day, Weather},
 };
 use prost::bytes::Bytes;
@@ -170,6 +170,8 @@ enum What {
     Renewal { id: i64, header: Header },
     TimeToLive(TimeToLive),
     Leases,
+    Change,
+    Move,
 }
 
 /// A lease that a client renews: in good time, or when it has run out or nearly so.
@@ -210,7 +212,8 @@ impl Desk {
             }
             let may_leave = self.floor.whistle.as_ref().is_none_or(|whistle| whistle.get());
             let is_late = leaving.is_some_and(|leaving| self.floor.clock.now() >= leaving);
-            if (self.is_done && may_leave) || is_late {
+            let must_leave = self.floor.whistle.as_ref().is_some_and(|whistle| whistle.get());
+            if (self.is_done && may_leave) || must_leave || is_late {
                 break;
             }
             while self.floor.left.get() > 0 && self.waiting.len() < self.floor.weather.outstanding {
@@ -340,6 +343,8 @@ impl Desk {
                 listing.finish(&mut out);
                 Ok(())
             }
+            (Reply::Applied(outcome), What::Change) => api::reply(&outcome, header, &mut out),
+            (Reply::Moved, What::Move) => Ok(()),
             (Reply::Unavailable(_), what) => {
                 if let What::Renewal { id, .. } = what {
                     self.kept.remove(&id);
@@ -416,6 +421,10 @@ impl Desk {
 
     fn ask_something(&mut self) {
         let view = self.floor.newest.load();
+        let operated = self.floor.weather.operators && !self.floor.is_calm.get();
+        if operated && self.end.shard == 0 && self.draw(20) == 0 {
+            return self.operate(&view);
+        }
         let mut lot = self.floor.lot.borrow_mut();
         let request = Tongue::new(&mut lot, &self.floor.weather, &view).request(&self.floor.day());
         drop(lot);
@@ -425,6 +434,26 @@ impl Desk {
         let reads_only = self.floor.day().reads_only;
         let serializable = !reads_only && self.draw(3) == 0;
         self.ask(request, serializable);
+    }
+
+    /// Asks for another leader or other members.
+    fn operate(&mut self, view: &View) {
+        let (ticket, member) = (self.draw_ticket(), self.floor.member());
+        let mut lot = self.floor.lot.borrow_mut();
+        let request = operate(&mut lot, view, member, self.next_ticket);
+        drop(lot);
+        let (ask, what, way) = match &request {
+            Request::MoveLeader(to) => {
+                (ToNode::MoveLeader { ticket, to: MemberId(*to) }, What::Move, Way::Leader)
+            }
+            Request::Change(change) => {
+                (ToNode::Change { ticket, change: change.clone() }, What::Change, Way::Log)
+            }
+            other => unreachable!("nothing for an operator: {other:?}"),
+        };
+        let op = self.asked(request, Some(ticket), way);
+        let sent = self.end.to_node.try_send(ask);
+        self.sent(sent.is_ok(), ticket, op, what);
     }
 
     fn introduce(&mut self) {

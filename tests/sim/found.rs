@@ -48,6 +48,8 @@ fn plain(days: Vec<Day>) -> Weather {
         calm_boots: true,
         blackout: None,
         pre_vote: true,
+        operators: false,
+        strict: true,
     }
 }
 

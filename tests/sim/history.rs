@@ -28,7 +28,7 @@ use ringleader::{
     },
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
@@ -85,6 +85,8 @@ pub(crate) struct History {
     /// Whom each member voted for, by term.
     votes: BTreeMap<(u64, u64), u64>,
     trims: usize,
+    /// Members that a leader would send a snapshot.
+    behind: BTreeSet<u64>,
 }
 
 impl History {
@@ -163,8 +165,9 @@ impl History {
     /// A member starts with this in its log; all up to `applied` is in its store.
     pub(crate) fn boot(&mut self, member: u64, recovered: &wal::Recovered, applied: u64) {
         let ledger = self.ledgers.entry(member).or_default();
-        let newer = recovered.entries.iter().map(|entry| (entry.index, entry.term));
-        ledger.terms = newer.collect();
+        // What was trimmed is in its store.
+        drop(ledger.terms.split_off(&(recovered.trimmed + 1)));
+        ledger.terms.extend(recovered.entries.iter().map(|entry| (entry.index, entry.term)));
         let last = recovered.entries.last().map_or(applied, |last| last.index.max(applied));
         ledger.on_its_way.clear();
         ledger.durable = Promise::of(recovered.hard_state, last);
@@ -207,6 +210,16 @@ impl History {
     /// Who led last, as far as anybody has said.
     pub(crate) fn newest_leader(&self) -> Option<u64> {
         self.leaders.last_key_value().map(|(_, (member, _))| *member)
+    }
+
+    /// A member needs more than the log still has.
+    pub(crate) fn falls_behind(&mut self, member: u64) {
+        self.behind.insert(member);
+    }
+
+    /// Whether it did and has not come back.
+    pub(crate) fn is_behind(&self, member: u64, applied: u64) -> bool {
+        self.behind.contains(&member) && applied < self.reach()
     }
 
     /// A message leaves a member.

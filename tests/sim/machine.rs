@@ -21,6 +21,8 @@ pub(crate) struct Machine {
     pub(crate) number: usize,
     /// Members that were here before.
     life: Cell<u64>,
+    /// Its member was removed, and knows it.
+    is_out: Cell<bool>,
     disk: RefCell<SimDisk>,
     running: RefCell<Option<Running>>,
     ended: RefCell<Option<Ending>>,
@@ -45,6 +47,7 @@ impl Machine {
         Self {
             number,
             life: Cell::new(0),
+            is_out: Cell::new(false),
             disk: SimDisk::new(seed).into(),
             running: RefCell::default(),
             ended: RefCell::default(),
@@ -85,9 +88,14 @@ impl Machine {
         self.is_running() && self.disk.borrow().crashed()
     }
 
+    pub(crate) fn is_out(&self) -> bool {
+        self.is_out.get()
+    }
+
     /// Nothing of the boot goes on.
     pub(crate) fn ends(&self, how: Ending) {
         let Some(running) = self.running.take() else { return };
+        self.is_out.set(matches!(how, Ending::Came(End::Removed)));
         running.group.end_group();
         *self.ended.borrow_mut() = Some(how);
         if let Some(waker) = self.waker.take() {

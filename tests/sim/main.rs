@@ -19,6 +19,7 @@ mod lease_restart;
 mod machine;
 mod member;
 mod model;
+mod model_members;
 mod mutants;
 mod network;
 mod room;

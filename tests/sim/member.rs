@@ -54,6 +54,9 @@ pub(crate) fn facts_of(machine: usize) -> MemberFacts {
     }
 }
 
+/// Where a member's votes are a second time.
+const BALLOT: &str = "ballot";
+
 /// A bug planted between recovery and the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tamper {
@@ -194,6 +197,9 @@ impl Boot {
     async fn recover(&mut self) -> Result<Found<RoughDisk>, RecoverError> {
         let disk = self.rough();
         let disks = Disks { data: disk.clone(), wal: disk.clone(), wal_background: disk };
+        if self.mutant.tamper == Some(Tamper::HardStateForgotten) {
+            forget_ballots(&self.disk);
+        }
         let opening = self.opening();
         let (member, machines) = (self.member, self.weather.members() as usize);
         let newborn = || {
@@ -225,6 +231,7 @@ impl Boot {
             self.member.0, view.revision.0, view.applied.0
         ));
         self.history.borrow_mut().show(self.member.0, view.applied.0);
+        node.set_strict(self.weather.strict);
         let newest = Newest::new(view);
         let rings = self.weather.ring_messages;
         let capacity = Capacity { to_node: rings, to_shard: rings, to_peers: 64 };
@@ -339,6 +346,14 @@ impl Boot {
                 disk.crash();
             });
         }
+    }
+}
+
+/// What a vote was put into a second time is as on the first day.
+fn forget_ballots(disk: &SimDisk) {
+    if disk.names().iter().any(|name| name == BALLOT) {
+        let len = disk.peek(BALLOT).len();
+        disk.poke(BALLOT, 0, &vec![0; len]);
     }
 }
 

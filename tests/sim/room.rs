@@ -60,6 +60,7 @@ impl Room {
                     for message in messages {
                         if message.kind == Kind::Snapshot {
                             let to = message.to;
+                            self.history.borrow_mut().falls_behind(to.0);
                             let lost = FromPeer::SnapshotSent { to, arrived: false };
                             self.held.push_back(ToNode::Peer(lost));
                             continue;

@@ -6,6 +6,7 @@ use crate::{
     world::{Sights, Trace, live},
 };
 use std::{
+    io::IsTerminal,
     ops::Range,
     sync::{
         Mutex,
@@ -54,19 +55,36 @@ fn twice(seed: u64) -> Result<Trace, String> {
     outcome.map_err(|why| tell_short(seed, &weather, why))
 }
 
-/// The story of a failure, of a shorter life if one fails as well.
+/// Lives that are tried to tell a failure's story in few words.
+const TRIES_MAX: usize = 60;
+
+/// The story of a failure, of the shortest life found that fails as well.
 fn tell_short(seed: u64, weather: &Weather, why: String) -> String {
-    let shorter = [1, 2, 4, 8, 16, 32].into_iter().find_map(|most| {
-        let weather = weather.clone().with_requests_at_most(most);
-        let failure = live(seed, weather, Mutant::default()).err()?;
-        Some(format!("with at most {most} requests a day: {failure}"))
-    });
-    format!("seed {seed} failed: {}\n{weather:?}", shorter.unwrap_or(why))
+    let (mut weather, mut why, mut left_out, mut tries) =
+        (weather.clone(), why, Vec::new(), TRIES_MAX);
+    while let Some((what, shorter, failure)) = shorten(seed, &weather, &mut tries) {
+        (weather, why) = (shorter, failure);
+        left_out.push(what);
+    }
+    let left_out = left_out.join(", ");
+    format!("seed {seed} failed (left out: {left_out}): {why}\n{weather:?}")
+}
+
+/// The first shorter life that fails.
+fn shorten(seed: u64, weather: &Weather, tries: &mut usize) -> Option<(String, Weather, String)> {
+    for (what, shorter) in weather.shorter() {
+        *tries = tries.checked_sub(1)?;
+        if let Err(failure) = live(seed, shorter.clone(), Mutant::default()) {
+            return Some((what, shorter, failure));
+        }
+    }
+    None
 }
 
 /// Runs seeds on all cores and returns what went wrong, and what was seen.
 fn run(seeds: Range<u64>) -> (Vec<String>, Sights) {
     let next = AtomicU64::new(seeds.start);
+    let bar = std::io::stderr().is_terminal();
     let outcome = Mutex::new((Vec::new(), Sights::new()));
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
@@ -77,6 +95,9 @@ fn run(seeds: Range<u64>) -> (Vec<String>, Sights) {
                         return;
                     }
                     let lived = twice(seed);
+                    if bar {
+                        draw_bar(seed - seeds.start + 1, seeds.end - seeds.start);
+                    }
                     let mut outcome = outcome.lock().expect("nobody panics here");
                     match lived {
                         Err(failure) => outcome.0.push(failure),
@@ -89,6 +110,13 @@ fn run(seeds: Range<u64>) -> (Vec<String>, Sights) {
         }
     });
     outcome.into_inner().expect("nobody panics here")
+}
+
+/// A line that is drawn over again.
+fn draw_bar(done: u64, all: u64) {
+    const WIDTH: u64 = 40;
+    let full = "#".repeat((done * WIDTH / all) as usize);
+    eprint!("\r[{full:<40}] {done} of {all} seeds");
 }
 
 fn seeds() -> Range<u64> {

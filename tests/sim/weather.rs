@@ -6,7 +6,7 @@
 
 use crate::executor::Lot;
 use ringleader::{io::BLOCK_BYTES, tree};
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 /// Heartbeats in an election timeout, as etcd has it.
 pub(crate) const ELECTION_TICKS: usize = 10;
@@ -44,6 +44,9 @@ pub(crate) struct Weather {
     /// All are killed at once after this time.
     pub(crate) blackout: Option<Duration>,
     pub(crate) pre_vote: bool,
+    /// Members are changed and the lead is moved; with or without `--strict-reconfig-check`.
+    pub(crate) operators: bool,
+    pub(crate) strict: bool,
 }
 
 /// The network between members.
@@ -159,6 +162,8 @@ impl Weather {
             calm_boots: lot.one_in(2),
             blackout: lot.one_in(4).then(|| election * (1 + lot.below(60) as u32)),
             pre_vote: lot.below(4) > 0,
+            operators: lot.one_in(3),
+            strict: lot.one_in(2),
             ..weather
         }
     }
@@ -191,6 +196,8 @@ impl Weather {
             calm_boots: true,
             blackout: None,
             pre_vote: true,
+            operators: false,
+            strict: true,
         }
     }
 
@@ -220,10 +227,35 @@ impl Weather {
         self
     }
 
-    /// Few requests of each kind of day, to tell a failure's story in few words.
-    pub(crate) fn with_requests_at_most(mut self, most: u64) -> Self {
-        self.days().for_each(|day| day.requests = day.requests.min(most));
-        self
+    /// Lives in which less happens, each with a word for what is left out; the shortest first.
+    pub(crate) fn shorter(&self) -> Vec<(String, Self)> {
+        let mut all = Vec::new();
+        let mut offer = |what: String, change: &dyn Fn(&mut Self)| {
+            let mut shorter = self.clone();
+            change(&mut shorter);
+            if format!("{shorter:?}") != format!("{self:?}") {
+                all.push((what, shorter));
+            }
+        };
+        for machine in 0..self.rows.len() {
+            offer(format!("all days of machine {machine}"), &|w| w.rows[machine].clear());
+        }
+        offer("the wind".into(), &|w| w.winds = Winds::calm());
+        offer("storms".into(), &|w| w.winds.lull = None);
+        offer("operators".into(), &|w| w.operators = false);
+        offer("the blackout".into(), &|w| w.blackout = None);
+        for most in [1, 4, 16, 64] {
+            let few = |w: &mut Self| w.days().for_each(|day| day.requests = day.requests.min(most));
+            offer(format!("requests above {most} a day"), &few);
+        }
+        offer("watchers".into(), &|w| w.streams = 0);
+        offer("pauses".into(), &|w| w.days().for_each(|day| day.pauses = false));
+        offer("droughts".into(), &|w| w.days().for_each(|day| day.drought = None));
+        offer("crowds".into(), &|w| w.days().for_each(|day| day.crowd = 0));
+        for machine in 0..self.rows.len() {
+            offer(format!("a day of machine {machine}"), &|w| drop(w.rows[machine].pop()));
+        }
+        all
     }
 
     pub(crate) fn wal_segment_bytes(&self) -> u64 {
@@ -331,6 +363,33 @@ impl Winds {
             lull: None,
             storm: Duration::ZERO,
         }
+    }
+}
+
+impl fmt::Display for Day {
+    /// What is not as on any day.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} requests", self.requests)?;
+        match self.fate {
+            Fate::Nothing => {}
+            fate => write!(f, ", {fate:?}{}", if self.while_serving { " of serving" } else { "" })?,
+        }
+        for (what, after) in [("killed", self.killed_after), ("clients leave", self.patience)] {
+            after.map_or(Ok(()), |after| write!(f, ", {what} after {after:?}"))?;
+        }
+        if let Some(Drought { after, lasts, space_bytes }) = self.drought {
+            write!(f, ", disk full at {space_bytes} bytes after {after:?} for {lasts:?}")?;
+        }
+        let Tempo { micros_max, stall_odds, .. } = self.tempo;
+        let flags = [
+            (self.pauses, ", pauses"),
+            (stall_odds.is_some(), ", stalls"),
+            (self.crowd > 0, ", a crowd"),
+            (self.reads_only, ", only reads"),
+            (!self.dark, ", power stays"),
+        ];
+        flags.iter().filter(|(is_so, _)| *is_so).try_for_each(|(_, what)| f.write_str(what))?;
+        write!(f, ", {micros_max} µs an operation")
     }
 }
 

@@ -155,6 +155,10 @@ impl World {
         self.kept.set(self.machines.len());
         self.chronicle.borrow_mut().day_began(self.clock.now());
         for machine in &self.machines {
+            if machine.is_out() {
+                self.kept.set(self.kept.get() - 1);
+                continue;
+            }
             let (world, machine) = (self.clone(), machine.clone());
             self.executor.spawn(async move {
                 world.day(&machine, &world.weather.last_look, true).await;
@@ -167,9 +171,34 @@ impl World {
     /// Waits until something is so.
     async fn until(&self, evening: Duration, otherwise: &str, is_so: impl Fn() -> bool) {
         while !is_so() {
-            assert!(self.clock.now() < evening, "{otherwise}");
+            assert!(self.clock.now() < evening, "{otherwise}: {}", self.who_is_where());
             self.clock.sleep_until(self.clock.now() + self.weather.tick / 2).await;
         }
+    }
+
+    /// The machines of those that are members now and can have all that is committed.
+    fn members(&self) -> Vec<Rc<Machine>> {
+        let floors = self.machines.iter().filter_map(|machine| machine.floor());
+        let newest = floors.map(|floor| floor.newest.load()).max_by_key(|view| view.applied);
+        let is_member = |machine: &&Rc<Machine>| {
+            let known = newest.as_ref().map(|view| &view.cluster.members);
+            let (id, floor) = (machine.member(), machine.floor());
+            let applied = floor.map_or(0, |floor| floor.newest.load().applied.0);
+            let is_behind = self.history.borrow().is_behind(id.0, applied);
+            known.is_none_or(|known| known.contains_key(&id)) && !is_behind
+        };
+        self.machines.iter().filter(is_member).cloned().collect()
+    }
+
+    fn who_is_where(&self) -> String {
+        let tell = |machine: &Rc<Machine>| {
+            let id = machine.member().0;
+            let Some(floor) = machine.floor() else { return format!("{id:x} does not serve") };
+            let (view, left, done) = (floor.newest.load(), floor.left.get(), floor.done.get());
+            let (applied, raft) = (view.applied.0, &view.raft);
+            format!("{id:x} at {applied}, {raft:?}, {left} left to ask, {done} desks done")
+        };
+        self.machines.iter().map(tell).collect::<Vec<_>>().join("; ")
     }
 
     async fn calm_down(&self) {
@@ -199,12 +228,12 @@ impl World {
     async fn everybody_is_done(&self, day: &Day) {
         let most = self.weather.election() * CALM_MAX + day.rest + Duration::from_secs(100);
         let night = self.clock.now() + most;
-        let is_done = |machine: &Rc<Machine>| machine.floor().is_some_and(|floor| floor.is_done());
-        let all_done = || self.machines.iter().all(is_done);
+        let is_done = |machine: Rc<Machine>| machine.floor().is_some_and(|floor| floor.is_done());
+        let all_done = || self.members().into_iter().all(is_done);
         self.until(night, "somebody waits for ever on a calm day", all_done).await;
-        let applied = |machine: &Rc<Machine>| machine.floor().map(|floor| floor.newest.load().applied);
+        let applied = |machine: Rc<Machine>| machine.floor().map(|floor| floor.newest.load().applied);
         let alike = || {
-            let mut all = self.machines.iter().map(applied);
+            let mut all = self.members().into_iter().map(applied);
             let first = all.next();
             all.all(|other| Some(other) == first)
         };
@@ -216,7 +245,8 @@ impl World {
 
     /// Members at an equal index are equal.
     fn compare(&self) {
-        let floors: Vec<_> = self.machines.iter().filter_map(|machine| machine.floor()).collect();
+        let members = self.members();
+        let floors: Vec<_> = members.iter().filter_map(|machine| machine.floor()).collect();
         let states = floors.iter().map(|floor| {
             let view = floor.newest.load();
             floor.show(&view);
@@ -242,11 +272,14 @@ impl World {
         for day in &self.weather.rows[machine.number] {
             self.day(&machine, day, false).await;
             machine.reboot(if day.dark { Crash::PowerCut } else { Crash::Kill });
+            if machine.is_out() {
+                break;
+            }
             self.clock.sleep_until(self.clock.now() + day.down).await;
         }
         self.rough.set(self.rough.get() - 1);
         let alone = self.machines.len() == 1;
-        while !self.whistle.get() {
+        while !self.whistle.get() && !machine.is_out() {
             let is_calm = alone || self.is_calm.get();
             let day = if is_calm { &self.weather.calm } else { &self.weather.stay };
             self.is_calm.set(is_calm);
@@ -274,7 +307,7 @@ impl World {
     async fn day(&self, machine: &Rc<Machine>, day: &Day, stays: bool) {
         let (number, member) = (self.boots.get() + 1, machine.member());
         self.boots.set(number);
-        self.tell(format!("{:?}: boot {number}, of {:x}: {day:?}", self.clock.now(), member.0));
+        self.tell(format!("{:?}: boot {number}, of {:x}: {day}", self.clock.now(), member.0));
         let group = self.executor.group();
         let (disk, mut lot) = (machine.disk(), Lot::new(self.lot.borrow_mut().draw()));
         let air = Rc::new(Air {
