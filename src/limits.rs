@@ -51,6 +51,8 @@ pub const COMMITTED_BYTES_PER_READY_MAX: u64 = 4 << 20;
 /// Learners in a cluster: a leader sends each the whole log, and they take no load (etcd's default
 /// of `--max-learners`). The same on every member, since it decides what applying a change does.
 pub const LEARNERS_MAX: usize = 1;
+/// Peer URLs that a member may name, bytes: they stand in every superblock, whose room is bounded.
+pub const PEER_URLS_BYTES_MAX: usize = 16 << 10;
 /// Applied entries kept in memory for members that lag, bytes.
 pub const RAFT_WINDOW_BYTES_MAX: usize = 64 << 20;
 
@@ -74,6 +76,8 @@ pub const APPENDS_IN_FLIGHT_MAX: usize = 2;
 /// An append that takes longer than this, and ten times the usual, is a stalled disk: a leader then
 /// looks for a member whose disk goes on.
 pub const DISK_STALL_MIN: std::time::Duration = std::time::Duration::from_millis(200);
+/// Records that a checksum of the key space looks at before others may run: some 0.2 ms.
+pub const HASH_RECORDS_PER_STEP: usize = 256;
 /// Heartbeats after which an unanswered ReadIndex round is asked again (etcd: 500 ms).
 pub const READ_INDEX_RETRY_TICKS: u32 = 5;
 
@@ -187,7 +191,15 @@ pub const CHECKPOINT_CHUNK_BYTES: usize = 256 << 10;
 /// segments at least, so that compaction keeps up with writing.
 pub const REWRITE_BYTES_MAX: usize = 2 * SEGMENT_BYTES;
 
+/// An operator who wants space back gets it from segments of which more than this part is dead: what
+/// stays behind is at most a seventh of what is live.
+pub const DEFRAGMENT_DEAD_SHARE: usize = 8;
+/// Dead bytes for which the segment that grows is closed: what a segment takes beside its records,
+/// which is the first block, the end, and two blocks that are not full.
+pub const DEFRAGMENT_TAIL_BYTES_MIN: usize = 16 << 10;
+
 const _: () = assert!(REQUEST_BYTES_MAX * 2 < SEGMENT_BYTES, "a record fits many times");
+const _: () = assert!(PEER_URLS_BYTES_MAX * 100 < ROOT_STATE_BYTES_MAX, "of a hundred members");
 const _: () =
     assert!(SEGMENTS_MAX * 64 + ROOT_STATE_BYTES_MAX < SEGMENT_BYTES / ROOT_SEGMENT_SHARE);
 const _: () = assert!(SEGMENT_BYTES < u32::MAX as usize, "offsets of records are u32");

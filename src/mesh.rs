@@ -22,6 +22,7 @@ use crate::{
     consensus::Message,
     limits::{TO_NODE_RING_MESSAGES_MAX, TO_PEERS_RING_MESSAGES_MAX, TO_SHARD_RING_MESSAGES_MAX},
     store::{Cluster, Outcome, Unavailable, View, command::MemberChange},
+    tree::{Snapshot, Staged},
     types::{LeaseId, MemberId, Ticket},
 };
 use arc_swap::ArcSwap;
@@ -88,6 +89,13 @@ pub enum ToNode {
 pub enum FromPeer {
     /// Another member says this.
     Message(Box<Message>),
+    /// A whole snapshot has come in and lies beside the member's own data; with it, raft's word of it.
+    Snapshot {
+        /// As the leader said it.
+        message: Box<Message>,
+        /// What it holds.
+        staged: Box<Staged>,
+    },
     /// What was sent to this member may not have arrived.
     Unreachable(MemberId),
     /// The snapshot for this member has arrived whole, or it has not.
@@ -122,6 +130,16 @@ pub enum ToPeers {
     Send(Vec<Message>),
     /// These are the members now; keep in touch with all but this one itself.
     Members(Arc<Cluster>),
+    /// Bring this to the message's `to`, at leisure, and then the message; say how it went with
+    /// [`FromPeer::SnapshotSent`].
+    Snapshot {
+        /// raft's word of it.
+        message: Box<Message>,
+        /// What it holds.
+        snapshot: Snapshot,
+    },
+    /// This one was not needed: keep of it what helps the next.
+    Unneeded(Box<Staged>),
     /// Ask the leader this and answer with [`FromPeer::Answered`].
     Forward {
         /// Who waits.

@@ -282,7 +282,6 @@ fn start(
         wal,
         ballots,
         disk,
-        cluster,
         mesh: node_end,
         newest,
         room,
@@ -372,7 +371,6 @@ struct NodeSeat {
     wal: crate::wal::Wal<LaneDisk>,
     ballots: crate::wal::BallotBox<LaneFile>,
     disk: LaneDisk,
-    cluster: ClusterId,
     mesh: NodeEnd,
     newest: Newest,
     room: RoomSeat,
@@ -391,12 +389,11 @@ struct RoomSeat {
 
 impl NodeSeat {
     async fn sit(self) {
-        let Self { node, wal, ballots, disk, cluster, mesh, newest, room, meters, pace, news } =
-            self;
+        let Self { node, wal, ballots, disk, mesh, newest, room, meters, pace, news } = self;
         let RoomSeat { end, inbox, newest: seen, setup } = room;
         let room = glommio::spawn_local(peer::serve(end, seen, inbox, setup)).detach();
         let clock = GlommioClock::new();
-        let parts = Parts { node, cluster, wal, ballots, disk, clock, mesh, newest, meters, pace };
+        let parts = Parts { node, wal, ballots, disk, clock, mesh, newest, meters, pace };
         match drive(parts).await {
             Ok(Ended::Stopped) => {}
             Ok(Ended::Removed) => {

@@ -13,7 +13,7 @@
 use std::{
     io::{self, ErrorKind, Read, Write},
     marker::PhantomData,
-    net::TcpStream,
+    net::{TcpStream, ToSocketAddrs},
     time::{Duration, Instant},
 };
 
@@ -43,7 +43,7 @@ pub(crate) fn dial(endpoint: &str, window: Window, timeout: Duration) -> io::Res
     let named = |error: io::Error| {
         io::Error::new(error.kind(), format!("cannot reach {authority}: {error}"))
     };
-    let socket = TcpStream::connect(authority).map_err(named)?;
+    let socket = reach(authority, timeout).map_err(named)?;
     socket.set_nodelay(true)?;
     socket.set_write_timeout(Some(timeout))?;
     let connection = Connection::new(window);
@@ -55,6 +55,18 @@ pub(crate) fn dial(endpoint: &str, window: Window, timeout: Duration) -> io::Res
     }
     dialed.flush().map_err(named)?;
     Ok(dialed)
+}
+
+/// The first address of the name that takes a connection in time.
+fn reach(authority: &str, timeout: Duration) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
+    for address in authority.to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, timeout) {
+            Ok(socket) => return Ok(socket),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 impl Dialed {
@@ -95,7 +107,13 @@ pub struct Client {
 impl Client {
     /// Connects to `host:port`, with or without `http://`.
     pub fn connect(endpoint: &str) -> io::Result<Self> {
-        Ok(Self { dialed: dial(endpoint, Window::Wide, TIMEOUT)?, timeout: TIMEOUT })
+        Self::connect_within(endpoint, TIMEOUT)
+    }
+
+    /// As [`Self::connect`], where nothing may take longer than this: neither to be connected and
+    /// greeted, nor, until [`Self::set_timeout`] says otherwise, each message of an answer.
+    pub fn connect_within(endpoint: &str, timeout: Duration) -> io::Result<Self> {
+        Ok(Self { dialed: dial(endpoint, Window::Wide, timeout)?, timeout })
     }
 
     /// How long each message of an answer may take from now on.

@@ -35,23 +35,23 @@ pub enum Until {
 /// How hard to ask, and how long.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// `host:port`.
-    pub endpoint: String,
+    /// `host:port` of each member; connections are dealt to them in turn.
+    pub endpoints: Vec<String>,
     /// Connections, at least 1.
     pub connections: usize,
     /// Calls open at a time on each connection, at least 1.
     pub streams: usize,
     /// When to stop.
     pub until: Until,
-    /// The server's process, where its CPU time is wanted.
-    pub pid: Option<u32>,
+    /// The servers' processes, where their CPU time is wanted: the sum.
+    pub pids: Vec<u32>,
 }
 
 /// Runs a plan and says what came of it. Calls that fail are counted; a lost connection ends the
 /// run.
 pub fn run(plan: &Plan, work: Work) -> Result<Report, Failure> {
     let mut engine = Engine::connect(plan, work)?;
-    let before = CpuUse::now(plan.pid)?;
+    let before = CpuUse::now(plan.pids.iter().copied())?;
     engine.clock = Instant::now();
     for at in 0..plan.connections {
         engine.start(at)?;
@@ -71,7 +71,7 @@ pub fn run(plan: &Plan, work: Work) -> Result<Report, Failure> {
         }
     }
     let elapsed = engine.clock.elapsed();
-    let cpu = CpuUse::now(plan.pid)?.since(&before);
+    let cpu = CpuUse::now(plan.pids.iter().copied())?.since(&before);
     let tally = mem::take(&mut engine.tally);
     engine.calls_left = 0;
     while engine.open > 0 {
@@ -145,11 +145,13 @@ struct Engine {
 impl Engine {
     fn connect(plan: &Plan, work: Work) -> Result<Self, Failure> {
         assert!(plan.connections > 0 && plan.streams > 0, "somebody must ask");
+        assert!(!plan.endpoints.is_empty(), "somebody must be asked");
         let poll = Poll::new()?;
         let mut askers = Vec::new();
         let mut head = Vec::new();
         for token in 0..plan.connections {
-            let link = Link::connect(&plan.endpoint, Window::Wide, &poll, token)?;
+            let endpoint = &plan.endpoints[token % plan.endpoints.len()];
+            let link = Link::connect(endpoint, Window::Wide, &poll, token)?;
             head = link.head(work.path());
             let slots = (0..plan.streams).map(|_| Slot::default()).collect();
             askers.push(Asker { link, slots });

@@ -85,11 +85,11 @@ pub(crate) fn grant(plan: &Plan) -> Result<i64, Failure> {
 
 fn each_lease(plan: &Plan, call: Call) -> Result<(), Failure> {
     let asking = engine::Plan {
-        endpoint: plan.endpoint.clone(),
+        endpoints: vec![plan.endpoint.clone()],
         connections: plan.connections,
         streams: plan.leases.div_ceil(plan.connections).min(64),
         until: Until::Calls(plan.leases as u64),
-        pid: None,
+        pids: Vec::new(),
     };
     let report = engine::run(&asking, Work::new(call, Order::Sequential, plan.leases as u64, 16))?;
     match report.errors().first_key_value() {

@@ -18,15 +18,18 @@
 //! connection has to say leaves in one write.
 #![allow(clippy::disallowed_methods, reason = "it measures real servers in real time")]
 
+pub mod check;
 pub mod client;
 pub mod engine;
 pub mod expiry;
 pub mod fanout;
 pub mod grpc;
 pub mod h2;
+pub mod history;
 pub mod hpack;
 pub mod lease;
 pub mod link;
+pub mod mix;
 mod notice;
 mod poll;
 pub mod report;

@@ -4,14 +4,19 @@
 
 use std::{
     fmt::{Debug, Display},
+    path::PathBuf,
     process::ExitCode,
     str::FromStr,
+    sync::Arc,
     time::Duration,
 };
 
 use loadgen::{
+    check,
     engine::{self, Plan, Until},
-    expiry, fanout, lease,
+    expiry, fanout,
+    history::{self, Recorder},
+    lease, mix,
     work::{Call, Order, Work},
     writers::Puts,
 };
@@ -26,8 +31,10 @@ loadgen WORK [--flag value ...]
   watch      watchers of one prefix, and puts under it: events, their latency, memory
   keepalive  leases kept alive
   expire     leases all renewed and then all let go, beside puts
+  check      a bit of everything on an empty cluster, written down and judged
+  judge      what an earlier check wrote down
 
-  --endpoint host:port   127.0.0.1:2379
+  --endpoint host:port   127.0.0.1:2379; several for put, range, fill and check: a,b,c
   --connections N        1; not those of writers or stalled watchers
   --streams N            1: calls, or watch or keep-alive streams, on each connection
   --keys N               100000
@@ -35,7 +42,9 @@ loadgen WORK [--flag value ...]
   --seconds N            5; not for fill. watch: each phase; expire: puts before the storm
   --ops N                instead of --seconds, for put and range
   --serializable         range: ask one member, not a quorum
-  --pid N                the server's process, to read its CPU time and memory
+  --pid N                the server's process, to read its CPU time and memory; several: a,b,c
+  --history FILE         check, judge: where it is written down
+  --seed N               1: check
 
   --watchers N           1000
   --prev-kv              watch: events carry the value before
@@ -61,7 +70,7 @@ fn main() -> ExitCode {
 
 /// What the flags say, of all works.
 struct Flags {
-    endpoint: String,
+    endpoints: Vec<String>,
     connections: usize,
     streams: usize,
     keys: u64,
@@ -69,7 +78,9 @@ struct Flags {
     seconds: u64,
     ops: Option<u64>,
     serializable: bool,
-    pid: Option<u32>,
+    pids: Vec<u32>,
+    history: PathBuf,
+    seed: u64,
     watchers: usize,
     prev_kv: bool,
     stalled: usize,
@@ -85,7 +96,7 @@ struct Flags {
 impl Default for Flags {
     fn default() -> Self {
         Self {
-            endpoint: "127.0.0.1:2379".into(),
+            endpoints: vec!["127.0.0.1:2379".into()],
             connections: 1,
             streams: 1,
             keys: 100_000,
@@ -93,7 +104,9 @@ impl Default for Flags {
             seconds: 5,
             ops: None,
             serializable: false,
-            pid: None,
+            pids: Vec::new(),
+            history: PathBuf::new(),
+            seed: 1,
             watchers: 1_000,
             prev_kv: false,
             stalled: 0,
@@ -114,7 +127,7 @@ impl Flags {
         while let Some(flag) = args.next() {
             let mut next = || args.next().ok_or(format!("{flag} wants a value"));
             match flag.as_str() {
-                "--endpoint" => flags.endpoint = next()?,
+                "--endpoint" => flags.endpoints = next()?.split(',').map(str::to_owned).collect(),
                 "--connections" => flags.connections = number(&flag, &next()?, 1)?,
                 "--streams" => flags.streams = number(&flag, &next()?, 1)?,
                 "--keys" => flags.keys = number(&flag, &next()?, 1)?,
@@ -122,7 +135,15 @@ impl Flags {
                 "--seconds" => flags.seconds = number(&flag, &next()?, 1)?,
                 "--ops" => flags.ops = Some(number(&flag, &next()?, 1)?),
                 "--serializable" => flags.serializable = true,
-                "--pid" => flags.pid = Some(number(&flag, &next()?, 1)?),
+                "--pid" => {
+                    let pids = next()?;
+                    flags.pids = pids
+                        .split(',')
+                        .map(|pid| number(&flag, pid, 1))
+                        .collect::<Result<_, _>>()?;
+                }
+                "--history" => flags.history = next()?.into(),
+                "--seed" => flags.seed = number(&flag, &next()?, 0)?,
                 "--watchers" => flags.watchers = number(&flag, &next()?, 1)?,
                 "--prev-kv" => flags.prev_kv = true,
                 "--stalled" => flags.stalled = number(&flag, &next()?, 0)?,
@@ -152,15 +173,17 @@ impl Flags {
     }
 
     fn calls(&self, until: Until) -> Plan {
-        let &Self { connections, streams, pid, .. } = self;
-        Plan { endpoint: self.endpoint.clone(), connections, streams, until, pid }
+        let Self { endpoints, connections, streams, pids, .. } = self;
+        let (connections, streams) = (*connections, *streams);
+        Plan { endpoints: endpoints.clone(), connections, streams, until, pids: pids.clone() }
     }
 
     fn fanout(&self) -> Result<fanout::Plan, String> {
-        let &Self { connections, streams, watchers, prev_kv, stalled, pid, .. } = self;
+        let &Self { connections, streams, watchers, prev_kv, stalled, .. } = self;
+        let (endpoint, pid) = self.one_member()?;
         self.at_least_one_a_stream(watchers, "watchers")?;
         Ok(fanout::Plan {
-            endpoint: self.endpoint.clone(),
+            endpoint,
             connections,
             streams,
             watchers,
@@ -173,18 +196,18 @@ impl Flags {
     }
 
     fn lease(&self) -> Result<lease::Plan, String> {
-        let &Self { connections, streams, leases, depth, ttl, attach, pid, .. } = self;
+        let &Self { connections, streams, leases, depth, ttl, attach, .. } = self;
+        let (endpoint, pid) = self.one_member()?;
         self.at_least_one_a_stream(leases, "leases")?;
-        Ok(lease::Plan {
-            endpoint: self.endpoint.clone(),
-            connections,
-            streams,
-            leases,
-            depth,
-            ttl,
-            attach,
-            pid,
-        })
+        Ok(lease::Plan { endpoint, connections, streams, leases, depth, ttl, attach, pid })
+    }
+
+    /// Of a work that asks one.
+    fn one_member(&self) -> Result<(String, Option<u32>), String> {
+        match (&self.endpoints[..], &self.pids[..]) {
+            ([endpoint], [] | [_]) => Ok((endpoint.clone(), self.pids.first().copied())),
+            _ => Err("this work asks one endpoint, of one process".into()),
+        }
     }
 
     fn at_least_one_a_stream(&self, many: usize, what: &str) -> Result<(), String> {
@@ -220,8 +243,35 @@ fn run(mut args: impl Iterator<Item = String>) -> Result<(), String> {
             let report = report.map_err(|failure| failure.to_string())?;
             told(&report, &report.json(), report.failed())
         }
+        "check" => check(&flags),
+        "judge" => judge(&flags),
         _ => Err(format!("unknown work {name:?}\n\n{USAGE}")),
     }
+}
+
+fn check(flags: &Flags) -> Result<(), String> {
+    let recorder = Recorder::create(&flags.history);
+    let recorder = recorder.map_err(|error| format!("{}: {error}", flags.history.display()))?;
+    let plan = mix::Plan {
+        endpoints: flags.endpoints.clone(),
+        workers: 8,
+        keepers: 3,
+        watchers: 3,
+        rate: 100,
+        seed: flags.seed,
+    };
+    let clients = mix::start(plan, Arc::new(recorder));
+    std::thread::sleep(flags.time());
+    clients.finish().map_err(|error| error.to_string())?;
+    judge(flags)
+}
+
+fn judge(flags: &Flags) -> Result<(), String> {
+    let named = |error| format!("{}: {error}", flags.history.display());
+    let records = history::read(&flags.history).map_err(named)?;
+    let summary = check::judge(&records).map_err(|broken| broken.to_string())?;
+    println!("{summary}");
+    Ok(())
 }
 
 fn calls(name: &str, flags: &Flags, call: Call, order: Order) -> Result<(), String> {

@@ -66,9 +66,12 @@ pub struct CpuUse {
 }
 
 impl CpuUse {
-    /// Since this process, and the server's if it is known, began. In steps of 10 ms.
-    pub fn now(server: Option<u32>) -> io::Result<Self> {
-        let server = server.map(|pid| cpu_time(&pid.to_string())).transpose()?;
+    /// Since this process, and the server's if they are known, began. In steps of 10 ms.
+    pub fn now(servers: impl IntoIterator<Item = u32>) -> io::Result<Self> {
+        let mut server = None;
+        for pid in servers {
+            *server.get_or_insert(Duration::ZERO) += cpu_time(&pid.to_string())?;
+        }
         Ok(Self { server, client: cpu_time("self")? })
     }
 

@@ -182,11 +182,11 @@ fn load_is_counted_exactly_and_leaves_what_it_says() {
     let Some(etcd) = Etcd::start("load") else { return };
     let mut client = etcd.client();
     let plan = |until| Plan {
-        endpoint: etcd.endpoint.clone(),
+        endpoints: vec![etcd.endpoint.clone()],
         connections: 4,
         streams: 8,
         until,
-        pid: Some(etcd.process.id()),
+        pids: vec![etcd.process.id()],
     };
     let fill = Work::new(Call::Put, Order::Sequential, 500, 100);
     let report = engine::run(&plan(Until::Calls(500)), fill).unwrap();

@@ -45,6 +45,11 @@ pub(super) fn decode_range(raw: Bytes) -> Result<Work, Status> {
     Ok(Work::Read { serializable: query.serializable, read: super::Read::Range(query) })
 }
 
+/// What is not a range at all is left to [`decode_range`], which has the words for it.
+pub(super) fn is_serializable(raw: &Bytes) -> bool {
+    pb::RangeRequest::decode(raw.clone()).map_or(true, |request| request.serializable)
+}
+
 pub(super) fn decode_range_stream(raw: Bytes) -> Result<Work, Status> {
     let request = pb::RangeRequest::decode(raw).map_err(|_| status::MALFORMED_IN_STREAM)?;
     check::range(&request)?;

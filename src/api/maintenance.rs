@@ -6,14 +6,15 @@ use proto::{etcdserverpb as pb, health};
 
 use super::{
     API_VERSION, Edge, Header, Read, Status, Work,
-    encode::{message_field, number},
+    encode::{bytes, message, message_field, number},
     http::storage_version,
     kv::{parse, propose},
     status,
 };
 use crate::{
     limits::QUOTA_BYTES_DEFAULT,
-    store::{ALARM_CORRUPT, ALARM_NOSPACE, Alarm, View, command::field},
+    store::{ALARM_CORRUPT, ALARM_NOSPACE, Alarm, Hash, Hashing, HashingAll, View, command::field},
+    types::{MemberId, Revision},
 };
 
 /// Every alarm order goes through the log, `GET` too (etcd `v3_server.go`).
@@ -25,6 +26,161 @@ pub(super) fn decode_alarm(raw: Bytes, edge: &Edge) -> Result<Work, Status> {
 pub(super) fn decode_status(raw: Bytes) -> Result<Work, Status> {
     let _: pb::StatusRequest = parse(raw)?;
     Ok(Work::Read { serializable: true, read: Read::Status })
+}
+
+pub(super) fn decode_defragment(raw: Bytes) -> Result<Work, Status> {
+    let _: pb::DefragmentRequest = parse(raw)?;
+    Ok(Work::Defragment)
+}
+
+pub(super) fn decode_move_leader(raw: Bytes) -> Result<Work, Status> {
+    let request: pb::MoveLeaderRequest = parse(raw)?;
+    Ok(Work::MoveLeader(MemberId(request.target_id)))
+}
+
+/// The answer to `Defragment` and `MoveLeader`: nothing, not even a header (etcd's handlers).
+pub fn encode_empty(out: &mut Vec<u8>) {
+    message(out, |_| {});
+}
+
+pub(super) fn decode_hash(raw: Bytes) -> Result<Work, Status> {
+    let _: pb::HashRequest = parse(raw)?;
+    Ok(Work::Sum(Sum::All))
+}
+
+pub(super) fn decode_hash_kv(raw: Bytes) -> Result<Work, Status> {
+    let request: pb::HashKvRequest = parse(raw)?;
+    Ok(Work::Sum(Sum::Keys(Revision(request.revision))))
+}
+
+/// What is to be summed up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sum {
+    /// `HashKV`: the keys up to a revision; 0 is the newest.
+    Keys(Revision),
+    /// `Hash`: everything.
+    All,
+}
+
+/// A sum on its way to its client, in steps over one view.
+#[derive(Debug, Clone)]
+pub struct Summing {
+    what: Of,
+    header: Header,
+}
+
+#[derive(Debug, Clone)]
+enum Of {
+    Keys(Hashing),
+    All(HashingAll),
+}
+
+impl Summing {
+    /// Begins.
+    ///
+    /// # Errors
+    /// A revision that is not there.
+    pub fn new(sum: Sum, view: &View, edge: &Edge) -> Result<Self, Status> {
+        let what = match sum {
+            Sum::Keys(revision) => Of::Keys(Hashing::new(revision, view)?),
+            Sum::All => Of::All(HashingAll::new(view)),
+        };
+        Ok(Self { what, header: Header::of(view, edge) })
+    }
+
+    /// Does a bounded piece of the work; false once nothing is left. `view` is that of the
+    /// beginning.
+    pub fn step(&mut self, view: &View) -> bool {
+        match &mut self.what {
+            Of::Keys(hashing) => hashing.step(view),
+            Of::All(hashing) => hashing.step(view),
+        }
+    }
+
+    /// Appends the answer: one gRPC message.
+    ///
+    /// # Panics
+    /// While [`Summing::step`] has something left.
+    pub fn finish(&self, out: &mut Vec<u8>) {
+        message(out, |out| {
+            self.header.encode(out);
+            match &self.what {
+                Of::Keys(hashing) => {
+                    let Hash { sum, revision, compacted } = hashing.finish();
+                    number(2, sum.into(), out);
+                    number(3, compacted.0 as u64, out);
+                    number(4, revision.0 as u64, out);
+                }
+                Of::All(hashing) => number(2, hashing.finish().sum.into(), out),
+            }
+        });
+    }
+}
+
+/// A question about going back to an older version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Downgrade {
+    /// Would it be possible? With major and minor of the version.
+    Validate(u64, u64),
+    /// Give up one that is under way: there is none, and etcd says nothing else.
+    Cancel,
+}
+
+/// Validation and a start of it are the same question here, since neither can be said yes to: data
+/// directories are our own, which no older etcd reads.
+pub(super) fn decode_downgrade(raw: Bytes) -> Result<Work, Status> {
+    let request: pb::DowngradeRequest = parse(raw)?;
+    let asked = match request.action {
+        0 | 1 => {
+            let (major, minor) = version(&request.version).ok_or(status::WRONG_VERSION_FORMAT)?;
+            Downgrade::Validate(major, minor)
+        }
+        2 => Downgrade::Cancel,
+        _ => return Err(status::UNKNOWN_ACTION),
+    };
+    Ok(Work::Read { serializable: false, read: Read::Downgrade(asked) })
+}
+
+/// Major and minor of a version with or without a patch (etcd `convertToClusterVersion`, which
+/// allows what semantic versions do behind it).
+fn version(typed: &str) -> Option<(u64, u64)> {
+    let known = |c: char| c.is_ascii_alphanumeric() || "-.".contains(c);
+    let (rest, build) = typed.split_once('+').unwrap_or((typed, ""));
+    let (numbers, before) = rest.split_once('-').unwrap_or((rest, ""));
+    let mut parts = numbers.split('.').map(|part| part.parse::<u64>().ok());
+    let found = (parts.next()??, parts.next()??);
+    let patch = parts.next();
+    let whole = matches!(patch, None | Some(Some(_))) && parts.next().is_none();
+    (whole && build.chars().all(known) && before.chars().all(known)).then_some(found)
+}
+
+impl Downgrade {
+    /// # Errors
+    /// etcd's, in its order; then that it is not built.
+    pub(super) fn answer(
+        self,
+        view: &View,
+        header: Header,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Status> {
+        let now = view.cluster.version.as_deref().and_then(version);
+        let (major, minor) = now.ok_or(status::NO_CLUSTER_VERSION)?;
+        match self {
+            Self::Validate(to_major, to_minor)
+                if (to_major, to_minor.checked_add(1)) != (major, Some(minor)) =>
+            {
+                Err(status::INVALID_DOWNGRADE)
+            }
+            Self::Validate(..) => Err(Status::not_built("Maintenance.Downgrade")),
+            Self::Cancel => {
+                message(out, |out| {
+                    header.encode(out);
+                    bytes(2, format!("{major}.{minor}").as_bytes(), out);
+                });
+                Ok(())
+            }
+        }
+    }
 }
 
 /// Only the server as a whole is known by name, and that name is empty.
@@ -51,7 +207,7 @@ pub(super) fn alarms(alarms: &[Alarm], header: Header, out: &mut Vec<u8>) {
 /// `Status`; sizes are in bytes.
 pub(super) fn status(view: &View, edge: &Edge, header: Header, out: &mut Vec<u8>) {
     header.encode(out);
-    let learner = view.cluster.members.get(&edge.member).is_some_and(|member| member.learner);
+    let learner = view.is_learner(edge.member);
     let quota =
         if edge.quota_flag_bytes == 0 { QUOTA_BYTES_DEFAULT as i64 } else { edge.quota_flag_bytes };
     let response = pb::StatusResponse {

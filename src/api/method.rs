@@ -50,16 +50,34 @@ pub enum Method {
     Resign,
     /// `Cluster.MemberList`.
     MemberList,
+    /// `Cluster.MemberAdd`.
+    MemberAdd,
+    /// `Cluster.MemberRemove`.
+    MemberRemove,
+    /// `Cluster.MemberUpdate`.
+    MemberUpdate,
+    /// `Cluster.MemberPromote`.
+    MemberPromote,
     /// `Maintenance.Alarm`.
     Alarm,
     /// `Maintenance.Status`.
     Status,
+    /// `Maintenance.Defragment`.
+    Defragment,
+    /// `Maintenance.Hash`.
+    Hash,
+    /// `Maintenance.HashKV`.
+    HashKv,
+    /// `Maintenance.MoveLeader`.
+    MoveLeader,
+    /// `Maintenance.Downgrade`.
+    Downgrade,
     /// `grpc.health.v1.Health/Check`.
     HealthCheck,
 }
 
 /// Every method that is built, by its number.
-pub const METHODS: [Method; 23] = [
+pub const METHODS: [Method; 32] = [
     Method::Range,
     Method::RangeStream,
     Method::Put,
@@ -80,8 +98,17 @@ pub const METHODS: [Method; 23] = [
     Method::Observe,
     Method::Resign,
     Method::MemberList,
+    Method::MemberAdd,
+    Method::MemberRemove,
+    Method::MemberUpdate,
+    Method::MemberPromote,
     Method::Alarm,
     Method::Status,
+    Method::Defragment,
+    Method::Hash,
+    Method::HashKv,
+    Method::MoveLeader,
+    Method::Downgrade,
     Method::HealthCheck,
 ];
 
@@ -109,8 +136,17 @@ impl Method {
             Self::Observe => ("server_stream", "v3electionpb.Election", "Observe"),
             Self::Resign => ("unary", "v3electionpb.Election", "Resign"),
             Self::MemberList => ("unary", "etcdserverpb.Cluster", "MemberList"),
+            Self::MemberAdd => ("unary", "etcdserverpb.Cluster", "MemberAdd"),
+            Self::MemberRemove => ("unary", "etcdserverpb.Cluster", "MemberRemove"),
+            Self::MemberUpdate => ("unary", "etcdserverpb.Cluster", "MemberUpdate"),
+            Self::MemberPromote => ("unary", "etcdserverpb.Cluster", "MemberPromote"),
             Self::Alarm => ("unary", "etcdserverpb.Maintenance", "Alarm"),
             Self::Status => ("unary", "etcdserverpb.Maintenance", "Status"),
+            Self::Defragment => ("unary", "etcdserverpb.Maintenance", "Defragment"),
+            Self::Hash => ("unary", "etcdserverpb.Maintenance", "Hash"),
+            Self::HashKv => ("unary", "etcdserverpb.Maintenance", "HashKV"),
+            Self::MoveLeader => ("unary", "etcdserverpb.Maintenance", "MoveLeader"),
+            Self::Downgrade => ("unary", "etcdserverpb.Maintenance", "Downgrade"),
             Self::HealthCheck => ("unary", "grpc.health.v1.Health", "Check"),
         }
     }
@@ -141,8 +177,17 @@ impl Method {
             v3electionpb::election::OBSERVE => Self::Observe,
             v3electionpb::election::RESIGN => Self::Resign,
             cluster::MEMBER_LIST => Self::MemberList,
+            cluster::MEMBER_ADD => Self::MemberAdd,
+            cluster::MEMBER_REMOVE => Self::MemberRemove,
+            cluster::MEMBER_UPDATE => Self::MemberUpdate,
+            cluster::MEMBER_PROMOTE => Self::MemberPromote,
             maintenance::ALARM => Self::Alarm,
             maintenance::STATUS => Self::Status,
+            maintenance::DEFRAGMENT => Self::Defragment,
+            maintenance::HASH => Self::Hash,
+            maintenance::HASH_KV => Self::HashKv,
+            maintenance::MOVE_LEADER => Self::MoveLeader,
+            maintenance::DOWNGRADE => Self::Downgrade,
             health::health::CHECK => Self::HealthCheck,
             _ => return Err(refuse(path)),
         })
@@ -159,26 +204,8 @@ pub fn takes_stream(path: &str) -> bool {
 const NOT_BUILT: &[(&str, &[&str])] = &[
     ("etcdserverpb.Watch", &[]),
     ("etcdserverpb.Lease", &[]),
-    (
-        "etcdserverpb.Cluster",
-        &[
-            cluster::MEMBER_ADD,
-            cluster::MEMBER_REMOVE,
-            cluster::MEMBER_UPDATE,
-            cluster::MEMBER_PROMOTE,
-        ],
-    ),
-    (
-        "etcdserverpb.Maintenance",
-        &[
-            maintenance::DEFRAGMENT,
-            maintenance::HASH,
-            maintenance::HASH_KV,
-            maintenance::SNAPSHOT,
-            maintenance::MOVE_LEADER,
-            maintenance::DOWNGRADE,
-        ],
-    ),
+    ("etcdserverpb.Cluster", &[]),
+    ("etcdserverpb.Maintenance", &[maintenance::SNAPSHOT]),
     (
         "etcdserverpb.Auth",
         &[

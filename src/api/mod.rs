@@ -33,7 +33,7 @@ pub use status::Status;
 use crate::{
     store::{
         Outcome, Quota, View,
-        command::{Range, Txn},
+        command::{MemberChange, Range, Txn},
     },
     types::{ClusterId, LeaseId, MemberId},
 };
@@ -81,6 +81,22 @@ pub enum Work {
     TimeToLive(lease::TimeToLive),
     /// The leader's clock is asked: [`lease::Listing`].
     Leases,
+    /// A new member, whose id the clock is asked for: [`cluster::new_member`]. Then it is a
+    /// [`Work::Change`].
+    AddMember {
+        /// Where it will be reached, in order.
+        peer_urls: Vec<String>,
+        /// Whether it is to learn only.
+        learner: bool,
+    },
+    /// Goes into the log as [`MemberChange::encode`] makes it; its [`Outcome`] goes to [`reply`].
+    Change(MemberChange),
+    /// The leader hands its lead to this member; answered by [`maintenance::encode_empty`].
+    MoveLeader(MemberId),
+    /// What space can be given back is; answered by [`maintenance::encode_empty`].
+    Defragment,
+    /// Is summed up from a view: [`maintenance::Summing`].
+    Sum(maintenance::Sum),
     /// Is made of other requests, which the server makes itself: locks and elections.
     Recipe(Bytes),
     /// Is answered from a view by [`answer`]; by [`kv::Stream`] for a stream.
@@ -107,6 +123,8 @@ pub enum Read {
     Status,
     /// `Cluster.MemberList`.
     MemberList,
+    /// `Maintenance.Downgrade`, as far as it only asks.
+    Downgrade(maintenance::Downgrade),
     /// `Health.Check` of the whole server.
     Health,
 }
@@ -135,9 +153,28 @@ pub fn decode(method: Method, message: Bytes, edge: &Edge, disk_bytes: u64) -> W
         Method::Alarm => maintenance::decode_alarm(message, edge),
         Method::Status => maintenance::decode_status(message),
         Method::MemberList => cluster::decode_member_list(message),
+        Method::MemberAdd => cluster::decode_add(message),
+        Method::MemberRemove => cluster::decode_remove(message),
+        Method::MemberUpdate => cluster::decode_update(message),
+        Method::MemberPromote => cluster::decode_promote(message),
+        Method::Defragment => maintenance::decode_defragment(message),
+        Method::Hash => maintenance::decode_hash(message),
+        Method::HashKv => maintenance::decode_hash_kv(message),
+        Method::MoveLeader => maintenance::decode_move_leader(message),
+        Method::Downgrade => maintenance::decode_downgrade(message),
         Method::HealthCheck => maintenance::decode_health(message),
     };
     work.unwrap_or_else(Work::Refuse)
+}
+
+/// Whether a learner serves this request: its own status, and what can be read from its view alone
+/// (etcd `isRPCSupportedForLearner`, which knows no stream but that of a snapshot).
+pub fn is_for_learners(method: Method, message: &Bytes) -> bool {
+    match method {
+        Method::Status => true,
+        Method::Range => kv::is_serializable(message),
+        _ => false,
+    }
 }
 
 /// Appends the answer to `read` from `view`: one gRPC message.
@@ -154,6 +191,7 @@ pub fn answer(read: &Read, view: &View, edge: &Edge, out: &mut Vec<u8>) -> Resul
         Read::Txn(txn) => return reply(&view.read_txn(txn), header, out),
         Read::Status => encode::message(out, |out| maintenance::status(view, edge, header, out)),
         Read::MemberList => encode::message(out, |out| cluster::members(view, header, out)),
+        Read::Downgrade(asked) => return asked.answer(view, header, out),
         Read::Health => encode::message(out, maintenance::serving),
         Read::RangeStream(_) => unreachable!("a stream has more than one answer"),
     }

@@ -152,6 +152,17 @@ pub const BAD_TRANSFEREE: Status =
 /// The lead did not go over in time; etcd has no code for it.
 pub const TRANSFER_TIMED_OUT: Status =
     Status::new(Unknown, "etcdserver: request timed out, leader transfer took too long");
+/// A version to go back to is none.
+pub const WRONG_VERSION_FORMAT: Status =
+    Status::new(InvalidArgument, "etcdserver: wrong downgrade target version format");
+/// A version to go back to is not the one before.
+pub const INVALID_DOWNGRADE: Status =
+    Status::new(InvalidArgument, "etcdserver: invalid downgrade target version");
+/// The cluster has not agreed on a version yet.
+pub const NO_CLUSTER_VERSION: Status =
+    Status::new(FailedPrecondition, "etcdserver: cluster version not found during downgrade");
+/// An action of `Downgrade` that etcd does not know, and has no code for.
+pub const UNKNOWN_ACTION: Status = Status::new(Unknown, "etcdserver: unknown method");
 /// The member is going down.
 pub const STOPPED: Status = Status::new(Code::Unavailable, "etcdserver: server stopped");
 /// No answer in time.

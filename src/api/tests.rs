@@ -7,10 +7,17 @@ use bytes::Bytes;
 use prost::Message;
 use proto::etcdserverpb as pb;
 
-use super::{Edge, Header, Method, Status, Work, answer, decode, kv, lease, reply, status};
+use super::{
+    Edge, Header, Method, Status, Work, answer, cluster, decode, kv, lease, maintenance, reply,
+    status,
+};
 use crate::{
     mesh::LeaseTime,
-    store::{Lease, Member, Outcome, Quota, RaftSeen, Store, View, command, encode_lease_grant},
+    store::{
+        Lease, Member, Outcome, Quota, RaftSeen, Store, View,
+        command::{self, MemberChange},
+        encode_lease_grant,
+    },
     tree::{Options, Tree},
     types::{ClusterId, Index, LeaseId, MemberId, Term, Ticket},
 };
@@ -18,6 +25,7 @@ use std::{sync::Arc, time::Duration};
 
 mod lease_test;
 mod leases;
+mod members;
 mod model_test;
 mod refusals;
 mod script;
@@ -77,6 +85,14 @@ impl World {
         outcome
     }
 
+    /// Applies a change of members as an entry of its own.
+    fn change(&mut self, change: &MemberChange) -> Outcome {
+        let index = Index(self.store.applied().0 + 1);
+        let changed = self.store.change_members(index, Term(2), change.encode(Ticket(5)));
+        self.view = self.store.publish(RAFT);
+        changed.expect("the edge proposes only what can be applied").outcome
+    }
+
     /// The one message that answers a body which is proposed without an edge.
     fn propose<R: Message + Default>(&mut self, body: &[u8]) -> Result<R, Status> {
         let mut out = Vec::new();
@@ -118,6 +134,17 @@ impl World {
                 let mut listing = lease::Listing::new(Arc::new(found), self.header());
                 while listing.step() {}
                 listing.finish(&mut out);
+            }
+            Work::AddMember { peer_urls, learner } => {
+                let member = cluster::new_member(peer_urls, learner, 1_700_000_000);
+                reply(&self.change(&MemberChange::Add(member)), self.header(), &mut out)?;
+            }
+            Work::Change(change) => reply(&self.change(&change), self.header(), &mut out)?,
+            Work::MoveLeader(_) | Work::Defragment => maintenance::encode_empty(&mut out),
+            Work::Sum(sum) => {
+                let mut summing = maintenance::Summing::new(sum, &self.view, &self.edge)?;
+                while summing.step(&self.view) {}
+                summing.finish(&mut out);
             }
             Work::Read { read: super::Read::RangeStream(query), .. } => {
                 let mut stream = kv::Stream::new(query, &self.view, &self.edge);

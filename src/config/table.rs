@@ -132,11 +132,11 @@ const MEMBER: &[Flag] = &[
         "1000",
         "Milliseconds without a leader before an election; 5 heartbeats to 50000.",
     ),
-    harmless(
+    works(
         "initial-election-tick-advance",
         Bool,
         "true",
-        "a member alone always starts its first election at once",
+        "Let a member that starts stand for election sooner where no leader is heard.",
     ),
     works(
         "listen-peer-urls",
@@ -417,7 +417,12 @@ const FEATURES: &[Flag] = &[
     ),
     harmless("warning-apply-duration", Duration, "100ms", NO_SLOW_LOG),
     harmless("bootstrap-defrag-threshold-megabytes", UINT, "0", NO_BACKEND),
-    works("max-learners", Int, "1", "Learners that the cluster may have at once."),
+    refused(
+        "max-learners",
+        Int,
+        "1",
+        "a cluster has one learner at a time, and any other number is not built yet",
+    ),
     harmless("downgrade-check-time", Duration, "5s", "downgrades are not built yet"),
     harmless("snapshot-catchup-entries", UINT, "5000", OWN_PACE),
 ];

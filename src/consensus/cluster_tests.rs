@@ -225,3 +225,18 @@ fn who_lags_behind_the_window_is_sent_a_snapshot_and_goes_on_from_there() {
     trio.tick(3);
     assert_eq!(trio.data(3).last().unwrap(), "behind");
 }
+
+#[test]
+fn changes_of_members_are_carried_in_etcds_words_one_at_a_time() {
+    let mut trio = Trio::new();
+    // raftpb.ConfChange: id 1, type 3 (add learner, which raft's own words do not know), node 4.
+    let data = Bytes::from_static(&[8, 1, 16, 3, 24, 4]);
+    trio.at(1).propose_change(data.clone()).unwrap();
+    assert_eq!(trio.at(1).propose_change(data.clone()), Err(Dropped), "another is on its way");
+    trio.settle();
+    assert_eq!(trio.data(2), [data.clone()]);
+    trio.at(3).propose_change(data.clone()).unwrap();
+    trio.settle();
+    trio.tick(1);
+    assert_eq!(trio.data(2), [data.clone(), data], "applied, so another may come");
+}

@@ -35,7 +35,7 @@ use log::Window;
 use lost::{Losers, Standing};
 use raft::{
     Config, RawNode, SnapshotStatus, StateRole,
-    eraftpb::{ConfChange, ConfChangeType},
+    eraftpb::{ConfChange, ConfChangeType, EntryType},
 };
 use std::collections::{BTreeMap, VecDeque};
 
@@ -340,11 +340,10 @@ impl Replica {
         self.propose_entry(convert::proposal(0, data.into()))
     }
 
-    /// As [`Replica::propose`], for a change of members as the log holds it. While one is on its way
-    /// raft makes another one nothing: nobody hears of that.
+    /// As [`Replica::propose`], for a change of members as the log holds it.
     ///
     /// # Errors
-    /// As [`Replica::propose`].
+    /// As [`Replica::propose`], and while another change is on its way.
     pub fn propose_change(&mut self, data: Bytes) -> Result<(), Dropped> {
         self.propose_entry(convert::proposal(1, data))
     }
@@ -367,8 +366,28 @@ impl Replica {
     }
 
     fn lead_proposal(&mut self, entry: raft::eraftpb::Entry) -> Result<(), Dropped> {
+        if entry.entry_type != EntryType::EntryNormal {
+            return self.lead_change(entry);
+        }
         let message = convert::propose(self.raw.raft.id, entry);
         self.raw.raft.step(message).map_err(|_full| Dropped)
+    }
+
+    /// raft would read a change of members in its own words, which are not the log's. So what it does
+    /// with one is done here: one at a time, counted as on its way until it is applied.
+    fn lead_change(&mut self, entry: raft::eraftpb::Entry) -> Result<(), Dropped> {
+        let raft = &mut self.raw.raft;
+        let is_member = raft.prs().get(raft.id).is_some();
+        if raft.has_pending_conf() || raft.lead_transferee.is_some() || !is_member {
+            return Err(Dropped);
+        }
+        let place = raft.raft_log.last_index() + 1;
+        if !raft.append_entry(&mut [entry]) {
+            return Err(Dropped);
+        }
+        raft.pending_conf_index = place;
+        raft.bcast_append();
+        Ok(())
     }
 
     /// Takes in what another member says. Whatever the network makes of messages, lost ones,

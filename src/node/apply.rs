@@ -96,6 +96,11 @@ impl Node {
         }
     }
 
+    /// The tree is another one: it may have something to compact.
+    pub(super) fn sweep_again(&mut self) {
+        self.sweeping.unfinished = true;
+    }
+
     /// One bounded piece of physical compaction; clients that wait for it hear when it is done.
     pub(super) fn sweep(&mut self, out: &mut Vec<Action>) {
         if !self.sweeping.unfinished {

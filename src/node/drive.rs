@@ -26,8 +26,8 @@ use crate::{
     mesh::{Newest, NodeEnd, Reply, ToNode, ToPeers, ToShard},
     metrics::NodeMeters,
     store::{Cluster, Unavailable},
-    tree::CheckpointDone,
-    types::{ClusterId, Index, Revision, Ticket},
+    tree::{CheckpointDone, RootFacts, Staged, Tree},
+    types::{Index, Revision, Ticket},
     wal::{self, Ballot, BallotBox, Batch, LogEntry, Prepared, Wal, WalError},
 };
 use std::{
@@ -46,8 +46,6 @@ type Pending<T> = Pin<Box<dyn Future<Output = T>>>;
 pub struct Parts<D: Disk, C: Clock> {
     /// The decisions.
     pub node: Node,
-    /// Written into each superblock.
-    pub cluster: ClusterId,
     /// The log, and whatever lane its disk has.
     pub wal: Wal<D>,
     /// Term and vote, kept a second time.
@@ -117,6 +115,9 @@ struct Driver<D: Disk, C: Clock> {
     usual_append: Duration,
     /// On its way: nothing is lost any more.
     found: Option<Cast>,
+    /// A snapshot that is to be this member's state, before the append that says so.
+    staged: Option<Box<Staged>>,
+    install: Option<Pending<Installed>>,
     events: Vec<Event>,
     actions: Vec<Action>,
     last_checkpoint: LastCheckpoint,
@@ -183,6 +184,8 @@ impl<D: Disk, C: Clock> Driver<D, C> {
             durable: Index(parts.wal.last_index()),
             usual_append: Duration::ZERO,
             found: None,
+            staged: None,
+            install: None,
             events: Vec::new(),
             actions: Vec::new(),
             last_checkpoint: LastCheckpoint {
@@ -209,7 +212,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         while self.farewells + 1 < self.parts.mesh.to_shards.len() {
             self.step().await?;
             if self.parts.node.is_removed() {
-                return Ok(Ended::Removed);
+                return self.finish().await.map(|()| Ended::Removed);
             }
         }
         self.leave().await?;
@@ -249,6 +252,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         for action in actions.drain(..) {
             match action {
                 Action::Append(append) => self.held.push_back(append),
+                Action::Install(staged) => self.staged = Some(staged),
                 Action::Peers(word) => self.tell_peers(word),
                 Action::Reply { ticket, reply } => self.reply(ticket, reply),
             }
@@ -301,6 +305,10 @@ impl<D: Disk, C: Clock> Driver<D, C> {
     /// [`Driver::maintain`] sees to.
     fn append_held(&mut self) -> Result<(), Fatal> {
         while let Some(front) = self.held.front() {
+            if front.snapshot.is_some() && (self.staged.is_some() || self.install.is_some()) {
+                self.begin_install();
+                return Ok(());
+            }
             let done = match self.parts.wal.append(&batch(front)) {
                 Ok(done) => done,
                 Err(WalError::NoSpare | WalError::Busy) => return Ok(()),
@@ -322,6 +330,46 @@ impl<D: Disk, C: Clock> Driver<D, C> {
             self.held.pop_front();
         }
         Ok(())
+    }
+
+    /// One superblock makes the snapshot the member's state. Before it everything that is on its way to
+    /// the disk has arrived, and until it is written nothing else goes there.
+    fn begin_install(&mut self) {
+        let full = self.full_until.is_some_and(|until| self.parts.clock.now() < until);
+        if full || !self.appends.is_empty() || self.checkpoint.is_some() || self.install.is_some() {
+            return;
+        }
+        let Some(staged) = self.staged.take() else { return };
+        let (disk, number) = (self.parts.disk.clone(), self.parts.node.superblock());
+        let member = self.parts.node.id();
+        self.install = Some(Box::pin(async move { staged.install(&disk, number, member).await }));
+    }
+
+    fn poll_install(&mut self, cx: &mut Context<'_>) -> Result<bool, Fatal> {
+        let Some(running) = &mut self.install else { return Ok(false) };
+        let Poll::Ready(outcome) = running.as_mut().poll(cx) else { return Ok(false) };
+        self.install = None;
+        match outcome {
+            Ok((tree, facts)) => {
+                let applied = facts.applied;
+                self.parts.wal.trim(applied.0);
+                let installed = self.parts.node.installed(tree, &facts, &mut self.actions);
+                installed.map_err(|error| Fatal {
+                    what: format!("a snapshot is not what a store can be: {error}"),
+                    place: "superblock".into(),
+                    advice: "run the version that the leader runs, or a newer one".into(),
+                })?;
+                let (at, log_bytes) = (self.parts.clock.now(), self.log_bytes);
+                self.last_checkpoint = LastCheckpoint { applied, at, log_bytes };
+                crate::log::info!("applied snapshot", "applied-index" => applied.0);
+            }
+            Err((staged, error)) if error.kind() == io::ErrorKind::StorageFull => {
+                self.staged = Some(staged);
+                self.disk_is_full(&error);
+            }
+            Err((_, error)) => return Err(disk_failed("a snapshot", &error)),
+        }
+        Ok(true)
     }
 
     /// What does not fit the ring is lost as on any network; whoever waits for an answer is told.
@@ -432,7 +480,8 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         if self.prepare.is_none() && !spare_may_wait {
             self.prepare = self.parts.wal.prepare().map(|future| Box::pin(future) as Pending<_>);
         }
-        if self.checkpoint.is_none() && self.checkpoint_is_due(now) {
+        let installs = self.staged.is_some() || self.install.is_some();
+        if self.checkpoint.is_none() && !installs && self.checkpoint_is_due(now) {
             self.begin_checkpoint(now);
         }
     }
@@ -441,7 +490,8 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         let last = &self.last_checkpoint;
         let entries = self.parts.node.applied().0 - last.applied.0;
         let log_bytes = self.log_bytes - last.log_bytes;
-        entries >= self.parts.pace.checkpoint_entries
+        self.parts.node.wants_defragment()
+            || entries >= self.parts.pace.checkpoint_entries
             || (entries > 0 && log_bytes >= CHECKPOINT_LOG_BYTES_MAX)
             || self.parts.node.store().tree().unsealed_bytes() >= UNSEALED_BYTES_MAX
             || (entries > 0 && now >= last.at + CHECKPOINT_INTERVAL)
@@ -449,7 +499,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
 
     fn begin_checkpoint(&mut self, now: Duration) {
         let applied = self.parts.node.applied();
-        let Some(checkpoint) = self.parts.node.begin_checkpoint(self.parts.cluster) else { return };
+        let Some(checkpoint) = self.parts.node.begin_checkpoint() else { return };
         self.last_checkpoint = LastCheckpoint { applied, at: now, log_bytes: self.log_bytes };
         let done = Box::pin(checkpoint.run(self.parts.disk.clone()));
         self.checkpoint = Some(Checkpointing { applied, since: now, done });
@@ -467,6 +517,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         woken |= self.poll_checkpoint(cx)?;
         woken |= self.poll_prepare(cx)?;
         woken |= self.poll_found(cx)?;
+        woken |= self.poll_install(cx)?;
         if self.timer.as_mut().poll(cx).is_ready() {
             self.on_timer();
             self.watch_disk()?;
@@ -573,6 +624,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
             || self.checkpoint.is_some()
             || self.prepare.is_some()
             || self.found.is_some()
+            || self.install.is_some()
         {
             self.wait_and_turn().await?;
         }
@@ -591,7 +643,8 @@ impl<D: Disk, C: Clock> Driver<D, C> {
             let woken = self.poll_appends(cx)?
                 | self.poll_checkpoint(cx)?
                 | self.poll_prepare(cx)?
-                | self.poll_found(cx)?;
+                | self.poll_found(cx)?
+                | self.poll_install(cx)?;
             if woken { Poll::Ready(Ok::<(), Fatal>(())) } else { Poll::Pending }
         })
         .await?;
@@ -619,6 +672,7 @@ fn cast<F: File>(ballots: &mut BallotBox<F>, state: consensus::HardState) -> Opt
 }
 
 type Cast = Pending<io::Result<()>>;
+type Installed = Result<(Tree, RootFacts), (Box<Staged>, io::Error)>;
 
 async fn both(append: impl Future<Output = io::Result<u64>>, cast: Option<Cast>) -> io::Result<()> {
     match cast {

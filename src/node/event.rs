@@ -4,6 +4,7 @@ use crate::{
     consensus::Append,
     mesh::{FromPeer, LeaseAsk, Reply, ToPeers},
     store::command::MemberChange,
+    tree::Staged,
     types::{MemberId, Ticket},
 };
 use bytes::Bytes;
@@ -65,6 +66,8 @@ pub enum Event {
 pub enum Action {
     /// Make this durable, then say so with [`Event::Appended`].
     Append(Append),
+    /// Make this the member's state, before the append that comes with it: it says so too.
+    Install(Box<Staged>),
     /// Tell the peers' room.
     Peers(ToPeers),
     /// Tell whoever holds this ticket, not before the state it speaks of is published.

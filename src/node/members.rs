@@ -38,7 +38,11 @@ impl Node {
         let asked = self.may_change(change);
         let proposed = asked.and_then(|()| {
             let proposed = self.replica.propose_change(change.encode(ticket));
-            proposed.map_err(|_dropped| Unavailable::NoLeader)
+            // Nobody leads, or another change is on its way, which etcd makes nothing without a word.
+            proposed.map_err(|_dropped| match leadership.leader.0 {
+                0 => Unavailable::NoLeader,
+                _ => Unavailable::TooManyRequests,
+            })
         });
         if let Err(why) = proposed {
             out.push(Action::Reply { ticket, reply: Reply::Unavailable(why) });

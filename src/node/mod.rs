@@ -12,8 +12,10 @@
 //! | a renewal, a deadline | `lease.rs`, `listing.rs` |
 //! | another member's word, a change of leader | `peers.rs` |
 //! | a change of members | `members.rs` |
+//! | a snapshot, sent or arrived | `snapshot.rs` |
 
 mod apply;
+mod defragment;
 pub mod drive;
 mod event;
 mod lease;
@@ -23,15 +25,15 @@ mod peers;
 mod propose;
 mod read;
 pub mod recover;
+mod snapshot;
 
 pub use event::{Action, Event};
 
 use crate::{
     consensus::{HardState, Leadership, Replica},
-    mesh::ToPeers,
     metrics::LeaseMeters,
     store::{BadEntry, RaftSeen, Store, View},
-    tree::{Checkpoint, CheckpointDone},
+    tree::{Checkpoint, CheckpointDone, Staged},
     types::{ClusterId, Index, MemberId},
 };
 use lease::Expiry;
@@ -44,16 +46,20 @@ use std::{sync::Arc, time::Duration};
 /// One member's decisions.
 pub struct Node {
     id: MemberId,
+    cluster: ClusterId,
     replica: Replica,
     store: Store,
     proposals: Proposals,
     reads: Reads,
     /// Compactions whose clients wait until the room is free.
     sweeping: apply::Sweeping,
+    defragmenting: defragment::Defragmenting,
     leases: Expiry,
     listing: Listing,
     contacts: Contacts,
     moves: Moves,
+    /// A snapshot that raft has not judged yet.
+    arrived: Option<Box<Staged>>,
     /// A first contact brings the first election forward.
     hurries: bool,
     /// `--strict-reconfig-check`.
@@ -81,9 +87,10 @@ pub struct Stuck {
 
 impl Node {
     /// A node that goes on from what its parts hold.
-    pub fn new(id: MemberId, replica: Replica, store: Store) -> Self {
+    pub fn new(cluster: ClusterId, id: MemberId, replica: Replica, store: Store) -> Self {
         Self {
             id,
+            cluster,
             // Before the first election a member answers with the term that it remembers.
             leadership: replica.leadership(),
             replica,
@@ -91,10 +98,12 @@ impl Node {
             proposals: Proposals::default(),
             reads: Reads::default(),
             sweeping: apply::Sweeping::default(),
+            defragmenting: defragment::Defragmenting::default(),
             leases: Expiry::default(),
             listing: Listing::default(),
             contacts: Contacts::default(),
             moves: Moves::default(),
+            arrived: None,
             hurries: false,
             strict: true,
             ends_after: None,
@@ -124,7 +133,7 @@ impl Node {
             Event::Lease { ticket, ask } => self.on_lease(ticket, ask, out),
             Event::MoveLeader { ticket, to } => self.on_move_leader(ticket, to, out),
             Event::Change { ticket, change } => self.on_change(ticket, &change, out),
-            Event::Defragment { .. } => {}
+            Event::Defragment { ticket } => self.on_defragment(ticket),
             Event::Peer(said) => self.on_peer(said, out),
             Event::Appended { number } => self.replica.appended(number),
         }
@@ -147,7 +156,9 @@ impl Node {
             self.settle(out)?;
         }
         self.sweep(out);
+        self.answer_defragment(out);
         self.tend_leases(out);
+        self.give_back_unneeded(out);
         Ok(())
     }
 
@@ -159,10 +170,11 @@ impl Node {
             if effects.is_empty() {
                 return Ok(());
             }
-            if !effects.messages.is_empty() {
-                out.push(Action::Peers(ToPeers::Send(effects.messages)));
+            self.send(effects.messages, out);
+            for append in effects.append {
+                self.install_for(&append, out);
+                out.push(Action::Append(append));
             }
-            out.extend(effects.append.into_iter().map(Action::Append));
             self.on_committed(effects.committed, out)?;
             self.reads.answered(&effects.reads);
         }
@@ -229,9 +241,13 @@ impl Node {
         Some(self.store.publish(seen))
     }
 
-    /// Starts a checkpoint of everything applied so far; `None` while one is running.
-    pub fn begin_checkpoint(&mut self, cluster: ClusterId) -> Option<Checkpoint> {
-        let facts = self.store.facts(cluster, self.id);
+    /// Starts a checkpoint of everything applied so far, one that gives space back where somebody
+    /// waits for that; `None` while one is running.
+    pub fn begin_checkpoint(&mut self) -> Option<Checkpoint> {
+        let facts = self.store.facts(self.cluster, self.id);
+        if self.wants_defragment() {
+            return self.store.tree_mut().begin_defragment(facts);
+        }
         self.store.tree_mut().begin_checkpoint(facts)
     }
 

@@ -40,6 +40,7 @@ impl Node {
     pub(super) fn on_peer(&mut self, said: FromPeer, out: &mut Vec<Action>) {
         match said {
             FromPeer::Message(message) => self.replica.step(*message),
+            FromPeer::Snapshot { message, staged } => self.on_arrived(*message, staged, out),
             FromPeer::Unreachable(member) => self.replica.report_unreachable(member),
             FromPeer::SnapshotSent { to, arrived } => self.replica.report_snapshot(to, arrived),
             FromPeer::Contact { member, connected } => self.on_contact(member, connected),

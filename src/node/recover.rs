@@ -241,7 +241,7 @@ impl<D: Disk> Found<D> {
         let durable = Durable { lost: ballot.lost, ..durable(&facts, recovered, configuration) };
         let replica =
             Replica::recover(facts.member, &durable, timing).map_err(RecoverError::Gap)?;
-        let node = Node::new(facts.member, replica, store);
+        let node = Node::new(facts.cluster, facts.member, replica, store);
         Ok(Member { node, wal, ballots, cluster: facts.cluster })
     }
 }

@@ -14,8 +14,8 @@
 mod calls;
 mod desk;
 mod forward;
-mod frame;
-mod identity;
+pub mod frame;
+pub mod identity;
 mod link;
 mod probe;
 mod serve;
@@ -101,9 +101,10 @@ pub async fn serve(end: PeersEnd, newest: Newest, mut accepted: Inbox<Accepted>,
     let mut timer = look(true);
     while !from_node.is_closed() {
         poll_fn(|cx| {
-            let rang = timer.as_mut().poll(cx).is_ready();
-            if rang {
-                timer = look(room.desk.flush());
+            let mut rang = false;
+            while timer.as_mut().poll(cx).is_ready() {
+                rang = true;
+                timer = look(true);
                 room.desk.expire(room.clock.now());
             }
             let ready = [
@@ -124,6 +125,9 @@ pub async fn serve(end: PeersEnd, newest: Newest, mut accepted: Inbox<Accepted>,
         }
         while let Some(accepted) = accepted.pop() {
             room.receive(accepted);
+        }
+        if !room.desk.flush() {
+            timer = look(false);
         }
         futures_lite::future::yield_now().await;
     }
@@ -155,6 +159,11 @@ impl Room {
         match said {
             ToPeers::Send(messages) => self.send(messages),
             ToPeers::Members(cluster) => self.meet(&cluster),
+            // Not wired yet on this side: the leader tries again.
+            ToPeers::Snapshot { message, .. } => {
+                self.desk.tell(FromPeer::SnapshotSent { to: message.to, arrived: false });
+            }
+            ToPeers::Unneeded(_) => {}
             ToPeers::Forward { ticket, to, what } => forward::forward(self, ticket, to, what),
         }
     }

@@ -248,9 +248,8 @@ async fn route(room: &Rc<Room>, request: &Request, body: Bytes) -> Routed {
         "/raft" => posted(room, request, body).await,
         "/raft/probing" => probed(room),
         "/raft/snapshot" => Answer::error(501, "snapshots are not taken yet in ringleader"),
-        "/version" if !reads(request) => Answer::not_allowed("GET"),
+        "/version" | "/members" if request.method != "GET" => Answer::not_allowed("GET"),
         "/version" => Answer::new(200, JSON, bodies::version(&room.newest.load().cluster).body),
-        "/members" if !reads(request) => Answer::not_allowed("GET"),
         "/members" => {
             let members = bodies::members(room.newest.load().cluster.members.values());
             Answer::new(200, JSON, members.body).from_cluster()
@@ -265,10 +264,6 @@ async fn route(room: &Rc<Room>, request: &Request, body: Bytes) -> Routed {
         _ if path.starts_with("/raft/stream/") => return streamed(room, request, path),
         _ => Answer::error(404, "404 page not found"),
     })
-}
-
-fn reads(request: &Request) -> bool {
-    matches!(request.method.as_str(), "GET" | "HEAD")
 }
 
 /// Go's JSON of xiang90/probing.

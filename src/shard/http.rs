@@ -96,8 +96,10 @@ impl Check {
 
     async fn run(self, shard: &Shard) -> Result<(), String> {
         match self {
-            // A view that is there can be read, and a lone voter is no learner.
-            Self::SerializableRead | Self::NonLearner => Ok(()),
+            // A view that is there can be read.
+            Self::SerializableRead => Ok(()),
+            Self::NonLearner if shard.is_learner() => Err("not supported for learner".into()),
+            Self::NonLearner => Ok(()),
             Self::LinearizableRead => shard.probe().await.map_err(|status| status.message.into()),
             Self::DataCorruption => {
                 let corrupt = shard.view().cluster.alarmed(crate::store::ALARM_CORRUPT);

@@ -98,9 +98,10 @@ pub fn exposition(meters: &Meters, view: &View, edge: &Edge) -> String {
 
 fn server(page: &mut Page, meters: &Meters, view: &View, edge: &Edge) {
     let leads = view.raft.leader == edge.member;
+    let learns = view.is_learner(edge.member);
     page.gauge("etcd_server_has_leader", "Whether there is a leader.", view.raft.leader.0 != 0);
     page.gauge("etcd_server_is_leader", "Whether this member leads.", leads);
-    page.gauge("etcd_server_is_learner", "Whether this member is a learner.", 0u8);
+    page.gauge("etcd_server_is_learner", "Whether this member is a learner.", learns);
     page.labelled("etcd_server_id", "gauge", "This member.", "server_id", &edge.member.to_string());
     let version = crate::api::API_VERSION;
     page.labelled("etcd_server_version", "gauge", "Version.", "server_version", version);

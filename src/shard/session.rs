@@ -9,8 +9,9 @@ use super::{
 };
 use crate::{
     api::{
-        self, Header, Method, Read, Status, Work, kv,
+        self, Header, Method, Read, Status, Work, cluster, kv,
         lease::{self, TimeToLive},
+        maintenance::{self, Summing},
         method,
         status::{self, Code},
     },
@@ -21,7 +22,7 @@ use crate::{
     },
     mesh::{LeaseAsk, Reply, ToNode},
     net::Promise,
-    store::{Unavailable, View, encode_lease_grant},
+    store::{Unavailable, View, command::MemberChange, encode_lease_grant},
     types::{LeaseId, Ticket},
 };
 use bytes::Bytes;
@@ -30,6 +31,8 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
 /// Calls that require a leader.
 #[derive(Default)]
@@ -64,6 +67,10 @@ enum What {
     NoSpace { method: Method, respond: Respond },
     /// A proposal of the server's own.
     Own,
+    /// The lead on its way to another member.
+    MoveLeader { method: Method, respond: Respond },
+    /// Space being given back.
+    Defragment { method: Method, respond: Respond },
     /// A question to the leader's clock about one lease; its keys are in the view.
     TimeToLive { method: Method, asked: TimeToLive, respond: Respond },
     /// A question to the leader's clock about all leases.
@@ -157,6 +164,10 @@ impl Shard {
             Err(status) => return call.finish(Some(&status)),
         };
         self.meters().started(method, 0);
+        if self.is_learner() {
+            self.meters().handled(method, status::NOT_FOR_LEARNER.code, 0);
+            return call.finish(Some(&status::NOT_FOR_LEARNER));
+        }
         let call = Rc::new(call);
         if metadata.requires_leader {
             if self.view.borrow().raft.leader.0 == 0 {
@@ -190,10 +201,18 @@ impl Shard {
             Ok(range) => body.slice(range),
             Err(status) => return self.refuse(method, respond.into(), &status),
         };
+        if self.is_learner() && !api::is_for_learners(method, &message) {
+            return self.refuse(method, respond.into(), &status::NOT_FOR_LEARNER);
+        }
         if metadata.requires_leader && self.view.borrow().raft.leader.0 == 0 {
             return self.refuse(method, respond.into(), &status::NO_LEADER);
         }
         self.judge(method, message, respond.into());
+    }
+
+    /// Whether this member only learns, and so serves little.
+    pub(super) fn is_learner(&self) -> bool {
+        self.view.borrow().is_learner(self.setup.edge.member)
     }
 
     /// Does what one message asks.
@@ -214,6 +233,24 @@ impl Shard {
                 let reading = Reading::Client { method, read, respond, until };
                 self.next_round.borrow_mut().push(reading);
             }
+            Work::AddMember { peer_urls, learner } => {
+                let now = (self.clock.wall_nanos() / NANOS_PER_SECOND).cast_signed();
+                let member = cluster::new_member(peer_urls, learner, now);
+                self.change(MemberChange::Add(member), method, respond);
+            }
+            Work::Change(change) => self.change(change, method, respond),
+            Work::MoveLeader(to) => {
+                let ticket = self.wait(What::MoveLeader { method, respond });
+                self.send(ticket, ToNode::MoveLeader { ticket, to });
+            }
+            Work::Defragment => self.defragment(What::Defragment { method, respond }),
+            Work::Sum(sum) => match Summing::new(sum, &self.view.borrow(), &self.setup.edge) {
+                Ok(summing) => {
+                    let task = send_sum(self.clone(), self.view(), method, summing, respond);
+                    glommio::spawn_local(task).detach();
+                }
+                Err(status) => self.refuse(method, respond, &status),
+            },
             Work::Recipe(message) => match respond {
                 Respond::Client(responder) => {
                     let task = inside::serve(self.clone(), method, message, responder);
@@ -242,6 +279,18 @@ impl Shard {
         let own = (ticket.0 & i64::MAX.unsigned_abs()).max(1).cast_signed();
         let id = if id == LeaseId(0) { LeaseId(own) } else { id };
         self.send(ticket, ToNode::Propose { ticket, request: encode_lease_grant(id, ttl) });
+    }
+
+    fn change(&self, change: MemberChange, method: Method, respond: Respond) {
+        let ticket = self.wait(What::Proposal { method, respond });
+        self.send(ticket, ToNode::Change { ticket, change });
+    }
+
+    /// However long it takes: it is the client's own patience that counts, as in etcd.
+    fn defragment(&self, what: What) {
+        let waiting = Waiting { what, until: Duration::MAX };
+        let ticket = self.waiting.borrow_mut().wait(waiting);
+        self.send(ticket, ToNode::Defragment { ticket });
     }
 
     /// Asks the leader's clock.
@@ -296,6 +345,24 @@ impl Shard {
             }
             What::NoSpace { method, respond } => self.refuse(method, respond, &status::NO_SPACE),
             What::Own => {}
+            What::MoveLeader { method, respond } => {
+                let said = match reply {
+                    Reply::Moved => Ok(empty()),
+                    // The client's patience has not ended, or it would not hear this.
+                    Reply::Unavailable(Unavailable::Timeout) => Err(status::TRANSFER_TIMED_OUT),
+                    Reply::Unavailable(why) => Err(why.into()),
+                    other => unreachable!("no answer to a change of leader: {other:?}"),
+                };
+                self.respond(method, respond, said);
+            }
+            What::Defragment { method, respond } => {
+                let said = match reply {
+                    Reply::Defragmented => Ok(empty()),
+                    Reply::Unavailable(why) => Err(why.into()),
+                    other => unreachable!("no answer to a defragmentation: {other:?}"),
+                };
+                self.respond(method, respond, said);
+            }
             What::TimeToLive { method, asked, respond } => match reply {
                 Reply::Remaining(found) => {
                     let (header, mut out) = (self.header(), Vec::with_capacity(64));
@@ -462,6 +529,28 @@ async fn send_listing(mut listing: lease::Listing, respond: Respond) {
     let mut out = Vec::new();
     listing.finish(&mut out);
     respond.answer(out.into());
+}
+
+fn empty() -> Bytes {
+    let mut out = Vec::new();
+    maintenance::encode_empty(&mut out);
+    out.into()
+}
+
+/// Sends one checksum, letting others run while it is made.
+async fn send_sum(
+    shard: Rc<Shard>,
+    view: Arc<View>,
+    method: Method,
+    mut summing: Summing,
+    respond: Respond,
+) {
+    while summing.step(&view) {
+        futures_lite::future::yield_now().await;
+    }
+    let mut out = Vec::with_capacity(64);
+    summing.finish(&mut out);
+    shard.respond(method, respond, Ok(out.into()));
 }
 
 /// Sends one `RangeStream`, each message once the client has room for it.

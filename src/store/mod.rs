@@ -9,7 +9,7 @@
 //!                    grant · revoke                            (lease.rs)
 //!                    compact · alarm · cluster facts           (here, cluster.rs)
 //! entry ─ change of members ─ Cluster                           (members.rs)
-//! View ─ range · stream · read-only txn                        (range.rs, stream.rs, txn.rs)
+//! View ─ range · stream · read-only txn · checksum              (range.rs, stream.rs, txn.rs, hash.rs)
 //! ```
 
 use std::sync::Arc;
@@ -20,6 +20,7 @@ pub mod command;
 mod convert;
 
 mod cluster;
+mod hash;
 mod lease;
 mod members;
 mod outcome;
@@ -35,6 +36,7 @@ pub use command::{BadEntry, Command};
 pub use convert::{
     encode_cluster_version, encode_lease_checkpoint, encode_lease_grant, encode_lease_revoke,
 };
+pub use hash::{Hash, Hashing, HashingAll};
 pub use lease::{Keys, Leases};
 pub use members::{Changed, RaftChange};
 pub use outcome::{Deleted, OpDone, Outcome, PutDone, RangeDone, Refusal, TxnDone, Unavailable};
@@ -89,6 +91,15 @@ impl Store {
         let fresh = Self::new(tree, quota);
         let RootFacts { revision, applied, applied_term: term, installed, .. } = *facts;
         Ok(Self { revision, applied, term, installed, cluster, ..fresh })
+    }
+
+    /// Becomes what a snapshot from another member holds.
+    ///
+    /// # Errors
+    /// As [`Store::recover`]; then nothing has changed.
+    pub fn replace(&mut self, tree: Tree, facts: &RootFacts) -> Result<(), BlobError> {
+        *self = Self::recover(tree, self.quota, facts)?;
+        Ok(())
     }
 
     /// What a superblock says of this store now (decision 13).

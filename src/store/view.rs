@@ -83,6 +83,11 @@ impl View {
         reader.get(key, before).map(|found| found.kv())
     }
 
+    /// Whether `member` is one that only learns.
+    pub fn is_learner(&self, member: MemberId) -> bool {
+        self.cluster.members.get(&member).is_some_and(|member| member.learner)
+    }
+
     /// Live keys.
     pub fn keys(&self) -> u64 {
         self.tree.reader().count(&tree::KeyRange::ALL, self.revision)

@@ -118,7 +118,7 @@ struct Fill {
 }
 
 /// Neighbours whose live records go to a new file.
-struct Rewrite {
+pub(super) struct Rewrite {
     identity: Identity,
     sources: Vec<(Segment, Book)>,
 }
@@ -153,7 +153,11 @@ impl Tree {
         self.checkpoint(facts, Vec::new())
     }
 
-    fn checkpoint(&mut self, facts: RootFacts, rewrites: Vec<Rewrite>) -> Checkpoint {
+    pub(super) fn is_checkpoint_running(&self) -> bool {
+        self.ledger.job.is_some()
+    }
+
+    pub(super) fn checkpoint(&mut self, facts: RootFacts, rewrites: Vec<Rewrite>) -> Checkpoint {
         let leases = self.leases_to_write();
         let tail = &self.shelf.tail;
         let mut checkpoint = Checkpoint {
@@ -299,7 +303,7 @@ fn choose_rewrites(shelf: &Shelf) -> Vec<Rewrite> {
 }
 
 impl Rewrite {
-    fn of(sources: &[(&Segment, &Book)]) -> Self {
+    pub(super) fn of(sources: &[(&Segment, &Book)]) -> Self {
         let identities = || sources.iter().map(|(segment, _)| segment.identity);
         let newest = identities().map(|identity| identity.generation).max();
         let first = sources[0].0.identity;

@@ -219,7 +219,7 @@ fn lists_of_the_dead() {
         let mut list = Dead::new();
         for _ in 0..dice.below(4) {
             let words = (0..dice.below(4)).map(|_| dice.number()).collect();
-            list.insert((dice.number(), dice.roll() as u32), words);
+            list.insert((dice.number(), dice.roll()), words);
         }
         let number = dice.number();
         let mut bytes = dead::encode(CLUSTER, number, &list);

@@ -85,10 +85,16 @@ impl From<io::Error> for InstallError {
 #[derive(Clone)]
 pub struct Sealed(Arc<Vec<Segment>>);
 
+impl Sealed {
+    pub(crate) fn of(table: &Arc<Vec<Segment>>) -> Self {
+        Self(Arc::clone(table))
+    }
+}
+
 impl Tree {
     /// The segments that are in files now.
     pub fn sealed(&self) -> Sealed {
-        Sealed(Arc::clone(self.shelf.table()))
+        Sealed::of(self.shelf.table())
     }
 }
 
@@ -192,10 +198,11 @@ impl<D: Disk> Receiving<D> {
     }
 
     /// Takes the next bytes of a missing part, which begin at `offset` of it. One part comes after
-    /// the other; each begins at 0.
+    /// the other; each begins at 0. Holds no more of them than one write of a checkpoint.
     ///
     /// # Errors
-    /// [`InstallError::Part`] for bytes that are not the next ones; [`InstallError::Disk`].
+    /// [`InstallError::Part`] for bytes that are not the next ones, and nothing has changed;
+    /// [`InstallError::Disk`], and all that is left is [`Receiving::abandon`].
     pub async fn receive(
         &mut self,
         part: usize,
@@ -622,6 +629,12 @@ pub struct Staged {
     stage: Stage,
 }
 
+impl fmt::Debug for Staged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Staged({:?})", self.facts)
+    }
+}
+
 impl Staged {
     /// Everything up to this entry is in it.
     pub fn applied(&self) -> Index {
@@ -696,11 +709,12 @@ impl Staged {
     }
 }
 
-/// A staged tree goes from the thread that builds it to the node's.
+/// A snapshot is built on whatever thread, and goes from there to the node's.
 const _: () = {
     const fn moves<T: Send>() {}
     const fn shared<T: Send + Sync>() {}
     moves::<Staged>();
+    moves::<Receiving<crate::io::thread::LaneDisk>>();
     moves::<Stage>();
     shared::<Sealed>();
     shared::<super::Snapshot>();

@@ -27,6 +27,7 @@ mod chain;
 mod checkpoint;
 mod cursor;
 mod dead;
+mod defragment;
 mod heap;
 mod install;
 mod kv;

@@ -164,16 +164,24 @@ impl Shelf {
     /// segment gets one to itself.
     pub(crate) fn push(&mut self, record: &[u8]) {
         if record.len() > self.tail.bytes.room() {
-            let room = self.segment_bytes.max(record.len());
-            let next = Tail::new(self.tail.id + 1, self.tail.next(), room);
-            let full = std::mem::replace(&mut self.tail, next);
-            if !full.offsets.is_empty() {
-                self.close(full);
-            } else {
-                self.tail.id = full.id;
-            }
+            self.begin_tail(self.segment_bytes.max(record.len()));
         }
         self.tail.push(record);
+    }
+
+    /// Closes the tail although there is room in it.
+    pub(crate) fn close_tail(&mut self) {
+        self.begin_tail(self.segment_bytes);
+    }
+
+    fn begin_tail(&mut self, room: usize) {
+        let next = Tail::new(self.tail.id + 1, self.tail.next(), room);
+        let full = std::mem::replace(&mut self.tail, next);
+        if !full.offsets.is_empty() {
+            self.close(full);
+        } else {
+            self.tail.id = full.id;
+        }
     }
 
     fn close(&mut self, full: Tail) {

@@ -35,6 +35,12 @@ use std::{
 #[derive(Clone)]
 pub struct Snapshot(Arc<Held>);
 
+impl std::fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Snapshot({:?})", self.facts())
+    }
+}
+
 struct Held {
     facts: RootFacts,
     compacted: Revision,

@@ -11,6 +11,7 @@ use super::{
     cell::Cell,
     chain,
     cursor::{Cursor, MapReader},
+    install::Sealed,
     map::MapView,
     record::Record,
     segment::{Run, Segment, partition},
@@ -38,6 +39,11 @@ pub(crate) struct Published {
 impl View {
     pub(crate) fn new(published: Published) -> Self {
         Self(Arc::new(published))
+    }
+
+    /// The segments that are in files: what need not be sent to this member.
+    pub fn sealed(&self) -> Sealed {
+        Sealed::of(&self.0.table)
     }
 
     /// Looks at the view.

@@ -34,6 +34,7 @@ if [[ -n ${REAL_ETCD_DIR:-} ]]; then
     compare --ops "$ops"
     # With what waits for quiet every fifty calls, and so is slower: a tenth as many.
     compare --ops $((ops / 10)) --also watches --also leases --also locks
+    compare --ops $((ops / 10)) --also hash-kv
 else
     echo "e2e: no real etcd, so no differential run" >&2
 fi

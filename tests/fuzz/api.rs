@@ -13,9 +13,17 @@ use proto::{
     health,
 };
 use ringleader::{
-    api::{self, Edge, Header, Method, Read, Work, kv, lease, method::METHODS},
+    api::{
+        self, Edge, Header, Method, Read, Work, cluster, kv, lease,
+        maintenance::{Sum, Summing},
+        method::METHODS,
+    },
     mesh::LeaseTime,
-    store::{Quota, RaftSeen, Store, command, encode_lease_grant},
+    store::{
+        Quota, RaftSeen, Store,
+        command::{self, MemberChange},
+        encode_lease_grant,
+    },
     tree::{Options, Tree},
     types::{ClusterId, Index, LeaseId, MemberId, Term, Ticket},
 };
@@ -124,6 +132,14 @@ fn watch(dice: &mut Dice) -> pb::WatchRequest {
     pb::WatchRequest { request_union: Some(union) }
 }
 
+fn peer_urls(dice: &mut Dice) -> Vec<String> {
+    let url = |dice: &mut Dice| match dice.below(4) {
+        0 => String::from_utf8_lossy(&dice.bytes(12)).into_owned(),
+        port => format!("http://127.0.0.1:{port}"),
+    };
+    (0..dice.below(3)).map(|_| url(dice)).collect()
+}
+
 /// A message that a client of `method` may send.
 pub fn request(method: Method, dice: &mut Dice) -> Vec<u8> {
     match method {
@@ -164,6 +180,24 @@ pub fn request(method: Method, dice: &mut Dice) -> Vec<u8> {
         | Method::Leader
         | Method::Observe
         | Method::Resign => dice.bytes(20),
+        Method::MemberAdd => {
+            let is_learner = dice.once_in(2);
+            pb::MemberAddRequest { peer_urls: peer_urls(dice), is_learner }.encode_to_vec()
+        }
+        Method::MemberRemove => pb::MemberRemoveRequest { id: dice.below(9) }.encode_to_vec(),
+        Method::MemberUpdate => {
+            let id = dice.below(9);
+            pb::MemberUpdateRequest { id, peer_urls: peer_urls(dice) }.encode_to_vec()
+        }
+        Method::MemberPromote => pb::MemberPromoteRequest { id: dice.below(9) }.encode_to_vec(),
+        Method::Defragment => pb::DefragmentRequest {}.encode_to_vec(),
+        Method::Hash => pb::HashRequest {}.encode_to_vec(),
+        Method::HashKv => pb::HashKvRequest { revision: rarely(dice) }.encode_to_vec(),
+        Method::MoveLeader => pb::MoveLeaderRequest { target_id: dice.below(9) }.encode_to_vec(),
+        Method::Downgrade => {
+            let version = (*dice.pick(&["3.6", "3.6.0", "3.7.0-a+b", "x", ""])).to_owned();
+            pb::DowngradeRequest { action: dice.below(4) as i32, version }.encode_to_vec()
+        }
         Method::Status => pb::StatusRequest {}.encode_to_vec(),
         Method::HealthCheck => {
             let service = if dice.once_in(2) { String::new() } else { "KV".into() };
@@ -216,6 +250,26 @@ impl Member {
             }
         });
         assert_eq!((applied, replies), (Ok(()), 1), "what the edge takes can be applied");
+    }
+
+    fn change(&mut self, change: &MemberChange) {
+        let index = Index(self.store.applied().0 + 1);
+        let changed = self.store.change_members(index, Term(1), change.encode(Ticket(7)));
+        let mut out = Vec::new();
+        let outcome = changed.expect("what the edge takes can be applied").outcome;
+        match api::reply(&outcome, Header::default(), &mut out) {
+            Ok(()) => check_framed(&out),
+            Err(_refused) => assert!(out.is_empty(), "a refusal appends nothing"),
+        }
+    }
+
+    fn sum(&mut self, sum: Sum) {
+        let view = self.store.publish(RaftSeen::default());
+        let Ok(mut summing) = Summing::new(sum, &view, &edge()) else { return };
+        while summing.step(&view) {}
+        let mut out = Vec::new();
+        summing.finish(&mut out);
+        check_framed(&out);
     }
 
     fn time_to_live(&mut self, asked: lease::TimeToLive) {
@@ -275,6 +329,12 @@ fn requests() {
             Work::Leases => member.leases(),
             Work::NoSpace(_) => panic!("there is room"),
             Work::Read { read, .. } => member.answer(&read),
+            Work::AddMember { peer_urls, learner } => {
+                member.change(&MemberChange::Add(cluster::new_member(peer_urls, learner, 7)));
+            }
+            Work::Change(change) => member.change(&change),
+            Work::Sum(sum) => member.sum(sum),
+            Work::MoveLeader(_) | Work::Defragment => {}
             Work::Recipe(same) => assert_eq!(same, message),
             Work::Refuse(status) => assert!(!status.message.is_empty()),
         }

@@ -498,6 +498,10 @@ impl Desk {
             }
             Work::NoSpace(_) => panic!("there is no quota here"),
             Work::Recipe(_) => panic!("nobody here asks for locks"),
+            Work::AddMember { .. } | Work::Change(_) | Work::MoveLeader(_) => {
+                panic!("nobody here asks for other members")
+            }
+            Work::Defragment | Work::Sum(_) => panic!("nobody here asks for maintenance"),
         }
     }
 

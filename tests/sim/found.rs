@@ -86,7 +86,7 @@ fn leader() -> Node {
     let timing = Timing::default();
     let replica = Replica::recover(id, &durable, timing).expect("an empty log has no gap");
     let store = Store::new(Tree::new(tree::Options::default()), Quota::from_flag(-1));
-    let mut node = Node::new(id, replica, store);
+    let mut node = Node::new(WHO_TYPED.0, id, replica, store);
     node.campaign();
     while !node.leadership().own || !actions.is_empty() {
         for action in std::mem::take(&mut actions) {
@@ -125,7 +125,7 @@ fn fullest_frame(request_bytes: usize) -> usize {
     node.flush(true, &mut actions).expect("nothing is stuck");
     let frames = actions.iter().filter_map(|action| match action {
         Action::Append(append) => Some(frame_bytes(append)),
-        Action::Reply { .. } | Action::Peers(_) => None,
+        Action::Reply { .. } | Action::Peers(_) | Action::Install(_) => None,
     });
     frames.max().expect("some request was taken")
 }

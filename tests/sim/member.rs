@@ -224,7 +224,7 @@ impl Boot {
         found: Found<RoughDisk>,
     ) -> Result<Result<Ended, Fatal>, RecoverError> {
         let recovered = found.recovered.entries.len();
-        let recover::Member { mut node, wal, ballots, cluster } = found.member(&self.opening())?;
+        let recover::Member { mut node, wal, ballots, .. } = found.member(&self.opening())?;
         let view = node.publish().expect("nothing is published yet, so all of it is new");
         self.chronicle.borrow_mut().story.push(format!(
             "  {:x} recovered: revision {}, applied {}, {recovered} entries in the log",
@@ -263,7 +263,6 @@ impl Boot {
         let alone = node.is_alone();
         let parts = Parts {
             node,
-            cluster,
             wal,
             ballots,
             disk: self.rough(),

@@ -43,7 +43,7 @@ async fn boot(disk: SimDisk, history: Rc<History>, progress: Rc<RefCell<Progress
             rig.apply(&history);
             rig.tree.sweep(lot.below(30) as usize);
         }
-        let job = rig.tree.begin_checkpoint(rig.facts()).expect("none is running");
+        let job = rig.begin(&mut lot);
         progress.borrow_mut().begun = rig.applied;
         let began = rig.applied;
         let mut job = Box::pin(job.run(disk.clone()));
@@ -237,7 +237,7 @@ fn a_full_disk_fails_the_checkpoint_and_loses_nothing() {
             }
             let taken: u64 = disk.names().iter().map(|name| disk.peek(name).len() as u64).sum();
             disk.set_space(lot.one_in(2).then(|| taken + lot.below(12_000)));
-            let job = rig.tree.begin_checkpoint(rig.facts()).expect("none is running");
+            let job = rig.begin(&mut lot);
             match run(job.run(disk.clone())) {
                 Ok(done) => {
                     rig.tree.finish_checkpoint(done);

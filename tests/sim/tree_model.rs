@@ -344,6 +344,16 @@ impl Rig {
         true
     }
 
+    /// Begins a checkpoint, now and then one that gives space back.
+    pub(crate) fn begin(&mut self, lot: &mut Lot) -> tree::Checkpoint {
+        let facts = self.facts();
+        let job = match lot.one_in(4) {
+            true => self.tree.begin_defragment(facts),
+            false => self.tree.begin_checkpoint(facts),
+        };
+        job.expect("none is running")
+    }
+
     /// What a checkpoint of this state is told.
     pub(crate) fn facts(&self) -> RootFacts {
         facts(self.applied, self.revision)
@@ -497,6 +507,39 @@ fn space_stays_in_proportion_to_what_is_live() {
     // A tiny segment has 12 KiB around its records, and the last rewrite's sources may be there.
     assert!(tree.disk_bytes().abs_diff(files) < 3 * 20_000);
     assert_eq!(tree.reader().count(&KeyRange { from: b"/once/", to: None }, Revision(3000)), 29);
+}
+
+/// Once every version but the newest is compacted, what is left takes little more than they do,
+/// although all of it lay in the segment that was growing.
+#[test]
+fn defragmenting_gives_back_what_compaction_took() {
+    const ROOMY: Options = Options { segment_bytes: 1 << 16, ..OPTIONS };
+    let disk = SimDisk::new(13);
+    let (made, opened) = (disk.clone(), disk.clone());
+    let formatted = async move { tree::format(&made, ROOMY, facts(0, 1)).await };
+    let mut tree = run(formatted).expect("the disk works");
+    let empty = tree.disk_bytes();
+    for main in 2..42 {
+        tree.put(Stamp::new(main, 0), b"busy", &[b'v'; 900], LeaseId(0));
+    }
+    let full = tree.disk_bytes();
+    assert!(!tree.is_wasteful(), "everything is live");
+    tree.compact(Revision(41));
+    while !tree.sweep(100) {}
+    let mut checkpoints = 0;
+    while tree.is_wasteful() {
+        let job = tree.begin_defragment(facts(41, 41)).expect("none is running");
+        tree.finish_checkpoint(run(job.run(disk.clone())).expect("the disk works"));
+        checkpoints += 1;
+    }
+    assert_eq!(checkpoints, 1, "one was enough");
+    let live = tree.disk_bytes() - empty;
+    assert!(full - empty > 35_000 && live < 20_000, "{live} of {full}");
+    assert_eq!(tree.reader().changes(Stamp::default()).count(), 1);
+    let again = run(async move { tree::open(&opened, ROOMY).await });
+    let (again, root) = again.expect("nothing is damaged").expect("formatted");
+    assert_eq!((again.disk_bytes(), root.facts.applied), (tree.disk_bytes(), Index(41)));
+    assert!(again.reader().newest(b"busy").is_some());
 }
 
 /// Segments that died whole leave a gap in front of the first that is left, be it the tail.

@@ -82,13 +82,16 @@ async fn install(staged: Staged, disk: SimDisk, number: u64) -> (Tree, RootFacts
     installed.map_err(|(_, error)| error).expect("the disk works")
 }
 
+/// A checkpoint on its way.
+type Running = Pin<Box<dyn Future<Output = io::Result<CheckpointDone>>>>;
+
 /// A tree that lives on its disk: entries, sweeps and checkpoints, whatever else goes on there.
 struct Live {
     rig: Rig,
     history: Rc<History>,
     disk: SimDisk,
     lot: Lot,
-    job: Option<(u64, Pin<Box<dyn Future<Output = io::Result<CheckpointDone>>>>)>,
+    job: Option<(u64, Running)>,
     /// Applied index of the last checkpoint that ended, and of the last that began.
     seen: Rc<RefCell<(u64, u64)>>,
 }
@@ -274,7 +277,7 @@ fn who_had_a_snapshot_asks_only_for_what_came_since() {
             }
         }
     };
-    let mut move_over = |source: &mut Tree, target: Tree, main: i64| {
+    let move_over = |source: &mut Tree, target: Tree, main: i64| {
         let (snapshot, own) = (source.snapshot(facts(main as u64, main)), target.sealed());
         let parts = snapshot.parts();
         let moved = transfer(there.clone(), own, Stage::default(), snapshot, Lot::new(1));

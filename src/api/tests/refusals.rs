@@ -6,7 +6,7 @@ use crate::store::{Refusal, Unavailable};
 
 #[test]
 fn refusals_have_etcds_code_and_sentence() {
-    let table: [(Status, u8, &str); 15] = [
+    let table: [(Status, u8, &str); 26] = [
         (Refusal::Compacted.into(), 11, "etcdserver: mvcc: required revision has been compacted"),
         (
             Refusal::FutureRevision.into(),
@@ -19,6 +19,25 @@ fn refusals_have_etcds_code_and_sentence() {
         (status::LEASE_TTL_TOO_LARGE, 11, "etcdserver: too large lease TTL"),
         (Refusal::NoSpace.into(), 8, "etcdserver: mvcc: database space exceeded"),
         (Refusal::Corrupt.into(), 15, "etcdserver: corrupt cluster"),
+        (Refusal::MemberNotFound.into(), 5, "etcdserver: member not found"),
+        (Refusal::MemberExists.into(), 9, "etcdserver: member ID already exist"),
+        (Refusal::PeerUrlExists.into(), 9, "etcdserver: Peer URLs already exists"),
+        (Refusal::NotLearner.into(), 9, "etcdserver: can only promote a learner member"),
+        (Refusal::TooManyLearners.into(), 9, "etcdserver: too many learner members in cluster"),
+        (status::MEMBER_BAD_URLS, 3, "etcdserver: given member URLs are invalid"),
+        (Unavailable::NotLeader.into(), 9, "etcdserver: not leader"),
+        (Unavailable::Unhealthy.into(), 14, "etcdserver: unhealthy cluster"),
+        (Unavailable::BadTransferee.into(), 9, "etcdserver: bad leader transferee"),
+        (
+            Unavailable::LearnerNotReady.into(),
+            9,
+            "etcdserver: can only promote a learner member which is in sync with leader",
+        ),
+        (
+            Unavailable::NotEnoughStarted.into(),
+            2,
+            "etcdserver: re-configuration failed due to not enough started members",
+        ),
         (Unavailable::NoLeader.into(), 14, "etcdserver: no leader"),
         (Unavailable::LeaderChanged.into(), 14, "etcdserver: leader changed"),
         (Unavailable::Stopped.into(), 14, "etcdserver: server stopped"),

@@ -7,7 +7,7 @@ use crate::{
     node::Event,
     store::{Lease, Outcome, Quota, Store, encode_lease_grant},
     tree::{Options, Tree},
-    types::{Index, MemberId, Term},
+    types::{ClusterId, Index, MemberId, Term},
 };
 use bytes::Bytes;
 
@@ -44,7 +44,7 @@ impl House {
         let durable = Durable::nothing(vec![id]);
         let timing = Timing::default();
         let replica = Replica::recover(id, &durable, timing).expect("an empty log has no gap");
-        let node = Node::new(id, replica, store(quota));
+        let node = Node::new(ClusterId(1), id, replica, store(quota));
         let mut house = Self { node, unwritten: Vec::new(), replies: Vec::new(), tickets: 0 };
         house.node.extend_leases_by(ELECTION);
         house.node.campaign();
@@ -66,6 +66,7 @@ impl House {
                 Action::Append(append) => self.unwritten.push(append),
                 Action::Reply { ticket, reply } => self.replies.push((ticket, reply)),
                 Action::Peers(word) => panic!("a lone member has nobody to tell: {word:?}"),
+                Action::Install(staged) => panic!("nobody sends a lone member {staged:?}"),
             }
         }
     }

@@ -13,7 +13,7 @@ use crate::{
 };
 use simple_dns::{CLASS, Name, Packet, PacketFlag, Question, RCODE, TYPE, rdata::RData};
 use std::{
-    fs,
+    fmt, fs,
     io::{self, ErrorKind, Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
     time::{Duration, Instant},
@@ -55,6 +55,15 @@ enum Nothing {
     NoSuchName,
     /// It did not say; another may.
     NoAnswer(String),
+}
+
+impl fmt::Display for Nothing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSuchName => f.write_str("no such host"),
+            Self::NoAnswer(why) => f.write_str(why),
+        }
+    }
 }
 
 impl From<io::Error> for Nothing {
@@ -147,12 +156,8 @@ impl Resolver {
                     records.sort();
                     return Ok(records);
                 }
-                Err((server, Nothing::NoSuchName)) => {
-                    last = format!("lookup {name} on {server}: no such host");
-                }
-                Err((server, Nothing::NoAnswer(why))) => {
-                    return Err(format!("lookup {name} on {server}: {why}"));
-                }
+                // Another domain may have it whatever was wrong with this one, as for Go.
+                Err((server, why)) => last = format!("lookup {name} on {server}: {why}"),
             }
         }
         Err(last)

@@ -19,10 +19,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// The addresses of a host, the best first; at least one.
+type Find = dyn Fn(&str) -> Result<Vec<IpAddr>, String>;
+
 /// Host names, and the patience to look them up.
 pub struct Names {
-    /// The addresses of a host, the best first; at least one.
-    find: Box<dyn Fn(&str) -> Result<Vec<IpAddr>, String>>,
+    find: Box<Find>,
     /// Waits before another try; false when there is to be none.
     again: Box<dyn Fn() -> bool>,
 }

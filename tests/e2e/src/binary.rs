@@ -46,6 +46,24 @@ pub fn etcd(name: &str, test: &str) -> Option<PathBuf> {
     None
 }
 
+/// Whether ours forms clusters of several: the one switch for all tests of clusters.
+const OURS_FORMS_CLUSTERS: bool = false;
+
+/// The server that tests of clusters start: ours, or etcd where `$E2E_CLUSTER` is `etcd`.
+///
+/// # Panics
+/// Where `$E2E_CLUSTER` is neither `ours` nor `etcd`, and as [`ringleader`] and [`etcd`].
+pub fn of_clusters(test: &str) -> Option<PathBuf> {
+    let chosen = std::env::var("E2E_CLUSTER").ok();
+    match chosen.as_deref() {
+        Some("ours") => Some(ringleader()),
+        Some("etcd") => etcd("etcd", test),
+        Some(other) => panic!("E2E_CLUSTER={other}: ours or etcd"),
+        None if OURS_FORMS_CLUSTERS => Some(ringleader()),
+        None => etcd("etcd", test),
+    }
+}
+
 /// `$E2E_SEED`, else one from the clock; said, so that a failure can be tried again.
 #[allow(clippy::disallowed_methods, reason = "a new seed each time is the point")]
 pub fn seed() -> u64 {

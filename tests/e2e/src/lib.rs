@@ -10,14 +10,20 @@
 //!   ledger     what was acknowledged, and must be there
 //!   watch      a watch stream, and what it promises
 //!   neighbour  a good client beside a bad one
+//!   proxy      the network between members
+//!   cluster    several members
+//!   chaos      what befalls them
 //! ```
 #![allow(clippy::disallowed_methods, reason = "real processes take real time")]
 
 pub mod binary;
+pub mod chaos;
+pub mod cluster;
 pub mod http;
 pub mod job;
 pub mod ledger;
 pub mod neighbour;
+pub mod proxy;
 pub mod script;
 pub mod server;
 pub mod watch;

@@ -88,11 +88,20 @@ pub struct Setup {
     /// A program that starts the program, such as `prlimit`.
     wrapper: Vec<OsString>,
     flags: Vec<OsString>,
+    /// Whether it is told that it is a cluster of its own.
+    alone: bool,
 }
 
 impl Setup {
     /// On free ports, with its data and its log in the folder.
     pub fn new(binary: &Path, folder: &Path) -> Self {
+        Self::named(binary, folder, "")
+    }
+
+    /// As [`Self::new`], with a name for its data and log, so that several share a folder.
+    pub fn named(binary: &Path, folder: &Path, name: &str) -> Self {
+        let folder = folder.join(name);
+        fs::create_dir_all(&folder).expect("a folder of ours");
         Self {
             binary: binary.into(),
             data: folder.join("data"),
@@ -101,7 +110,13 @@ impl Setup {
             peer_port: free_port(),
             wrapper: Vec::new(),
             flags: Vec::new(),
+            alone: true,
         }
+    }
+
+    /// The same without `--initial-cluster`, which other ways to find a cluster exclude.
+    pub fn without_cluster(binary: &Path, folder: &Path) -> Self {
+        Self { alone: false, ..Self::new(binary, folder) }
     }
 
     /// Further flags; a flag said twice counts as said last.
@@ -128,6 +143,16 @@ impl Setup {
         self
     }
 
+    /// Where it listens for other members.
+    pub fn peer_port(&self) -> u16 {
+        self.peer_port
+    }
+
+    /// `host:port` for clients.
+    pub fn endpoint(&self) -> String {
+        format!("127.0.0.1:{}", self.client_port)
+    }
+
     /// Where the data is.
     pub fn data_folder(&self) -> &Path {
         &self.data
@@ -145,9 +170,11 @@ impl Setup {
             .arg(&self.data)
             .args(["--listen-client-urls", &client, "--advertise-client-urls", ADVERTISED[0]])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", ADVERTISED[1]])
-            .args(["--initial-cluster", &format!("default={}", ADVERTISED[1])])
-            .args(&self.flags)
             .stdin(Stdio::null());
+        if self.alone {
+            command.args(["--initial-cluster", &format!("default={}", ADVERTISED[1])]);
+        }
+        command.args(&self.flags);
         command
     }
 
@@ -243,7 +270,7 @@ impl Server {
 
     /// `host:port` for clients.
     pub fn endpoint(&self) -> String {
-        format!("127.0.0.1:{}", self.setup.client_port)
+        self.setup.endpoint()
     }
 
     /// A fresh connection.
@@ -272,6 +299,11 @@ impl Server {
         let mut text = Vec::new();
         file.read_to_end(&mut text).expect("the log is readable");
         String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// SIGSTOP, or SIGCONT: it does nothing at all in between.
+    pub fn pause(&self, paused: bool) {
+        signal(self.pid(), if paused { libc::SIGSTOP } else { libc::SIGCONT });
     }
 
     /// `kill -9`.
