@@ -24,8 +24,8 @@ use ringleader::{
     io::Clock,
     mesh::{LeaseAsk, Newest, Reply, ShardEnd, ToNode},
     store::{
-        View,
-        command::{Expired, MemberAttributes},
+        Member, Outcome, View,
+        command::{Expired, MemberAttributes, MemberChange},
         encode_cluster_version, encode_lease_grant, encode_lease_revoke,
     },
     types::{LeaseId, MemberId, Revision, Ticket},
@@ -45,6 +45,12 @@ use std::{
 pub(crate) enum Slip {
     /// Linearizable reads are served without asking, from the view of the last message.
     StaleRead,
+    /// Linearizable reads are served without asking, from the newest view there is here.
+    UnaskedRead,
+    /// Renewals are acknowledged without asking.
+    RenewedUnasked,
+    /// Every fifth put is answered with the revision of the one before.
+    RevisionReused,
     /// Each proposal is sent again when it was answered.
     ProposedTwice,
     /// A proposal that cannot be sent is said to be done.
@@ -84,6 +90,8 @@ pub(crate) struct Floor {
     pub(crate) returning: RefCell<Vec<pb::WatchCreateRequest>>,
     pub(crate) chronicle: Rc<RefCell<Chronicle>>,
     pub(crate) history: Rc<RefCell<History>>,
+    /// Who could be added to the cluster.
+    pub(crate) candidates: Rc<RefCell<Vec<Member>>>,
     pub(crate) slip: Option<Slip>,
 }
 
@@ -317,8 +325,14 @@ impl Desk {
         let mut out = Vec::new();
         let mut again = None;
         let said = match (reply, what) {
-            (Reply::Applied(outcome), What::Proposal { again: same, granted }) => {
+            (Reply::Applied(mut outcome), What::Proposal { again: same, granted }) => {
                 again = same;
+                if let (Some(Slip::RevisionReused), Outcome::Put(done)) =
+                    (self.floor.slip, &mut outcome)
+                    && self.draw(5) == 0
+                {
+                    done.revision.0 -= 1;
+                }
                 let said = api::reply(&outcome, header, &mut out);
                 if let (Ok(()), Some(id)) = (&said, granted) {
                     self.keep(id, &view);
@@ -440,8 +454,16 @@ impl Desk {
     fn operate(&mut self, view: &View) {
         let (ticket, member) = (self.draw_ticket(), self.floor.member());
         let mut lot = self.floor.lot.borrow_mut();
-        let request = operate(&mut lot, view, member, self.next_ticket);
-        drop(lot);
+        let candidates = self.floor.candidates.borrow();
+        let newcomer = candidates.first().filter(|_| lot.below(3) > 0);
+        let request = match newcomer {
+            Some(newcomer) => {
+                let learner = lot.one_in(2);
+                Request::Change(MemberChange::Add(Member { learner, ..newcomer.clone() }))
+            }
+            None => operate(&mut lot, view, member, self.next_ticket),
+        };
+        drop((lot, candidates));
         let (ask, what, way) = match &request {
             Request::MoveLeader(to) => {
                 (ToNode::MoveLeader { ticket, to: MemberId(*to) }, What::Move, Way::Leader)
@@ -534,6 +556,11 @@ impl Desk {
             let answer = self.read(&read, &self.stale);
             return self.answer(op, answer, &self.stale);
         }
+        if self.floor.slip == Some(Slip::UnaskedRead) {
+            let view = self.floor.newest.load();
+            let answer = self.read(&read, &view);
+            return self.answer(op, answer, &view);
+        }
         let sent = self.end.to_node.try_send(ToNode::Read { ticket });
         self.sent(sent.is_ok(), ticket, op, What::Read(read));
     }
@@ -554,6 +581,12 @@ impl Desk {
         };
         let ticket = self.draw_ticket();
         let op = self.asked(request, Some(ticket), Way::Clock);
+        if let (Some(Slip::RenewedUnasked), What::Renewal { id, header }) = (self.floor.slip, &what) {
+            let (view, mut out) = (self.floor.newest.load(), Vec::new());
+            let ttl = view.leases().get(LeaseId(*id)).map(|lease| lease.granted);
+            lease::encode_keep_alive(LeaseId(*id), ttl, *header, &mut out);
+            return self.answer(op, Answer::Applied(Ok(out.into())), &view);
+        }
         let sent = self.end.to_node.try_send(ToNode::Lease { ticket, ask });
         self.sent(sent.is_ok(), ticket, op, what);
     }

@@ -28,7 +28,7 @@ use ringleader::{
     },
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     time::Duration,
 };
 
@@ -85,8 +85,6 @@ pub(crate) struct History {
     /// Whom each member voted for, by term.
     votes: BTreeMap<(u64, u64), u64>,
     trims: usize,
-    /// Members that a leader would send a snapshot.
-    behind: BTreeSet<u64>,
 }
 
 impl History {
@@ -120,7 +118,7 @@ impl History {
                 self.trims += usize::from(head.trimmed > ledger.trimmed);
                 ledger.trimmed = head.trimmed;
                 let last = entries.last().map_or(ledger.durable_or_later().last, |last| last.index);
-                let promise = Promise::of(head.hard_state, last);
+                let promise = Promise::of(head.hard_state, last.max(head.trimmed));
                 ledger.on_its_way.insert(number, promise);
                 self.take(member, entries, at);
             }
@@ -165,17 +163,25 @@ impl History {
     /// A member starts with this in its log; all up to `applied` is in its store.
     pub(crate) fn boot(&mut self, member: u64, recovered: &wal::Recovered, applied: u64) {
         let ledger = self.ledgers.entry(member).or_default();
-        // What was trimmed is in its store.
-        drop(ledger.terms.split_off(&(recovered.trimmed + 1)));
-        ledger.terms.extend(recovered.entries.iter().map(|entry| (entry.index, entry.term)));
+        let newer = recovered.entries.iter().filter(|entry| entry.index > applied);
+        drop(ledger.terms.split_off(&(applied + 1)));
+        ledger.terms.extend(newer.map(|entry| (entry.index, entry.term)));
         let last = recovered.entries.last().map_or(applied, |last| last.index.max(applied));
         ledger.on_its_way.clear();
         ledger.durable = Promise::of(recovered.hard_state, last);
+        let shown = ledger.shown;
+        assert!(shown <= last, "{member:x} has shown {shown} as applied, and has only {last}");
         for entry in &recovered.entries {
             let made = self.made.get(&(entry.index, entry.term));
             let same = made.is_some_and(|made| made.entry == *entry);
             assert!(same, "{member:x} has an entry that nobody wrote: {entry:?}");
         }
+    }
+
+    /// A snapshot of everything up to `index` has come to a member, which may take its place there.
+    pub(crate) fn arrives(&mut self, member: u64, index: u64) {
+        let ledger = self.ledgers.entry(member).or_default();
+        ledger.terms = ledger.terms.split_off(&(index + 1));
     }
 
     /// Somebody was shown that a member has applied everything up to `applied`.
@@ -210,16 +216,6 @@ impl History {
     /// Who led last, as far as anybody has said.
     pub(crate) fn newest_leader(&self) -> Option<u64> {
         self.leaders.last_key_value().map(|(_, (member, _))| *member)
-    }
-
-    /// A member needs more than the log still has.
-    pub(crate) fn falls_behind(&mut self, member: u64) {
-        self.behind.insert(member);
-    }
-
-    /// Whether it did and has not come back.
-    pub(crate) fn is_behind(&self, member: u64, applied: u64) -> bool {
-        self.behind.contains(&member) && applied < self.reach()
     }
 
     /// A message leaves a member.

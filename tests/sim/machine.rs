@@ -8,7 +8,7 @@ use crate::{
     rough::Air,
     weather::Tempo,
 };
-use ringleader::types::MemberId;
+use ringleader::{store::Member, types::MemberId};
 use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
@@ -90,6 +90,19 @@ impl Machine {
 
     pub(crate) fn is_out(&self) -> bool {
         self.is_out.get()
+    }
+
+    /// Its member is one no more.
+    pub(crate) fn leaves(&self) {
+        self.is_out.set(true);
+    }
+
+    /// An empty disk, for a member that is to be added. Returns what others must know of it.
+    pub(crate) fn renew(&self, seed: u64) -> Member {
+        self.is_out.set(false);
+        self.life.set(self.life.get() + 1);
+        *self.disk.borrow_mut() = SimDisk::new(seed);
+        member::newcomer_on(self.number, self.life.get())
     }
 
     /// Nothing of the boot goes on.

@@ -22,6 +22,7 @@ mod model;
 mod model_members;
 mod mutants;
 mod network;
+mod parcel;
 mod room;
 mod rough;
 mod seeds;

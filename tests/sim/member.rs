@@ -8,7 +8,8 @@ use crate::{
     disk::{Faults, SimDisk},
     executor::{Executor, Lot, SimClock},
     history::History,
-    network::Network,
+    network::{Gust, Network},
+    parcel::Ramp,
     room::Room,
     rough::{Air, Lie, RoughDisk},
     weather::{Day, Drought, ELECTION_TICKS, Fate, Weather},
@@ -24,7 +25,9 @@ use ringleader::{
         recover::{self, Disks, Found, Newborn, Opening, RecoverError},
     },
     store::{Member as MemberFacts, Quota},
+    tree::Stage,
     types::{ClusterId, MemberId},
+    wal,
 };
 use proto::etcdserverpb::WatchCreateRequest;
 use std::{
@@ -46,10 +49,14 @@ pub(crate) fn member_on(machine: usize, life: u64) -> MemberId {
 
 /// What everybody knows of the first member on a machine.
 pub(crate) fn facts_of(machine: usize) -> MemberFacts {
+    MemberFacts { name: format!("sim{machine}"), ..newcomer_on(machine, 0) }
+}
+
+/// What is known of one that is added later.
+pub(crate) fn newcomer_on(machine: usize, life: u64) -> MemberFacts {
     MemberFacts {
-        id: member_on(machine, 0),
-        name: format!("sim{machine}"),
-        peer_urls: vec![format!("http://sim{machine}:2380")],
+        id: member_on(machine, life),
+        peer_urls: vec![format!("http://sim{machine}-{life}:2380")],
         ..MemberFacts::default()
     }
 }
@@ -113,6 +120,7 @@ pub(crate) struct Mutant {
     pub(crate) slip: Option<Slip>,
     pub(crate) tamper: Option<Tamper>,
     pub(crate) drift: Option<Drift>,
+    pub(crate) gust: Option<Gust>,
 }
 
 /// How a boot ended by itself.
@@ -148,6 +156,8 @@ pub(crate) struct Boot {
     pub(crate) chronicle: Rc<RefCell<Chronicle>>,
     pub(crate) history: Rc<RefCell<History>>,
     pub(crate) network: Network,
+    pub(crate) candidates: Rc<RefCell<Vec<MemberFacts>>>,
+    pub(crate) recovered: Option<wal::Recovered>,
     /// Where it shows itself once it serves.
     pub(crate) shown: Rc<RefCell<Option<Rc<Floor>>>>,
 }
@@ -208,7 +218,12 @@ impl Boot {
             Ok(Newborn { cluster: CLUSTER, member, members })
         };
         let mut found = recover::find(&disks, &opening, newborn).await?;
-        self.history.borrow_mut().boot(member.0, &found.recovered, found.wal.last_index());
+        self.recovered = Some(wal::Recovered {
+            entries: found.recovered.entries.clone(),
+            hard_state: found.recovered.hard_state,
+            trimmed: found.recovered.trimmed,
+            torn: None,
+        });
         match self.mutant.tamper {
             None => {}
             Some(Tamper::HardStateForgotten) => found.recovered.hard_state = Default::default(),
@@ -230,7 +245,11 @@ impl Boot {
             "  {:x} recovered: revision {}, applied {}, {recovered} entries in the log",
             self.member.0, view.revision.0, view.applied.0
         ));
-        self.history.borrow_mut().show(self.member.0, view.applied.0);
+        let recovered = self.recovered.take().expect("it was just made");
+        let mut history = self.history.borrow_mut();
+        history.boot(self.member.0, &recovered, view.applied.0);
+        history.show(self.member.0, view.applied.0);
+        drop(history);
         node.set_strict(self.weather.strict);
         let newest = Newest::new(view);
         let rings = self.weather.ring_messages;
@@ -252,6 +271,7 @@ impl Boot {
             spots: self.spots.clone(),
             chronicle: self.chronicle.clone(),
             history: self.history.clone(),
+            candidates: self.candidates.clone(),
             slip: self.mutant.slip,
         });
         for end in shard_ends {
@@ -294,6 +314,21 @@ impl Boot {
 
     fn open_room(&mut self, executor: &Executor, end: PeersEnd, newest: &Newest) {
         self.network.open(self.member.0, self.number);
+        let ramp = Rc::new(Ramp {
+            member: self.member.0,
+            boot: self.number,
+            executor: executor.clone(),
+            disk: self.rough(),
+            machine: self.disk.clone(),
+            options: self.weather.tree,
+            newest: newest.clone(),
+            network: self.network.clone(),
+            history: self.history.clone(),
+            stage: RefCell::new(Stage::default()),
+            busy: Cell::new(false),
+            handed: Cell::new(None),
+            out: RefCell::default(),
+        });
         let room = Room {
             member: self.member.0,
             boot: self.number,
@@ -306,6 +341,9 @@ impl Boot {
             asked: BTreeMap::new(),
             next_ticket: executor.clock().wall_nanos() / 1_000,
             held: VecDeque::new(),
+            ramp,
+            sending: BTreeMap::new(),
+            patience: self.weather.election() * 20,
         };
         executor.spawn(room.serve());
     }

@@ -14,10 +14,11 @@ use crate::{
     weather::Winds,
 };
 use ringleader::{
-    consensus::Message,
+    consensus::{Kind, Message},
     io::Clock,
     mesh::{Forward, FromPeer, Reply},
-    types::{MemberId, Ticket},
+    tree::Snapshot,
+    types::{Index, MemberId, Term, Ticket},
 };
 use std::{
     cell::RefCell,
@@ -40,6 +41,28 @@ pub(crate) enum Word {
         ticket: Ticket,
         reply: Reply,
     },
+    /// A whole state, and raft's message that goes with it.
+    Snapshot {
+        message: Box<Message>,
+        snapshot: Snapshot,
+    },
+    /// It has come in, or it has not.
+    Received {
+        arrived: bool,
+    },
+}
+
+/// A bug planted between members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gust {
+    /// Appends that are lost are acknowledged all the same.
+    AppendsConfirmed,
+    /// Whoever refuses a vote gives it.
+    VotesGranted,
+    /// Heartbeats that are lost are answered all the same, so that leadership is always confirmed.
+    HeartbeatsAnswered,
+    /// A forwarded proposal comes once more without its mark.
+    ForwardedTwice,
 }
 
 /// What arrives in a member's room.
@@ -80,6 +103,7 @@ struct State {
     /// When the newest letter of each way arrives.
     newest: BTreeMap<(u64, u64), Duration>,
     sights: BTreeMap<&'static str, usize>,
+    gust: Option<Gust>,
 }
 
 /// The network of a cluster. Clones are the same one.
@@ -94,6 +118,7 @@ impl Network {
     pub(crate) fn new(
         lot: Lot,
         winds: Winds,
+        gust: Option<Gust>,
         clock: SimClock,
         history: Rc<RefCell<History>>,
     ) -> Self {
@@ -110,6 +135,7 @@ impl Network {
             newest_boots: BTreeMap::new(),
             newest: BTreeMap::new(),
             sights: BTreeMap::new(),
+            gust,
         };
         Self { state: Rc::new(RefCell::new(state)), clock, history }
     }
@@ -137,11 +163,19 @@ impl Network {
         }
     }
 
-    pub(crate) fn send(&self, (from, boot): (u64, u64), to: u64, word: Word) {
+    pub(crate) fn send(&self, (from, boot): (u64, u64), to: u64, mut word: Word) {
         let now = self.clock.now();
         let mut state = self.state.borrow_mut();
-        if let Word::Raft(message) = &word {
+        if let Word::Raft(message) = &mut word {
             self.history.borrow_mut().promises(message);
+            state.note(message);
+            if state.gust == Some(Gust::VotesGranted) && message.kind == Kind::VoteResponse {
+                message.reject = false;
+            }
+            if state.gust == Some(Gust::ForwardedTwice) && message.kind == Kind::Propose {
+                let word = Word::Raft(Message { term: Term(0), ..message.clone() });
+                state.post(now, Letter { from, boot, to, word });
+            }
             let again = state.winds.twice_odds.is_some_and(|odds| state.lot.one_in(odds));
             if again {
                 state.see("a message that came twice");
@@ -160,6 +194,22 @@ impl Network {
         port.inbox.pop_front().map_or(Poll::Pending, Poll::Ready)
     }
 
+    /// Whether two members are in touch.
+    pub(crate) fn in_touch(&self, one: u64, other: u64) -> bool {
+        self.state.borrow().contacts.contains(&(one.min(other), one.max(other)))
+    }
+
+    /// How long a piece of something large takes.
+    pub(crate) fn piece_takes(&self) -> Duration {
+        let mut state = self.state.borrow_mut();
+        let most = state.winds.delay_micros_max + 1;
+        Duration::from_micros(state.lot.below(most))
+    }
+
+    pub(crate) fn see(&self, sight: &'static str) {
+        self.state.borrow_mut().see(sight);
+    }
+
     /// Delivers, for ever.
     pub(crate) async fn carry(self) {
         loop {
@@ -172,7 +222,7 @@ impl Network {
             })
             .await;
             while let Some(letter) = self.due() {
-                self.state.borrow_mut().deliver(letter);
+                self.state.borrow_mut().deliver(self.clock.now(), letter);
             }
         }
     }
@@ -232,7 +282,7 @@ impl State {
         let lost = winds.loss_odds.is_some_and(|odds| self.lot.one_in(odds));
         if lost || self.is_cut(way.0, way.1) {
             self.see("a message that was lost");
-            return self.report(&letter);
+            return self.lose(now, &letter);
         }
         let slow = self.slow.get(&way).copied().unwrap_or(0);
         let mut micros = self.lot.below(winds.delay_micros_max + slow + 1);
@@ -252,6 +302,40 @@ impl State {
         self.wake_courier();
     }
 
+    /// A bug may pretend that it was not lost.
+    fn lose(&mut self, now: Duration, letter: &Letter) {
+        self.report(letter);
+        let Word::Raft(message) = &letter.word else { return };
+        let kind = match (self.gust, message.kind) {
+            (Some(Gust::AppendsConfirmed), Kind::Append) => Kind::AppendResponse,
+            (Some(Gust::HeartbeatsAnswered), Kind::Heartbeat) => Kind::HeartbeatResponse,
+            _ => return,
+        };
+        let answer = Message {
+            term: message.term,
+            index: Index(message.index.0 + message.entries.len() as u64),
+            context: message.context.clone(),
+            ..Message::new(kind, message.to, message.from)
+        };
+        let (from, to) = (letter.to, letter.from);
+        let boot = self.newest_boots.get(&(from, to)).copied().unwrap_or(0);
+        self.sent += 1;
+        let letter = Letter { from, boot, to, word: Word::Raft(answer) };
+        self.mail.insert((now, self.sent), letter);
+        self.wake_courier();
+    }
+
+    fn note(&mut self, message: &Message) {
+        self.see(match message.kind {
+            Kind::Propose => "a proposal that was forwarded",
+            Kind::TimeoutNow => "a lead that was handed over",
+            Kind::ReadIndex => "a read that asked the leader",
+            Kind::AppendResponse if message.reject => "a log that did not fit the leader's",
+            Kind::Vote => "a vote that was asked for",
+            _ => return,
+        });
+    }
+
     /// Whoever sends may notice that it did not arrive.
     fn report(&mut self, letter: &Letter) {
         if matches!(letter.word, Word::Raft(_)) && self.lot.one_in(2) {
@@ -259,10 +343,10 @@ impl State {
         }
     }
 
-    fn deliver(&mut self, letter: Letter) {
+    fn deliver(&mut self, now: Duration, letter: Letter) {
         let (from, to) = (letter.from, letter.to);
         if self.is_cut(from, to) || !self.ports.contains_key(&to) {
-            return self.report(&letter);
+            return self.lose(now, &letter);
         }
         let newest = self.newest_boots.entry((from, to)).or_default();
         if letter.boot < *newest {

@@ -5,9 +5,9 @@ use crate::{
     executor::{Lot, SimClock},
     history::History,
     network::{Arrived, Network, Word},
+    parcel::Ramp,
 };
 use ringleader::{
-    consensus::Kind,
     io::Clock,
     mesh::{Forward, FromPeer, Newest, PeersEnd, ToNode, ToPeers},
     store::command::MemberChange,
@@ -37,6 +37,11 @@ pub(crate) struct Room {
     pub(crate) next_ticket: u64,
     /// What did not fit the ring.
     pub(crate) held: VecDeque<ToNode>,
+    pub(crate) ramp: Rc<Ramp>,
+    /// Snapshots on their way to others, and until when.
+    pub(crate) sending: BTreeMap<u64, Duration>,
+    /// How long one may take.
+    pub(crate) patience: Duration,
 }
 
 /// How long a room waits for room in the ring.
@@ -47,6 +52,8 @@ impl Room {
         loop {
             self.say();
             self.answer();
+            self.give_up_sending();
+            self.held.extend(self.ramp.out.borrow_mut().drain(..));
             self.pass_on();
             self.wait().await;
         }
@@ -58,19 +65,19 @@ impl Room {
             match word {
                 ToPeers::Send(messages) => {
                     for message in messages {
-                        if message.kind == Kind::Snapshot {
-                            let to = message.to;
-                            self.history.borrow_mut().falls_behind(to.0);
-                            let lost = FromPeer::SnapshotSent { to, arrived: false };
-                            self.held.push_back(ToNode::Peer(lost));
-                            continue;
-                        }
                         self.send(message.to, Word::Raft(message));
                     }
                 }
                 ToPeers::Members(cluster) => {
                     self.network.disown(self.member, cluster.removed.iter().map(|id| id.0));
                 }
+                ToPeers::Snapshot { message, snapshot } => {
+                    let (to, applied) = (message.to, snapshot.facts().applied.0);
+                    self.history.borrow_mut().show(self.member, applied);
+                    self.sending.insert(to.0, self.clock.now() + self.patience);
+                    self.send(to, Word::Snapshot { message, snapshot });
+                }
+                ToPeers::Unneeded(staged) => self.ramp.unneeded(*staged),
                 ToPeers::Forward { ticket, to, what } => {
                     self.send(to, Word::Ask { ticket, what });
                 }
@@ -94,8 +101,25 @@ impl Room {
         }
     }
 
+    /// Whoever does not say for long whether a snapshot came in has not got it.
+    fn give_up_sending(&mut self) {
+        let now = self.clock.now();
+        let late = self.sending.extract_if(.., |_, until| *until <= now);
+        let lost = |(to, _)| FromPeer::SnapshotSent { to: MemberId(to), arrived: false };
+        self.held.extend(late.map(lost).map(ToNode::Peer));
+    }
+
     fn hear(&mut self, arrived: Arrived) {
         let said = match arrived {
+            Arrived::Word { from, word: Word::Snapshot { message, snapshot } } => {
+                return self.ramp.take(from, message, snapshot);
+            }
+            Arrived::Word { from, word: Word::Received { arrived } } => {
+                if self.sending.remove(&from).is_none() {
+                    return;
+                }
+                ToNode::Peer(FromPeer::SnapshotSent { to: MemberId(from), arrived })
+            }
             Arrived::News(news) => ToNode::Peer(news),
             Arrived::Word { word: Word::Raft(message), .. } => {
                 ToNode::Peer(FromPeer::Message(Box::new(message)))
@@ -130,7 +154,10 @@ impl Room {
     }
 
     async fn wait(&mut self) {
-        let again = if self.held.is_empty() { Duration::MAX } else { self.clock.now() + AGAIN };
+        let mut again = if self.held.is_empty() { Duration::MAX } else { self.clock.now() + AGAIN };
+        if self.ramp.busy.get() || !self.sending.is_empty() {
+            again = again.min(self.clock.now() + self.patience / 100);
+        }
         let mut timer = Box::pin(self.clock.sleep_until(again));
         let arrived = poll_fn(|cx| {
             if let Poll::Ready(arrived) = self.network.poll_arrived(self.member, cx) {

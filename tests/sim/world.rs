@@ -22,7 +22,7 @@ use crate::{
     rough::Air,
     weather::{Day, Fate, Weather},
 };
-use ringleader::io::Clock;
+use ringleader::{io::Clock, store::Member};
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
@@ -62,6 +62,8 @@ pub(crate) struct World {
     kept: Cell<usize>,
     is_calm: Cell<bool>,
     whistle: Rc<Cell<bool>>,
+    /// Who could be added to the cluster.
+    candidates: Rc<RefCell<Vec<Member>>>,
 }
 
 /// What a life left behind.
@@ -81,7 +83,7 @@ impl World {
         let clock = SimClock::default();
         let history = Rc::new(RefCell::new(History::new(weather.members())));
         let winds = Lot::new(lot.draw());
-        let network = Network::new(winds, weather.winds, clock.clone(), history.clone());
+        let network = Network::new(winds, weather.winds, mutant.gust, clock.clone(), history.clone());
         let machines = 0..weather.members() as usize;
         let machines = machines.map(|number| Rc::new(Machine::new(number, lot.draw()))).collect();
         Rc::new(Self {
@@ -101,6 +103,7 @@ impl World {
             kept: Cell::new(0),
             is_calm: Cell::new(false),
             whistle: Rc::default(),
+            candidates: Rc::default(),
         })
     }
 
@@ -176,16 +179,13 @@ impl World {
         }
     }
 
-    /// The machines of those that are members now and can have all that is committed.
+    /// The machines of those that are members now.
     fn members(&self) -> Vec<Rc<Machine>> {
         let floors = self.machines.iter().filter_map(|machine| machine.floor());
         let newest = floors.map(|floor| floor.newest.load()).max_by_key(|view| view.applied);
         let is_member = |machine: &&Rc<Machine>| {
             let known = newest.as_ref().map(|view| &view.cluster.members);
-            let (id, floor) = (machine.member(), machine.floor());
-            let applied = floor.map_or(0, |floor| floor.newest.load().applied.0);
-            let is_behind = self.history.borrow().is_behind(id.0, applied);
-            known.is_none_or(|known| known.contains_key(&id)) && !is_behind
+            known.is_none_or(|known| known.contains_key(&machine.member()))
         };
         self.machines.iter().filter(is_member).cloned().collect()
     }
@@ -239,6 +239,9 @@ impl World {
         };
         self.until(night, "the members do not come to the same", alike).await;
         self.compare();
+        let members: Vec<_> = self.members().iter().map(|machine| machine.number).collect();
+        let others = self.machines.iter().filter(|machine| !members.contains(&machine.number));
+        others.for_each(|machine| machine.leaves());
         self.whistle.set(true);
         self.until(night, "somebody does not leave", || self.kept.get() == 0).await;
     }
@@ -279,7 +282,10 @@ impl World {
         }
         self.rough.set(self.rough.get() - 1);
         let alone = self.machines.len() == 1;
-        while !self.whistle.get() && !machine.is_out() {
+        while !self.whistle.get() {
+            if machine.is_out() && !self.replace(&machine).await {
+                break;
+            }
             let is_calm = alone || self.is_calm.get();
             let day = if is_calm { &self.weather.calm } else { &self.weather.stay };
             self.is_calm.set(is_calm);
@@ -290,6 +296,23 @@ impl World {
             }
         }
         self.kept.set(self.kept.get() - 1);
+    }
+
+    /// An operator puts an empty disk into a machine whose member was removed, and adds a new one.
+    async fn replace(&self, machine: &Machine) -> bool {
+        let newcomer = machine.renew(self.lot.borrow_mut().draw());
+        let id = newcomer.id;
+        self.candidates.borrow_mut().push(newcomer);
+        let is_known = || {
+            let floors = self.machines.iter().filter_map(|machine| machine.floor());
+            floors.into_iter().any(|floor| floor.newest.load().cluster.members.contains_key(&id))
+        };
+        while !self.whistle.get() && !is_known() {
+            self.clock.sleep_until(self.clock.now() + self.weather.tick).await;
+        }
+        self.candidates.borrow_mut().retain(|candidate| candidate.id != id);
+        self.see("a member that was replaced", is_known());
+        is_known()
     }
 
     /// Everybody crashes at once.
@@ -340,6 +363,8 @@ impl World {
             chronicle: self.chronicle.clone(),
             history: self.history.clone(),
             network: self.network.clone(),
+            candidates: self.candidates.clone(),
+            recovered: None,
             shown: Rc::clone(&shown),
         };
         machine.starts(group.clone(), air.clone(), shown);
@@ -402,7 +427,11 @@ impl World {
         let (turned_away, untold) = chronicle.ends();
         sights.insert("a request that was turned away", turned_away);
         sights.insert("a request whose fate nobody was told", untold);
-        sights.insert("a log that was trimmed", self.history.borrow().trims());
+        let history = self.history.borrow();
+        sights.insert("a log that was trimmed", history.trims());
+        if self.machines.len() > 1 {
+            sights.insert("a leader that followed another", history.terms().len().saturating_sub(1));
+        }
         let disks = self.machines.iter().map(|machine| machine.disk().audit());
         let disks = disks.fold(0, |all: u64, disk| all.rotate_left(1) ^ disk);
         Trace { audit: chronicle.audit() ^ disks.rotate_left(1), sights }
