@@ -531,6 +531,11 @@ pub const PEER_BODY_BYTES_MAX: usize = PEER_MESSAGE_BYTES_MAX;
 pub const PEER_ANSWER_BYTES_MAX: usize = 1 << 20;
 /// Between two looks whether the node's ring has room again.
 pub const PEER_RING_INTERVAL: std::time::Duration = std::time::Duration::from_millis(1);
+/// How fast a snapshot goes to one member, bytes a second: a fraction of what a core can copy, so
+/// that raft and clients hardly notice; ten gigabytes take three minutes.
+pub const PEER_SNAPSHOT_BYTES_PER_SECOND: u64 = 64 << 20;
+/// How long a member may check what of a snapshot it has, or has got.
+pub const PEER_SNAPSHOT_WAIT: std::time::Duration = std::time::Duration::from_secs(300);
 /// Members that were only heard of and are answered all the same: a cluster's worth.
 pub const PEER_STRANGERS_MAX: usize = 64;
 /// Words of the room itself that wait for room in the node's ring: one for each stream that broke

@@ -262,7 +262,7 @@ fn start(
         end: peers_end,
         inbox: peers_inbox,
         newest: newest.clone(),
-        setup: peer_setup(config, &who, boot_micros, &meters),
+        setup: peer_setup(config, &who, boot_micros, &meters, disk.clone()),
     };
     let mut clients = Vec::new();
     let mut seats = Vec::new();
@@ -320,7 +320,13 @@ fn setup(config: &Config, who: &Who, boot_micros: u64, meters: &Meters) -> Setup
     }
 }
 
-fn peer_setup(config: &Config, who: &Who, boot_micros: u64, meters: &Meters) -> peer::Setup {
+fn peer_setup(
+    config: &Config,
+    who: &Who,
+    boot_micros: u64,
+    meters: &Meters,
+    disk: LaneDisk,
+) -> peer::Setup {
     peer::Setup {
         member: who.member,
         cluster: who.cluster,
@@ -330,6 +336,7 @@ fn peer_setup(config: &Config, who: &Who, boot_micros: u64, meters: &Meters) -> 
         dial_wait: Duration::from_secs(1) + config.election,
         request_timeout: Duration::from_secs(5) + 2 * config.election,
         meters: meters.peers.clone(),
+        ground: peer::Ground { disk, tree: crate::tree::Options::default() },
     }
 }
 

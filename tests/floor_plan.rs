@@ -52,7 +52,19 @@ const PLAN: &[(&str, &[&str])] = &[
     ("api", &["config", "identity", "mesh", "store", "limits", "types"]),
     (
         "peer",
-        &["net", "api", "mesh", "consensus", "store", "io", "metrics", "log", "limits", "types"],
+        &[
+            "net",
+            "api",
+            "mesh",
+            "consensus",
+            "store",
+            "tree",
+            "io",
+            "metrics",
+            "log",
+            "limits",
+            "types",
+        ],
     ),
     ("shard", &["net", "api", "mesh", "store", "io", "metrics", "log", "limits", "types"]),
     (

@@ -124,7 +124,7 @@ pub fn post(room: &Rc<Room>, link: &Rc<Link>, message: &Message) -> bool {
 }
 
 /// etcd says 403 of a removed member and of a wrong address alike; only the first is for ever.
-fn is_removal(answer: &Answer) -> bool {
+pub fn is_removal(answer: &Answer) -> bool {
     let what = super::serve::FROM_REMOVED.as_bytes();
     answer.status == 403 && answer.body.windows(what.len()).any(|part| part == what)
 }

@@ -84,6 +84,11 @@ pub fn encode(message: &Message, out: &mut Vec<u8>) {
     wire(message).encode(out).expect("a vector takes everything");
 }
 
+/// Appends one message behind its length.
+pub fn encode_framed(message: &Message, out: &mut Vec<u8>) {
+    framed(&wire(message), out);
+}
+
 /// Reads one message.
 ///
 /// # Errors

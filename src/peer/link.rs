@@ -42,6 +42,8 @@ pub struct Link {
     pub calls: Calls,
     /// Messages that are being posted.
     pub posts: Cell<usize>,
+    /// A snapshot is on its way to it.
+    pub sends_snapshot: Cell<bool>,
     /// Streams that are open, in either direction.
     streams: Cell<usize>,
     /// What is counted of it.
@@ -153,6 +155,7 @@ impl Link {
             lanes: Default::default(),
             calls: Calls::default(),
             posts: Cell::new(0),
+            sends_snapshot: Cell::new(false),
             streams: Cell::new(0),
             meter,
             ended: Cell::new(false),

@@ -19,11 +19,14 @@ pub mod identity;
 mod link;
 mod probe;
 mod serve;
+mod snapshot;
 mod socket;
 mod stream;
 
 #[cfg(test)]
 mod tests;
+
+pub use snapshot::Ground;
 
 use crate::{
     io::{Clock, glommio::GlommioClock},
@@ -41,6 +44,7 @@ use desk::Desk;
 use frame::Lane;
 use identity::Identity;
 use link::Link;
+use snapshot::Landing;
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
@@ -68,6 +72,8 @@ pub struct Setup {
     pub request_timeout: Duration,
     /// What is counted of other members.
     pub meters: Arc<PeerMeters>,
+    /// Where snapshots of other members are staged.
+    pub ground: Ground,
 }
 
 /// What the room's tasks share.
@@ -80,6 +86,7 @@ struct Room {
     newest: Newest,
     desk: Desk,
     links: RefCell<BTreeMap<MemberId, Rc<Link>>>,
+    landing: Landing,
     /// Connections that other members opened.
     connections: Cell<usize>,
     /// Forwarded questions under way.
@@ -150,6 +157,7 @@ impl Room {
             newest,
             desk,
             links: RefCell::default(),
+            landing: Landing::new(setup.ground),
             connections: Cell::new(0),
             forwards: Cell::new(0),
         }
@@ -159,11 +167,8 @@ impl Room {
         match said {
             ToPeers::Send(messages) => self.send(messages),
             ToPeers::Members(cluster) => self.meet(&cluster),
-            // Not wired yet on this side: the leader tries again.
-            ToPeers::Snapshot { message, .. } => {
-                self.desk.tell(FromPeer::SnapshotSent { to: message.to, arrived: false });
-            }
-            ToPeers::Unneeded(_) => {}
+            ToPeers::Snapshot { message, snapshot } => snapshot::send(self, message, snapshot),
+            ToPeers::Unneeded(staged) => self.landing.take_back(*staged),
             ToPeers::Forward { ticket, to, what } => forward::forward(self, ticket, to, what),
         }
     }

@@ -4,7 +4,9 @@
 //! Questions about leases are answered in order but worked on together, however many of them a
 //! connection brings at once; everything else is one after the other.
 
-use super::{Room, frame, frame::Heard, frame::Lane, identity, link::Link, socket::Socket, stream};
+use super::{
+    Room, frame, frame::Heard, frame::Lane, identity, link::Link, snapshot, socket::Socket, stream,
+};
 use crate::{
     api::{API_VERSION, http as bodies},
     io::Clock,
@@ -25,7 +27,8 @@ use std::{collections::VecDeque, future::poll_fn, rc::Rc, task::Poll};
 
 /// What is said to a member that was removed.
 pub const FROM_REMOVED: &str = "cannot process message from removed member";
-const TO_ANOTHER: &str = "cannot process message to mismatch member";
+/// What is said to whoever takes this member for another.
+pub const TO_ANOTHER: &str = "cannot process message to mismatch member";
 const NO_LEASE: &str = "lease not found";
 const TOO_LATE: &str = "waiting for node to catch up its applied index has timed out";
 const NOT_LEADING: &str = "not a primary lessor";
@@ -43,7 +46,7 @@ const PROTOBUF: &str = "application/protobuf";
 
 /// An answer with everything that HTTP/1.1 needs to send it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Answer {
+pub struct Answer {
     status: u16,
     content_type: &'static str,
     body: Bytes,
@@ -59,16 +62,16 @@ impl Answer {
     }
 
     /// Go's `http.Error`.
-    fn error(status: u16, why: &str) -> Self {
+    pub fn error(status: u16, why: &str) -> Self {
         Self::new(status, TEXT, format!("{why}\n"))
     }
 
     /// etcd's `httptypes.HTTPError`.
-    fn json_error(status: u16, why: &str) -> Self {
+    pub fn json_error(status: u16, why: &str) -> Self {
         Self::new(status, JSON, format!("{{\"message\":\"{why}\"}}"))
     }
 
-    fn not_allowed(allow: &'static str) -> Self {
+    pub fn not_allowed(allow: &'static str) -> Self {
         Self { allow, ..Self::error(405, "Method Not Allowed") }
     }
 
@@ -76,7 +79,28 @@ impl Answer {
         Self { names_cluster: true, ..self }
     }
 
-    fn write(&self, room: &Room, keep_alive: bool, out: &mut Vec<u8>) {
+    /// It was done, and there is nothing to say.
+    pub fn done() -> Self {
+        Self::new(204, TEXT, Bytes::new()).from_cluster()
+    }
+
+    /// Numbers of parts of a snapshot.
+    pub fn parts(list: Vec<u8>) -> Self {
+        Self::new(200, PROTOBUF, list).from_cluster()
+    }
+
+    /// Whether it says no.
+    pub fn is_error(&self) -> bool {
+        self.status >= 400
+    }
+
+    /// Its body, for people.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).trim_end().to_owned()
+    }
+
+    /// Appends it, head and body.
+    pub fn write(&self, room: &Room, keep_alive: bool, out: &mut Vec<u8>) {
         let cluster = room.who.cluster.to_string();
         let mut headers = Vec::new();
         headers.extend((!self.allow.is_empty()).then_some(("Allow", self.allow)));
@@ -106,6 +130,9 @@ pub async fn serve(room: Rc<Room>, accepted: Accepted) -> std::io::Result<()> {
     while let Some((request, body)) = talk.next(&room).await? {
         let answer = match route(&room, &request, body).await {
             Routed::Answer(answer) => answer,
+            Routed::Snapshot(body) => {
+                return snapshot::receive(room, request, body, talk.socket).await;
+            }
             Routed::Stream(link, lane) => {
                 talk.socket.out.extend_from_slice(stream_head(&room).as_bytes());
                 talk.socket.flush().await?;
@@ -240,6 +267,8 @@ enum Routed {
     Answer(Answer),
     /// The connection carries messages from here on.
     Stream(Rc<Link>, Lane),
+    /// The connection carries a snapshot, of which this is the first request's body.
+    Snapshot(Bytes),
 }
 
 async fn route(room: &Rc<Room>, request: &Request, body: Bytes) -> Routed {
@@ -247,7 +276,7 @@ async fn route(room: &Rc<Room>, request: &Request, body: Bytes) -> Routed {
     Routed::Answer(match path {
         "/raft" => posted(room, request, body).await,
         "/raft/probing" => probed(room),
-        "/raft/snapshot" => Answer::error(501, "snapshots are not taken yet in ringleader"),
+        "/raft/snapshot" => return Routed::Snapshot(body),
         "/version" | "/members" if request.method != "GET" => Answer::not_allowed("GET"),
         "/version" => Answer::new(200, JSON, bodies::version(&room.newest.load().cluster).body),
         "/members" => {
@@ -346,7 +375,7 @@ async fn posted(room: &Rc<Room>, request: &Request, body: Bytes) -> Answer {
         return Answer::error(412, "a newer start of the member was heard of").from_cluster();
     }
     link.inspect(|link| link.meter.received_bytes.add(bytes));
-    Answer::new(204, TEXT, Bytes::new()).from_cluster()
+    Answer::done()
 }
 
 /// A stream that another member wants to read (etcd `streamHandler`, its checks in its order).

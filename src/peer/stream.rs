@@ -173,13 +173,14 @@ impl Inward {
     /// Hands over what the stream brings until it ends; why it did.
     async fn read(&mut self, room: &Rc<Room>, link: &Rc<Link>) -> String {
         loop {
+            // First what came with the answer's head.
+            if let Err(why) = self.hand_over(room, link).await {
+                return why;
+            }
             match self.socket.fill().await {
                 Ok(true) => {}
                 Ok(false) => return "EOF".into(),
                 Err(error) => return error.to_string(),
-            }
-            if let Err(why) = self.hand_over(room, link).await {
-                return why;
             }
             // A stream that always has more must not keep others from this core.
             future::yield_now().await;

@@ -9,7 +9,8 @@ use super::{
     *,
 };
 use crate::{
-    consensus::{Entry, Kind, Message},
+    consensus::{Entry, Kind, Message, SnapshotMark},
+    io::thread::{Lane as Driven, LaneDisk, Priority},
     limits::{PEER_LANE_BYTES_MAX, PEER_LANE_MESSAGES_MAX},
     mesh::{Capacity, Forward, LeaseAsk, LeaseTime, NodeEnd, Reply, ToNode, ToShard, mesh, rings},
     net::{
@@ -18,8 +19,8 @@ use crate::{
         listen,
     },
     store::{Member, Quota, RaftSeen, Store, Unavailable, View},
-    tree::{Options, Tree},
-    types::{Index, LeaseId, Term, Ticket},
+    tree::{Options, RootFacts, Snapshot, Tree},
+    types::{Index, LeaseId, Revision, Stamp, Term, Ticket},
 };
 use bytes::{Bytes, BytesMut};
 use futures_lite::future;
@@ -27,7 +28,12 @@ use glommio::{
     LocalExecutor,
     net::{TcpListener, TcpStream},
 };
-use std::{collections::VecDeque, net::SocketAddr};
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 const CLUSTER: ClusterId = ClusterId(0xc1);
 const A: MemberId = MemberId(0xa);
@@ -46,6 +52,7 @@ struct Bench {
     address: SocketAddr,
     who: Identity,
     held: VecDeque<FromPeer>,
+    root: PathBuf,
 }
 
 /// Members with their peer URLs.
@@ -66,6 +73,28 @@ fn view(cluster: Cluster, leader: MemberId) -> View {
     view
 }
 
+/// A directory of a room's own, on a real disk: memory knows no O_DIRECT.
+fn directory() -> PathBuf {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let name = format!("peer-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("target").join(name)
+}
+
+fn ground(root: &Path) -> Ground {
+    std::fs::create_dir_all(root).expect("target is ours");
+    let lane = Driven::start("peer-test", Priority::Normal).expect("a thread");
+    Ground { disk: LaneDisk::new(lane, root.to_owned()), tree: Options::default() }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        // What a failed test leaves is left for a look.
+        if !std::thread::panicking() {
+            std::fs::remove_dir_all(&self.root).expect("it is there");
+        }
+    }
+}
+
 impl Bench {
     fn start(own: MemberId, boot: u64, capacity: Capacity) -> Self {
         let (node, _shards, end) = mesh(0, capacity);
@@ -74,6 +103,7 @@ impl Bench {
         let address = listener.local_addr().expect("it listens");
         // It ends with the process.
         std::thread::spawn(move || deal(&listener, senders));
+        let root = directory();
         let newest = Newest::new(view(cluster(&[]), MemberId(0)));
         let meters = Arc::<PeerMeters>::default();
         let peer_urls = vec![format!("http://{address}")];
@@ -86,9 +116,10 @@ impl Bench {
             dial_wait: Duration::from_secs(2),
             request_timeout: Duration::from_secs(7),
             meters: meters.clone(),
+            ground: ground(&root),
         };
         glommio::spawn_local(serve(end, newest.clone(), accepted, setup)).detach();
-        Self { node, newest, meters, address, who, held: VecDeque::new() }
+        Self { node, newest, meters, address, who, held: VecDeque::new(), root }
     }
 
     fn default(own: MemberId, boot: u64) -> Self {
@@ -798,5 +829,110 @@ fn a_desk_does_not_ask_further_for_others() {
                 _ => None,
             })
             .await;
+    });
+}
+
+// ── snapshots ───────────────────────────────────────────────────────────────────────────────────
+
+/// A tree of `keys` keys at entry `applied`.
+fn snapshot(keys: i64, applied: u64) -> Snapshot {
+    let mut tree = Tree::new(Options::default());
+    for key in 0..keys {
+        tree.put(Stamp::new(2 + key, 0), format!("k{key}").as_bytes(), &[7; 900], LeaseId(0));
+    }
+    tree.snapshot(RootFacts {
+        cluster: CLUSTER,
+        member: A,
+        applied: Index(applied),
+        applied_term: Term(2),
+        installed: Index(0),
+        revision: Revision(1 + keys),
+        state: Bytes::new(),
+    })
+}
+
+fn word_of(from: MemberId, to: MemberId, applied: u64) -> Box<Message> {
+    let mark = SnapshotMark { index: Index(applied), term: Term(2), ..SnapshotMark::default() };
+    let message = Message::new(Kind::Snapshot, from, to);
+    Box::new(Message { term: Term(2), snapshot: Some(mark), ..message })
+}
+
+impl Bench {
+    async fn sent(&mut self) -> bool {
+        self.word(|word| match word {
+            FromPeer::SnapshotSent { to: B, arrived } => Some(*arrived),
+            _ => None,
+        })
+        .await
+    }
+}
+
+#[test]
+fn a_snapshot_goes_over_whole_and_one_at_a_time() {
+    run(async {
+        let (mut a, mut b) = (Bench::default(A, 1), Bench::default(B, 1));
+        let members = [(A, a.url()), (B, b.url())];
+        a.meet(&members, A);
+        b.meet(&members, A);
+        let (keys, applied) = (3_000, 50);
+        let message = word_of(A, B, applied);
+        a.tell(ToPeers::Snapshot { message: message.clone(), snapshot: snapshot(keys, applied) });
+        let staged = loop {
+            match b.asked().await {
+                ToNode::Peer(FromPeer::Snapshot { message: said, staged }) => {
+                    assert_eq!(said, message);
+                    break staged;
+                }
+                ToNode::Peer(_) => {}
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!(a.sent().await);
+        assert_eq!(staged.applied(), Index(applied));
+        let count = staged.reader().count(&crate::tree::KeyRange::ALL, Revision(1 + keys));
+        assert_eq!(count, keys as u64);
+        // The node has not said yet what becomes of it.
+        a.tell(ToPeers::Snapshot { message: word_of(A, B, 60), snapshot: snapshot(3, 60) });
+        assert!(!a.sent().await);
+        b.tell(ToPeers::Unneeded(staged));
+        b.word_of_members().await;
+        a.tell(ToPeers::Snapshot { message: word_of(A, B, 60), snapshot: snapshot(3, 60) });
+        assert!(a.sent().await);
+    });
+}
+
+#[test]
+fn a_snapshot_that_is_none_is_refused_and_another_may_come() {
+    run(async {
+        let (mut a, mut b) = (Bench::default(A, 1), Bench::default(B, 1));
+        let members = [(A, a.url()), (B, b.url())];
+        a.meet(&members, A);
+        b.meet(&members, A);
+        // It speaks of another state than the one it comes with.
+        a.tell(ToPeers::Snapshot { message: word_of(A, B, 51), snapshot: snapshot(3, 50) });
+        assert!(!a.sent().await);
+        let head = a.who.request("POST", "/raft/snapshot", "x");
+        let etcds = format!("{head}Content-Length: 3\r\n\r\nabc");
+        assert_eq!(exchange(&mut dial(b.address).await, etcds).await.0, 501);
+        // It breaks off after the list of its parts.
+        let mut body = Vec::new();
+        frame::encode_framed(&word_of(A, B, 50), &mut body);
+        body.extend_from_slice(&snapshot(3, 50).encode_manifest().await);
+        let head = format!(
+            "{head}X-Ringleader-Snapshot: manifest\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        let mut torn = dial(b.address).await;
+        say(&mut torn, [head.as_bytes(), &body].concat()).await;
+        let (answer, missing) = response(&mut torn).await;
+        assert_eq!((answer.status, missing.len() % 8), (200, 0));
+        drop(torn);
+        loop {
+            a.tell(ToPeers::Snapshot { message: word_of(A, B, 50), snapshot: snapshot(3, 50) });
+            // Until it is noticed that nothing more comes.
+            if a.sent().await {
+                break;
+            }
+        }
     });
 }
