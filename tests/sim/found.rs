@@ -50,6 +50,7 @@ fn plain(days: Vec<Day>) -> Weather {
         pre_vote: true,
         operators: false,
         strict: true,
+        rot: false,
     }
 }
 

@@ -12,7 +12,11 @@
 //! 4. **Promises are kept durably** ([`History::promises`]): a vote and an acknowledged append leave a
 //!    member when they are on its disk.
 
-use crate::check::{parse, unframed};
+use crate::{
+    check::{parse, unframed},
+    disk::{SECTOR_BYTES, SimDisk},
+    executor::Lot,
+};
 use prost::bytes::Bytes;
 use proto::etcdserverpb as pb;
 use ringleader::{
@@ -53,6 +57,20 @@ struct Ledger {
     durable: Promise,
     /// The highest index that it has shown as applied.
     shown: u64,
+    /// Where its frames are.
+    frames: Vec<Framed>,
+    /// Up to this frame the log itself says that all is durable.
+    proven: u64,
+    /// Rot has come over it.
+    rotten: bool,
+}
+
+/// A frame on the disk.
+struct Framed {
+    name: String,
+    offset: usize,
+    bytes: usize,
+    number: u64,
 }
 
 /// What a member may say that it has.
@@ -103,8 +121,10 @@ impl History {
         let ledger = self.ledgers.entry(member).or_default();
         ledger.writes += 1;
         let number = ledger.writes;
-        let mut frame = bytes;
+        let (mut frame, mut at_byte) = (bytes, offset as usize);
         if offset == 0 {
+            ledger.frames.retain(|framed| framed.name != name);
+            at_byte = BLOCK_BYTES;
             match segment::decode(&bytes[..BLOCK_BYTES]) {
                 Opening::Live(header) => ledger.salts.insert(name.into(), header.frame_salt()),
                 _ => ledger.salts.remove(name),
@@ -117,6 +137,9 @@ impl History {
             Seen::Intact(head, entries) => {
                 self.trims += usize::from(head.trimmed > ledger.trimmed);
                 ledger.trimmed = head.trimmed;
+                ledger.proven = ledger.proven.max(head.durable_upto);
+                let (name, bytes) = (name.to_owned(), frame.len());
+                ledger.frames.push(Framed { name, offset: at_byte, bytes, number: head.number });
                 let last = entries.last().map_or(ledger.durable_or_later().last, |last| last.index);
                 let promise = Promise::of(head.hard_state, last.max(head.trimmed));
                 ledger.on_its_way.insert(number, promise);
@@ -156,13 +179,58 @@ impl History {
     pub(crate) fn durable(&mut self, member: u64, number: u64) {
         let ledger = self.ledgers.get_mut(&member).expect("it wrote before");
         if let Some(promise) = ledger.on_its_way.remove(&number) {
-            ledger.durable = promise;
+            // What is said may have been taken back by the time that it leaves.
+            let last = promise.last.max(ledger.durable.last);
+            ledger.durable = Promise { last, ..promise };
         }
     }
 
-    /// A member starts with this in its log; all up to `applied` is in its store.
-    pub(crate) fn boot(&mut self, member: u64, recovered: &wal::Recovered, applied: u64) {
+    /// Something of a member's log changes on the medium that is known to have been durable: rot of
+    /// a last frame would look like a write that was torn. Says what.
+    pub(crate) fn rot(&mut self, member: u64, disk: &SimDisk, lot: &mut Lot) -> Option<String> {
+        let ledger = self.ledgers.get_mut(&member)?;
+        let names = disk.names();
+        let proven = ledger.proven;
+        let there = |framed: &&Framed| framed.number < proven && names.contains(&framed.name);
+        let all: Vec<&Framed> = ledger.frames.iter().filter(there).collect();
+        let framed = all.get(lot.below(all.len().max(1) as u64) as usize)?;
+        let sectors = (framed.bytes / SECTOR_BYTES) as u64;
+        let at = framed.offset + lot.below(sectors) as usize * SECTOR_BYTES;
+        let image = disk.peek(&framed.name);
+        let what = match lot.below(3) {
+            0 => {
+                disk.flip(&framed.name, framed.offset * 8 + lot.below(framed.bytes as u64 * 8) as usize);
+                "a flipped bit"
+            }
+            1 => {
+                disk.poke(&framed.name, at, &[0; SECTOR_BYTES]);
+                "a zeroed sector"
+            }
+            _ => {
+                let from = lot.below((image.len() / SECTOR_BYTES) as u64) as usize * SECTOR_BYTES;
+                disk.poke(&framed.name, at, &image[from..from + SECTOR_BYTES]);
+                "a misdirected sector"
+            }
+        };
+        ledger.rotten = true;
+        Some(format!("{what} in frame {} of {member:x}, at {at} of {}", framed.number, framed.name))
+    }
+
+    /// A member starts with this in its log; all up to `applied` is in its store. `lost`: the rest
+    /// was damaged and put aside.
+    pub(crate) fn boot(
+        &mut self,
+        member: u64,
+        recovered: &wal::Recovered,
+        applied: u64,
+        lost: bool,
+    ) {
         let ledger = self.ledgers.entry(member).or_default();
+        if lost {
+            assert!(ledger.rotten, "{member:x} calls its log damaged, which it is not");
+            ledger.shown = ledger.shown.min(applied);
+            (ledger.proven, ledger.frames) = (0, Vec::new());
+        }
         let newer = recovered.entries.iter().filter(|entry| entry.index > applied);
         drop(ledger.terms.split_off(&(applied + 1)));
         ledger.terms.extend(newer.map(|entry| (entry.index, entry.term)));

@@ -23,6 +23,7 @@ pub(crate) struct Machine {
     life: Cell<u64>,
     /// Its member was removed, and knows it.
     is_out: Cell<bool>,
+    pub(crate) has_rotted: Cell<bool>,
     disk: RefCell<SimDisk>,
     running: RefCell<Option<Running>>,
     ended: RefCell<Option<Ending>>,
@@ -48,6 +49,7 @@ impl Machine {
             number,
             life: Cell::new(0),
             is_out: Cell::new(false),
+            has_rotted: Cell::new(false),
             disk: SimDisk::new(seed).into(),
             running: RefCell::default(),
             ended: RefCell::default(),

@@ -247,7 +247,9 @@ impl Boot {
         ));
         let recovered = self.recovered.take().expect("it was just made");
         let mut history = self.history.borrow_mut();
-        history.boot(self.member.0, &recovered, view.applied.0);
+        let lost = ballots.ballot().lost;
+        history.boot(self.member.0, &recovered, view.applied.0, lost);
+        self.chronicle.borrow_mut().see("a log that was lost", usize::from(lost));
         history.show(self.member.0, view.applied.0);
         drop(history);
         node.set_strict(self.weather.strict);

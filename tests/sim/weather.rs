@@ -47,6 +47,8 @@ pub(crate) struct Weather {
     /// Members are changed and the lead is moved; with or without `--strict-reconfig-check`.
     pub(crate) operators: bool,
     pub(crate) strict: bool,
+    /// Logs rot, of so many members that a quorum is whole.
+    pub(crate) rot: bool,
 }
 
 /// The network between members.
@@ -157,12 +159,14 @@ impl Weather {
         };
         let rows = (0..members).map(|_| row(lot)).collect();
         let weather = Self::draw_rest(lot, rows, tick, [2, 3, 5][tempo]);
+        let operators = lot.one_in(3);
         Self {
             winds: Winds::draw(lot, tick),
             calm_boots: lot.one_in(2),
             blackout: lot.one_in(4).then(|| election * (1 + lot.below(60) as u32)),
             pre_vote: lot.below(4) > 0,
-            operators: lot.one_in(3),
+            operators,
+            rot: !operators && lot.one_in(2),
             strict: lot.one_in(2),
             ..weather
         }
@@ -198,6 +202,7 @@ impl Weather {
             pre_vote: true,
             operators: false,
             strict: true,
+            rot: false,
         }
     }
 
@@ -218,6 +223,7 @@ impl Weather {
 
     /// Without failing I/O and full disks.
     pub(crate) fn gentle(mut self) -> Self {
+        self.rot = false;
         for day in self.days() {
             day.drought = None;
             if matches!(day.fate, Fate::FailedSync(_) | Fate::FailedWrite(_)) {
@@ -242,6 +248,7 @@ impl Weather {
         }
         offer("the wind".into(), &|w| w.winds = Winds::calm());
         offer("storms".into(), &|w| w.winds.lull = None);
+        offer("rot".into(), &|w| w.rot = false);
         offer("operators".into(), &|w| w.operators = false);
         offer("the blackout".into(), &|w| w.blackout = None);
         for most in [1, 4, 16, 64] {

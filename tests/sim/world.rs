@@ -175,7 +175,7 @@ impl World {
     async fn until(&self, evening: Duration, otherwise: &str, is_so: impl Fn() -> bool) {
         while !is_so() {
             assert!(self.clock.now() < evening, "{otherwise}: {}", self.who_is_where());
-            self.clock.sleep_until(self.clock.now() + self.weather.tick / 2).await;
+            self.clock.sleep_until(self.clock.now() + self.weather.tick).await;
         }
     }
 
@@ -278,6 +278,7 @@ impl World {
             if machine.is_out() {
                 break;
             }
+            self.rot(&machine);
             self.clock.sleep_until(self.clock.now() + day.down).await;
         }
         self.rough.set(self.rough.get() - 1);
@@ -296,6 +297,22 @@ impl World {
             }
         }
         self.kept.set(self.kept.get() - 1);
+    }
+
+    /// A few machines' logs rot, while they are off.
+    fn rot(&self, machine: &Machine) {
+        let most = (self.machines.len() - 1) / 2;
+        if !self.weather.rot || machine.number >= most || machine.has_rotted.get() {
+            return;
+        }
+        let mut history = self.history.borrow_mut();
+        let rotten =
+            history.rot(machine.member().0, &machine.disk(), &mut self.lot.borrow_mut());
+        if let Some(what) = rotten {
+            machine.has_rotted.set(true);
+            self.see("a log that rotted", true);
+            self.tell(what);
+        }
     }
 
     /// An operator puts an empty disk into a machine whose member was removed, and adds a new one.
