@@ -238,13 +238,6 @@ impl Chronicle {
         self.audit
     }
 
-    /// Requests so far, and how many were answered as applied.
-    pub(crate) fn counts(&self) -> (usize, usize) {
-        let applied =
-            |op: &&Op| matches!(&op.answered, Some(Answered { answer: Answer::Applied(_), .. }));
-        (self.ops.len(), self.ops.iter().filter(applied).count())
-    }
-
     /// Requests that were turned away, and those that were never answered.
     pub(crate) fn ends(&self) -> (usize, usize) {
         let turned_away =

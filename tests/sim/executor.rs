@@ -227,11 +227,6 @@ struct Timers {
 }
 
 impl SimClock {
-    /// Time passes although something else could happen: whatever reads this clock stood still.
-    pub(crate) fn skip(&self, by: Duration) {
-        self.0.borrow_mut().now += by;
-    }
-
     fn set(&self, until: Duration, waker: Waker) {
         let mut timers = self.0.borrow_mut();
         timers.made += 1;

@@ -87,7 +87,7 @@ fn leader() -> Node {
     let timing = Timing::default();
     let replica = Replica::recover(id, &durable, timing).expect("an empty log has no gap");
     let store = Store::new(Tree::new(tree::Options::default()), Quota::from_flag(-1));
-    let mut node = Node::new(WHO_TYPED.0, id, replica, store);
+    let mut node = Node::new(CLUSTER, id, replica, store);
     node.campaign();
     while !node.leadership().own || !actions.is_empty() {
         for action in std::mem::take(&mut actions) {

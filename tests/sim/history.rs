@@ -339,12 +339,6 @@ impl History {
     pub(crate) fn term_at(&self, index: u64) -> u64 {
         self.fixed.get(&index).copied().unwrap_or(0)
     }
-
-    /// The last index of a member's log as it wrote it.
-    pub(crate) fn last(&self, member: u64) -> u64 {
-        let last = |ledger: &Ledger| ledger.terms.last_key_value().map(|(index, _)| *index);
-        self.ledgers.get(&member).and_then(last).unwrap_or(self.begun)
-    }
 }
 
 impl Ledger {

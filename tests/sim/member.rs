@@ -315,7 +315,7 @@ impl Boot {
     }
 
     fn open_room(&mut self, executor: &Executor, end: PeersEnd, newest: &Newest) {
-        self.network.open(self.member.0, self.number);
+        self.network.open(self.member.0);
         let ramp = Rc::new(Ramp {
             member: self.member.0,
             boot: self.number,

@@ -80,7 +80,6 @@ struct Letter {
 
 /// Where a running member hears.
 struct Port {
-    boot: u64,
     inbox: VecDeque<Arrived>,
     waker: Option<Waker>,
     /// Who is no member any more, as far as this one knows.
@@ -140,11 +139,11 @@ impl Network {
         Self { state: Rc::new(RefCell::new(state)), clock, history }
     }
 
-    /// A boot of a member can be reached.
-    pub(crate) fn open(&self, member: u64, boot: u64) {
+    /// A member can be reached.
+    pub(crate) fn open(&self, member: u64) {
         let mut state = self.state.borrow_mut();
         let port =
-            Port { boot, inbox: VecDeque::new(), waker: None, removed: BTreeSet::new() };
+            Port { inbox: VecDeque::new(), waker: None, removed: BTreeSet::new() };
         state.ports.insert(member, port);
         state.touch();
     }
