@@ -433,7 +433,9 @@ impl<'a> Replay<'a> {
         let expected = match self.members.change(&change) {
             Ok(()) => {
                 let all = self.members.all.iter();
-                Said::Members(all.map(|(id, (learner, urls))| (*id, *learner, urls.clone())).collect())
+                Said::Members(
+                    all.map(|(id, (learner, urls))| (*id, *learner, urls.clone())).collect(),
+                )
             }
             Err(no) => Said::No(sentence(no)),
         };
@@ -540,7 +542,10 @@ impl Request {
             ($said:ident, $message:ty) => {{
                 let mut response: $message = parse(&message);
                 let header = response.header.as_mut().expect("every answer has a header");
-                assert_eq!((header.cluster_id, header.member_id), (crate::member::CLUSTER.0, member));
+                assert_eq!(
+                    (header.cluster_id, header.member_id),
+                    (crate::member::CLUSTER.0, member)
+                );
                 let term = header.raft_term;
                 assert!(term >= least_term, "an answer of term {term} shows term {least_term}");
                 (header.cluster_id, header.member_id, header.raft_term) = (0, 0, 0);

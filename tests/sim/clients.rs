@@ -581,7 +581,8 @@ impl Desk {
         };
         let ticket = self.draw_ticket();
         let op = self.asked(request, Some(ticket), Way::Clock);
-        if let (Some(Slip::RenewedUnasked), What::Renewal { id, header }) = (self.floor.slip, &what) {
+        if let (Some(Slip::RenewedUnasked), What::Renewal { id, header }) = (self.floor.slip, &what)
+        {
             let (view, mut out) = (self.floor.newest.load(), Vec::new());
             let ttl = view.leases().get(LeaseId(*id)).map(|lease| lease.granted);
             lease::encode_keep_alive(LeaseId(*id), ttl, *header, &mut out);

@@ -190,9 +190,8 @@ impl Executor {
         let over = std::mem::take(ended);
         let now = self.state.clock.now();
         frozen.retain(|_, until| *until > now);
-        let woken = |task: &Task| {
-            task.flag.0.load(Ordering::Relaxed) && !frozen.contains_key(&task.group)
-        };
+        let woken =
+            |task: &Task| task.flag.0.load(Ordering::Relaxed) && !frozen.contains_key(&task.group);
         if over.is_empty() {
             return (0..tasks.len()).filter(|at| woken(&tasks[*at])).collect();
         }

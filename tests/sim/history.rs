@@ -31,10 +31,7 @@ use ringleader::{
         segment::{self, Opening},
     },
 };
-use std::{
-    collections::BTreeMap,
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 /// An entry, as whoever wrote it first did.
 pub(crate) struct Made {
@@ -199,7 +196,10 @@ impl History {
         let image = disk.peek(&framed.name);
         let what = match lot.below(3) {
             0 => {
-                disk.flip(&framed.name, framed.offset * 8 + lot.below(framed.bytes as u64 * 8) as usize);
+                disk.flip(
+                    &framed.name,
+                    framed.offset * 8 + lot.below(framed.bytes as u64 * 8) as usize,
+                );
                 "a flipped bit"
             }
             1 => {
@@ -259,7 +259,10 @@ impl History {
         for index in ledger.shown.max(self.begun) + 1..=applied {
             match (self.fixed.get(&index), ledger.terms.get(&index)) {
                 (Some(fixed), Some(own)) => {
-                    assert_eq!(own, fixed, "{member:x} shows another entry {index}, by their terms");
+                    assert_eq!(
+                        own, fixed,
+                        "{member:x} shows another entry {index}, by their terms"
+                    );
                 }
                 (None, Some(own)) => drop(self.fixed.insert(index, *own)),
                 (fixed, None) => {
@@ -350,11 +353,8 @@ impl Ledger {
 
 /// Everything that a view shows, as bytes.
 pub(crate) fn state_of(view: &View, edge: &Edge) -> Vec<u8> {
-    let everything = Range {
-        key: Bytes::from_static(&[0]),
-        end: Bytes::from_static(&[0]),
-        ..Range::default()
-    };
+    let everything =
+        Range { key: Bytes::from_static(&[0]), end: Bytes::from_static(&[0]), ..Range::default() };
     let mut framed = Vec::new();
     api::answer(&Read::Range(everything), view, edge, &mut framed).expect("all keys can be read");
     let found: pb::RangeResponse = parse(&unframed(&framed.into()));

@@ -14,6 +14,7 @@ use crate::{
     rough::{Air, Lie, RoughDisk},
     weather::{Day, Drought, ELECTION_TICKS, Fate, Weather},
 };
+use proto::etcdserverpb::WatchCreateRequest;
 use ringleader::{
     api::Edge,
     fatal::Fatal,
@@ -29,7 +30,6 @@ use ringleader::{
     types::{ClusterId, MemberId},
     wal,
 };
-use proto::etcdserverpb::WatchCreateRequest;
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, VecDeque},

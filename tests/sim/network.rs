@@ -142,8 +142,7 @@ impl Network {
     /// A member can be reached.
     pub(crate) fn open(&self, member: u64) {
         let mut state = self.state.borrow_mut();
-        let port =
-            Port { inbox: VecDeque::new(), waker: None, removed: BTreeSet::new() };
+        let port = Port { inbox: VecDeque::new(), waker: None, removed: BTreeSet::new() };
         state.ports.insert(member, port);
         state.touch();
     }

@@ -109,7 +109,9 @@ impl Ramp {
 
     /// After any fault of the disk but a full one the process dies.
     fn judge(&self, error: &InstallError) {
-        let InstallError::Disk(error) = error else { panic!("a whole snapshot is refused: {error}") };
+        let InstallError::Disk(error) = error else {
+            panic!("a whole snapshot is refused: {error}")
+        };
         if error.kind() != std::io::ErrorKind::StorageFull {
             self.machine.crash();
         }

@@ -345,7 +345,8 @@ impl Day {
 impl Winds {
     fn draw(lot: &mut Lot, tick: Duration) -> Self {
         let tick_micros = tick.as_micros() as u64;
-        let odds = |lot: &mut Lot, odds: [u64; 4]| Some(odds[lot.below(4) as usize]).filter(|n| *n > 0);
+        let odds =
+            |lot: &mut Lot, odds: [u64; 4]| Some(odds[lot.below(4) as usize]).filter(|n| *n > 0);
         Self {
             delay_micros_max: [10, tick_micros / 20, tick_micros / 2, tick_micros * 3]
                 [lot.below(4) as usize],

@@ -83,7 +83,8 @@ impl World {
         let clock = SimClock::default();
         let history = Rc::new(RefCell::new(History::new(weather.members())));
         let winds = Lot::new(lot.draw());
-        let network = Network::new(winds, weather.winds, mutant.gust, clock.clone(), history.clone());
+        let network =
+            Network::new(winds, weather.winds, mutant.gust, clock.clone(), history.clone());
         let machines = 0..weather.members() as usize;
         let machines = machines.map(|number| Rc::new(Machine::new(number, lot.draw()))).collect();
         Rc::new(Self {
@@ -231,7 +232,8 @@ impl World {
         let is_done = |machine: Rc<Machine>| machine.floor().is_some_and(|floor| floor.is_done());
         let all_done = || self.members().into_iter().all(is_done);
         self.until(night, "somebody waits for ever on a calm day", all_done).await;
-        let applied = |machine: Rc<Machine>| machine.floor().map(|floor| floor.newest.load().applied);
+        let applied =
+            |machine: Rc<Machine>| machine.floor().map(|floor| floor.newest.load().applied);
         let alike = || {
             let mut all = self.members().into_iter().map(applied);
             let first = all.next();
@@ -306,8 +308,7 @@ impl World {
             return;
         }
         let mut history = self.history.borrow_mut();
-        let rotten =
-            history.rot(machine.member().0, &machine.disk(), &mut self.lot.borrow_mut());
+        let rotten = history.rot(machine.member().0, &machine.disk(), &mut self.lot.borrow_mut());
         if let Some(what) = rotten {
             machine.has_rotted.set(true);
             self.see("a log that rotted", true);
@@ -447,7 +448,8 @@ impl World {
         let history = self.history.borrow();
         sights.insert("a log that was trimmed", history.trims());
         if self.machines.len() > 1 {
-            sights.insert("a leader that followed another", history.terms().len().saturating_sub(1));
+            sights
+                .insert("a leader that followed another", history.terms().len().saturating_sub(1));
         }
         let disks = self.machines.iter().map(|machine| machine.disk().audit());
         let disks = disks.fold(0, |all: u64, disk| all.rotate_left(1) ^ disk);
