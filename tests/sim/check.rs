@@ -246,6 +246,14 @@ impl Chronicle {
         (self.ops.iter().filter(turned_away).count(), untold.count())
     }
 
+    /// What was asked since calm began and is not answered.
+    pub(crate) fn unanswered(&self) -> String {
+        let began = self.days.last().map_or(Duration::ZERO, |day| day.began);
+        let waits = |op: &&Op| op.answered.is_none() && op.asked.at >= began;
+        let tell = |op: &Op| format!("{:?} asked of {:x} at {:?}", op.request, op.member, op.asked);
+        self.ops.iter().filter(waits).map(tell).collect::<Vec<_>>().join("; ")
+    }
+
     /// Holds everything against the log.
     ///
     /// # Panics
@@ -423,6 +431,7 @@ impl<'a> Replay<'a> {
     /// A change of members.
     fn change(&mut self, data: Bytes, position: Position) {
         let (ticket, change) = MemberChange::decode(data).expect("the log holds etcd's changes");
+        let ticket = self.history.asked_as(ticket);
         let id = *self.by_ticket.get(&ticket.0).unwrap_or_else(|| {
             panic!("{position:?} holds a change that nobody asked for: {change:?}");
         });

@@ -85,6 +85,8 @@ pub(crate) struct Floor {
     pub(crate) whistle: Option<Rc<Cell<bool>>>,
     /// Everything must be answered.
     pub(crate) is_calm: Cell<bool>,
+    /// It calms down.
+    pub(crate) dusk: Rc<Cell<bool>>,
     /// What is watched, and what was watched before this boot.
     pub(crate) spots: Rc<RefCell<Spots>>,
     pub(crate) returning: RefCell<Vec<pb::WatchCreateRequest>>,
@@ -435,7 +437,7 @@ impl Desk {
 
     fn ask_something(&mut self) {
         let view = self.floor.newest.load();
-        let operated = self.floor.weather.operators && !self.floor.is_calm.get();
+        let operated = self.floor.weather.operators && !self.floor.dusk.get();
         if operated && self.end.shard == 0 && self.draw(20) == 0 {
             return self.operate(&view);
         }

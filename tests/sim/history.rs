@@ -24,7 +24,7 @@ use ringleader::{
     consensus::{Kind, Message},
     io::BLOCK_BYTES,
     store::{View, command::Range},
-    types::LeaseId,
+    types::{LeaseId, Ticket},
     wal::{
         self, HardState, LogEntry,
         frame::{self, Seen},
@@ -100,6 +100,8 @@ pub(crate) struct History {
     /// Whom each member voted for, by term.
     votes: BTreeMap<(u64, u64), u64>,
     trims: usize,
+    /// Tickets that a leader drew for what was forwarded to it, and those by which it was asked.
+    forwarded: BTreeMap<Ticket, Ticket>,
 }
 
 impl History {
@@ -310,6 +312,16 @@ impl History {
             }
             _ => {}
         }
+    }
+
+    /// A leader draws a ticket of its own for what is forwarded to it.
+    pub(crate) fn forward(&mut self, asked: Ticket, own: Ticket) {
+        self.forwarded.insert(own, asked);
+    }
+
+    /// The ticket by which a client asked for what stands in the log under this one.
+    pub(crate) fn asked_as(&self, ticket: Ticket) -> Ticket {
+        self.forwarded.get(&ticket).copied().unwrap_or(ticket)
     }
 
     /// When each term's leader began.

@@ -143,6 +143,7 @@ pub(crate) struct Boot {
     /// It stays until the whistle; `day` is then what it begins with.
     pub(crate) whistle: Option<Rc<Cell<bool>>>,
     pub(crate) is_calm: bool,
+    pub(crate) dusk: Rc<Cell<bool>>,
     pub(crate) machine: usize,
     pub(crate) member: MemberId,
     /// Boots of the whole life so far.
@@ -269,6 +270,7 @@ impl Boot {
             done: Cell::new(0),
             whistle: self.whistle.clone(),
             is_calm: Cell::new(self.is_calm),
+            dusk: self.dusk.clone(),
             returning: std::mem::take(&mut self.returning).into(),
             spots: self.spots.clone(),
             chronicle: self.chronicle.clone(),

@@ -247,6 +247,9 @@ impl Network {
                 (part(&mut state.lot, lull), part(&mut state.lot, storm))
             };
             self.clock.sleep_until(self.clock.now() + lull).await;
+            if self.state.borrow().winds.lull.is_none() {
+                return;
+            }
             let leader = self.history.borrow().newest_leader();
             self.state.borrow_mut().blow(leader);
             self.clock.sleep_until(self.clock.now() + storm).await;

@@ -132,6 +132,7 @@ impl Room {
                 let desk = self.end.desk.shard;
                 let ticket = Ticket::new(MemberId(self.member), desk, self.next_ticket);
                 self.asked.insert(ticket, (from, theirs));
+                self.history.borrow_mut().forward(theirs, ticket);
                 match what {
                     Forward::Lease(ask) => ToNode::Lease { ticket, ask },
                     Forward::Promote(id) => {

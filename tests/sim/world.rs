@@ -62,6 +62,8 @@ pub(crate) struct World {
     kept: Cell<usize>,
     is_calm: Cell<bool>,
     whistle: Rc<Cell<bool>>,
+    /// No member has rough days left.
+    dusk: Rc<Cell<bool>>,
     /// Who could be added to the cluster.
     candidates: Rc<RefCell<Vec<Member>>>,
 }
@@ -104,6 +106,7 @@ impl World {
             kept: Cell::new(0),
             is_calm: Cell::new(false),
             whistle: Rc::default(),
+            dusk: Rc::default(),
             candidates: Rc::default(),
         })
     }
@@ -199,11 +202,13 @@ impl World {
             let (applied, raft) = (view.applied.0, &view.raft);
             format!("{id:x} at {applied}, {raft:?}, {left} left to ask, {done} desks done")
         };
-        self.machines.iter().map(tell).collect::<Vec<_>>().join("; ")
+        let members = self.machines.iter().map(tell).collect::<Vec<_>>().join("; ");
+        format!("{members}; unanswered: {}", self.chronicle.borrow().unanswered())
     }
 
     async fn calm_down(&self) {
         self.network.calm();
+        self.dusk.set(true);
         self.tell(format!("calm at {:?}", self.clock.now()));
         let several = self.machines.len() > 1;
         for machine in &self.machines {
@@ -369,6 +374,7 @@ impl World {
             day: day.clone(),
             whistle: stays.then(|| self.whistle.clone()),
             is_calm: stays && self.is_calm.get(),
+            dusk: self.dusk.clone(),
             machine: machine.number,
             member,
             number,
