@@ -171,6 +171,9 @@ struct Waiting {
     op: usize,
     what: What,
     until: Duration,
+    since: Duration,
+    /// Snapshots that had come to the member when it was asked.
+    snapshots: u64,
 }
 
 /// What a shard does with the node's answer.
@@ -263,7 +266,12 @@ impl Desk {
     /// Who has waited for too long will never know.
     fn give_up(&mut self) {
         let now = self.floor.clock.now();
-        let late = self.waiting.extract_if(.., |_, waiting| waiting.until <= now);
+        let snapshots = self.floor.history.borrow().snapshots_of(self.floor.member().0);
+        let most = self.floor.weather.election() * GIVES_UP_AFTER;
+        // A snapshot takes the place of entries, and nobody is answered for those.
+        let late = self.waiting.extract_if(.., |_, waiting| {
+            waiting.until <= now || (waiting.snapshots < snapshots && waiting.since + most <= now)
+        });
         for waiting in late.map(|(_, waiting)| waiting).collect::<Vec<_>>() {
             if let What::Renewal { id, .. } = waiting.what {
                 self.kept.remove(&id);
@@ -596,7 +604,9 @@ impl Desk {
 
     /// A full ring is an immediate refusal.
     fn sent(&mut self, sent: bool, ticket: Ticket, op: usize, what: What) {
-        let waiting = Waiting { op, what, until: self.floor.gives_up_at() };
+        let (until, since) = (self.floor.gives_up_at(), self.floor.clock.now());
+        let snapshots = self.floor.history.borrow().snapshots_of(self.floor.member().0);
+        let waiting = Waiting { op, what, until, since, snapshots };
         if sent {
             self.waiting.insert(ticket, waiting);
             return;

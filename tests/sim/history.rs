@@ -60,6 +60,7 @@ struct Ledger {
     proven: u64,
     /// Rot has come over it.
     rotten: bool,
+    snapshots: u64,
 }
 
 /// A frame on the disk.
@@ -227,6 +228,13 @@ impl History {
         applied: u64,
         lost: bool,
     ) {
+        if self.begun == 1 {
+            // Nobody has heard of the terms in which a lone voter wrote nothing.
+            let newest = recovered.hard_state.term;
+            self.made.retain(|(_, term), _| *term <= newest);
+            self.leaders.retain(|term, _| *term <= newest);
+            self.terms.retain(|term, _| *term <= newest);
+        }
         let ledger = self.ledgers.entry(member).or_default();
         if lost {
             assert!(ledger.rotten, "{member:x} calls its log damaged, which it is not");
@@ -252,6 +260,12 @@ impl History {
     pub(crate) fn arrives(&mut self, member: u64, index: u64) {
         let ledger = self.ledgers.entry(member).or_default();
         ledger.terms = ledger.terms.split_off(&(index + 1));
+        ledger.snapshots += 1;
+    }
+
+    /// How many have come to a member.
+    pub(crate) fn snapshots_of(&self, member: u64) -> u64 {
+        self.ledgers.get(&member).map_or(0, |ledger| ledger.snapshots)
     }
 
     /// Somebody was shown that a member has applied everything up to `applied`.

@@ -180,11 +180,6 @@ fn a_commit_without_a_quorum_is_caught() {
 }
 
 #[test]
-fn a_read_index_without_a_quorum_is_caught() {
-    caught_in(gust(Gust::HeartbeatsAnswered), 100, company);
-}
-
-#[test]
 fn a_forwarded_proposal_taken_twice_is_caught() {
     caught_in(gust(Gust::ForwardedTwice), 20, company);
 }

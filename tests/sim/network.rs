@@ -59,8 +59,6 @@ pub(crate) enum Gust {
     AppendsConfirmed,
     /// Whoever refuses a vote gives it.
     VotesGranted,
-    /// Heartbeats that are lost are answered all the same, so that leadership is always confirmed.
-    HeartbeatsAnswered,
     /// A forwarded proposal comes once more without its mark.
     ForwardedTwice,
 }
@@ -309,7 +307,6 @@ impl State {
         let Word::Raft(message) = &letter.word else { return };
         let kind = match (self.gust, message.kind) {
             (Some(Gust::AppendsConfirmed), Kind::Append) => Kind::AppendResponse,
-            (Some(Gust::HeartbeatsAnswered), Kind::Heartbeat) => Kind::HeartbeatResponse,
             _ => return,
         };
         let answer = Message {
