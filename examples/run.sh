@@ -24,3 +24,8 @@ for expected in */expected.txt; do
     diff -u "$expected" "$programs/said"
     echo "examples: $name says what it should"
 done
+./cluster.sh "$binary" >"$programs/said"
+if [[ -s $programs/said ]]; then
+    diff -u cluster.expected.txt "$programs/said"
+    echo 'examples: cluster says what it should'
+fi

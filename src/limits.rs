@@ -40,6 +40,11 @@ pub const RAFT_MESSAGES_IN_FLIGHT_MAX: usize = 256;
 /// Boots of other members whose forwarded proposals a leader tells apart in one term. Past it all are
 /// forgotten: a message that the network has kept since then would count twice.
 pub const FORWARDING_BOOTS_MAX: usize = 4_096;
+/// Forwarded proposals that may still come back; older ones may not: 64 seconds' worth at a thousand
+/// turns a second.
+pub const FORWARDS_OUTSTANDING_MAX: usize = 65_536;
+/// Proposals that came back and wait to be proposed again, bytes; what is beyond is lost.
+pub const RETURNED_BYTES_MAX: usize = PACKED_BYTES_MAX;
 /// Ticks after which a member that has lost its log tells its leader so again.
 pub const LOST_LOG_ASK_TICKS: u32 = 5;
 /// What an entry takes in memory beside its data, bytes.

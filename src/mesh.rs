@@ -96,6 +96,8 @@ pub enum FromPeer {
         /// What it holds.
         staged: Box<Staged>,
     },
+    /// This proposal was not sent, nor will it be: its leader cannot be reached.
+    Returned(Box<Message>),
     /// What was sent to this member may not have arrived.
     Unreachable(MemberId),
     /// The snapshot for this member has arrived whole, or it has not.

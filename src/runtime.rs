@@ -262,7 +262,13 @@ fn start(
         end: peers_end,
         inbox: peers_inbox,
         newest: newest.clone(),
-        setup: peer_setup(config, &who, boot_micros, &meters, disk.clone()),
+        setup: peer_setup(
+            config,
+            &who,
+            (ballots.ballot().boot, boot_micros),
+            &meters,
+            disk.clone(),
+        ),
     };
     let mut clients = Vec::new();
     let mut seats = Vec::new();
@@ -323,7 +329,7 @@ fn setup(config: &Config, who: &Who, boot_micros: u64, meters: &Meters) -> Setup
 fn peer_setup(
     config: &Config,
     who: &Who,
-    boot_micros: u64,
+    (boot, boot_micros): (u64, u64),
     meters: &Meters,
     disk: LaneDisk,
 ) -> peer::Setup {
@@ -331,6 +337,7 @@ fn peer_setup(
         member: who.member,
         cluster: who.cluster,
         peer_urls: config.advertise_peer.iter().map(Url::to_string).collect(),
+        boot,
         boot_micros,
         // etcd `ServerConfig.peerDialTimeout`: a second, and an election.
         dial_wait: Duration::from_secs(1) + config.election,

@@ -1,7 +1,7 @@
 //! Several replicas, driven by hand over a network that a test may garble.
 
 use super::*;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Three replicas; every append is durable when it is next asked for, unless its disk is stuck.
 struct Trio {
@@ -234,9 +234,34 @@ fn changes_of_members_are_carried_in_etcds_words_one_at_a_time() {
     trio.at(1).propose_change(data.clone()).unwrap();
     assert_eq!(trio.at(1).propose_change(data.clone()), Err(Dropped), "another is on its way");
     trio.settle();
-    assert_eq!(trio.data(2), [data.clone()]);
+    assert_eq!(trio.data(2), std::slice::from_ref(&data));
     trio.at(3).propose_change(data.clone()).unwrap();
     trio.settle();
     trio.tick(1);
     assert_eq!(trio.data(2), [data.clone(), data], "applied, so another may come");
+}
+
+#[test]
+fn what_a_leader_cannot_take_comes_back_and_is_proposed_once_more() {
+    let mut trio = Trio::new();
+    trio.cut.insert(MemberId(2));
+    trio.at(1).hand_over(MemberId(2));
+    trio.settle();
+    trio.at(3).propose(b"x".to_vec()).unwrap();
+    trio.collect();
+    let forwarded =
+        trio.wire.iter().find(|message| message.kind == Kind::Propose).cloned().unwrap();
+    trio.settle();
+    assert!(trio.data(1).is_empty(), "nothing is proposed while the lead changes hands");
+    trio.deliver(forwarded.clone());
+    trio.settle();
+    trio.cut.clear();
+    trio.tick(30);
+    for _ in 0..3 {
+        trio.at(3).propose_returned();
+        trio.deliver(forwarded.clone());
+        trio.settle();
+        trio.tick(1);
+    }
+    assert!((1..=3).all(|id| trio.data(id) == ["x"]), "{:?}", trio.applied);
 }

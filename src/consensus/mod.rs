@@ -17,6 +17,7 @@
 //! network repeats or delays puts nothing into the log twice.
 
 mod convert;
+mod forward;
 mod log;
 mod lost;
 mod message;
@@ -25,19 +26,20 @@ pub use message::{Configuration, KINDS, Kind, Message, SnapshotMark};
 
 use crate::{
     limits::{
-        COMMITTED_BYTES_PER_READY_MAX, FORWARDING_BOOTS_MAX, RAFT_MESSAGE_BYTES_MAX,
-        RAFT_MESSAGES_IN_FLIGHT_MAX, UNCOMMITTED_BYTES_MAX,
+        COMMITTED_BYTES_PER_READY_MAX, RAFT_MESSAGE_BYTES_MAX, RAFT_MESSAGES_IN_FLIGHT_MAX,
+        UNCOMMITTED_BYTES_MAX,
     },
     types::{Index, MemberId, Term},
 };
 use bytes::Bytes;
+use forward::{Forwards, Taken};
 use log::Window;
 use lost::{Losers, Standing};
 use raft::{
     Config, RawNode, SnapshotStatus, StateRole,
     eraftpb::{ConfChange, ConfChangeType, EntryType},
 };
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 /// One position of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -217,32 +219,10 @@ pub struct Replica {
     /// Messages that are not raft's own words, on their way out.
     aside: Vec<Message>,
     boot: u64,
-    /// Proposals forwarded in this boot.
-    forwards: u64,
+    forwards: Forwards,
     taken: Taken,
     standing: Standing,
     losers: Losers,
-}
-
-/// As leader of a term: the newest count taken of each boot of each member that forwards.
-#[derive(Default)]
-struct Taken {
-    term: u64,
-    newest: BTreeMap<(MemberId, u64), u64>,
-}
-
-impl Taken {
-    /// Whether the message is new, which it then is no more.
-    fn take(&mut self, message: &Message) -> bool {
-        let Some((boot, count)) = convert::read_mark(&message.context) else { return false };
-        if self.term != message.term.0 || self.newest.len() >= FORWARDING_BOOTS_MAX {
-            *self = Self { term: message.term.0, newest: BTreeMap::new() };
-        }
-        let newest = self.newest.entry((message.from, boot)).or_default();
-        let is_new = count > *newest;
-        *newest = count.max(*newest);
-        is_new
-    }
 }
 
 /// One of raft's Readys.
@@ -289,7 +269,7 @@ impl Replica {
             unwritten: VecDeque::new(),
             aside: Vec::new(),
             boot: timing.boot,
-            forwards: 0,
+            forwards: Forwards::default(),
             taken: Taken::default(),
             standing: Standing::Whole,
             losers: Losers::default(),
@@ -348,23 +328,6 @@ impl Replica {
         self.propose_entry(convert::proposal(1, data))
     }
 
-    fn propose_entry(&mut self, entry: raft::eraftpb::Entry) -> Result<(), Dropped> {
-        let raft = &mut self.raw.raft;
-        if raft.state == StateRole::Leader {
-            return self.lead_proposal(entry);
-        }
-        if raft.leader_id == 0 {
-            return Err(Dropped);
-        }
-        self.forwards += 1;
-        let mut message = Message::new(Kind::Propose, MemberId(raft.id), MemberId(raft.leader_id));
-        message.term = Term(raft.term);
-        message.entries = vec![convert::entry(entry)];
-        message.context = convert::mark_of(self.boot, self.forwards).into();
-        self.aside.push(message);
-        Ok(())
-    }
-
     fn lead_proposal(&mut self, entry: raft::eraftpb::Entry) -> Result<(), Dropped> {
         if entry.entry_type != EntryType::EntryNormal {
             return self.lead_change(entry);
@@ -397,6 +360,7 @@ impl Replica {
             return;
         }
         match message.kind {
+            Kind::Propose if message.reject => self.on_returned(message),
             Kind::Propose => self.on_forwarded(message),
             Kind::ReadIndex | Kind::TransferLeader => self.step_raft(message),
             // Only its own words reach raft without a term.
@@ -411,21 +375,6 @@ impl Replica {
         // What raft does not want of it, such as an answer of somebody who is no member, is ignored.
         let _ignored = self.raw.step(convert::to_raft(message)).is_err();
         self.pin_election_timeout();
-    }
-
-    /// A proposal of another member. One with a term is taken once, and in that term only.
-    fn on_forwarded(&mut self, message: Message) {
-        let raft = &self.raw.raft;
-        if raft.state != StateRole::Leader {
-            return;
-        }
-        if message.term.0 != 0 && (message.term.0 != raft.term || !self.taken.take(&message)) {
-            return;
-        }
-        for entry in message.entries {
-            // A full log drops it; its client runs out of time, as when the message is lost.
-            let _full = self.lead_proposal(convert::to_raft_entry(entry)).is_err();
-        }
     }
 
     /// Whether a question of [`Replica::read_index`] has a chance: somebody leads, and a leader has

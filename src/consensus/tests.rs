@@ -51,6 +51,22 @@ fn nothing_is_committed_before_it_is_on_disk() {
     assert_eq!(committed.last().unwrap().data, "one");
 }
 
+/// raft would drop what it cannot read: etcd's number for a learner is none of raft's.
+#[test]
+fn a_change_of_every_type_is_taken_and_comes_back_as_it_was() {
+    let mut replica = lone_voter();
+    let mut written = Vec::new();
+    replica.campaign();
+    settle(&mut replica, &mut written);
+    for kind in 0..=3 {
+        let change = Bytes::from(vec![0x08, 9, 0x10, kind, 0x18, 7]);
+        replica.propose_change(change.clone()).expect("a leader takes a change");
+        let committed = settle(&mut replica, &mut written);
+        let changes: Vec<_> = committed.iter().map(|entry| (entry.kind, &entry.data)).collect();
+        assert_eq!(changes, [(1, &change)]);
+    }
+}
+
 #[test]
 fn appends_of_several_turns_may_be_in_flight_and_commit_in_order() {
     let mut replica = lone_voter();

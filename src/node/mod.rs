@@ -182,6 +182,7 @@ impl Node {
 
     fn on_tick(&mut self, out: &mut Vec<Action>) {
         self.replica.tick();
+        self.replica.propose_returned();
         self.reads.tick();
         self.age_proposals(out);
         self.age_removed();
@@ -202,6 +203,7 @@ impl Node {
         self.leadership = now;
         self.leases.on_leadership(now, out);
         self.reads.ask_again();
+        self.replica.propose_returned();
         self.answer_moves(out);
         self.changed = true;
         self.leaders_seen += u64::from(now.leader.0 != 0);

@@ -41,6 +41,7 @@ impl Node {
         match said {
             FromPeer::Message(message) => self.replica.step(*message),
             FromPeer::Snapshot { message, staged } => self.on_arrived(*message, staged, out),
+            FromPeer::Returned(message) => self.replica.on_returned(*message),
             FromPeer::Unreachable(member) => self.replica.report_unreachable(member),
             FromPeer::SnapshotSent { to, arrived } => self.replica.report_snapshot(to, arrived),
             FromPeer::Contact { member, connected } => self.on_contact(member, connected),

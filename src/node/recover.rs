@@ -49,6 +49,8 @@ pub struct Opening {
     pub election_ticks: usize,
     /// `--pre-vote`.
     pub pre_vote: bool,
+    /// Microseconds since the Unix epoch, by the wall clock.
+    pub boot_micros: u64,
 }
 
 /// Who a new member is, and in whose company.
@@ -168,6 +170,11 @@ pub async fn find<D: Disk>(
     };
     let boxed = BallotBox::open(&disks.wal, facts.cluster.0, facts.member.0).await;
     let (mut ballots, ballot) = boxed.map_err(RecoverError::Log)?;
+    // Where none can be read, the wall clock is above all that were counted.
+    let known = ballots.ballot();
+    let boot = ballot.map_or(opening.boot_micros, |ballot| ballot.boot + 1);
+    let begun = ballots.cast(Ballot { boot, ..known }).await;
+    begun.map_err(|error| RecoverError::Log(WalError::Io(error)))?;
     let opened = Wal::open(disks.wal.clone(), disks.wal_background.clone(), options).await;
     let others_vote = store.cluster().voters().any(|voter| voter.id != facts.member);
     let (wal, recovered) = match (opened, ballot) {
@@ -194,7 +201,8 @@ async fn lose<D: Disk>(
 ) -> Result<(Wal<D>, wal::Recovered), RecoverError> {
     let io = |error| RecoverError::Log(WalError::Io(error));
     // First it is known that something is lost, then it is.
-    ballots.cast(Ballot { lost: true, ..ballot }).await.map_err(io)?;
+    let boot = ballots.ballot().boot;
+    ballots.cast(Ballot { lost: true, boot, ..ballot }).await.map_err(io)?;
     Wal::set_aside(&disks.wal, options).await.map_err(io)?;
     let opened = Wal::open(disks.wal.clone(), disks.wal_background.clone(), options).await;
     opened.map_err(RecoverError::Log)

@@ -70,7 +70,7 @@ impl Calls {
     }
 
     /// A connection has nothing to do and wants to be woken.
-    fn is_idle(&self, waker: &Waker) {
+    fn wait_idle(&self, waker: &Waker) {
         let mut idle = self.idle.borrow_mut();
         if !idle.iter().any(|known| known.will_wake(waker)) {
             idle.push(waker.clone());
@@ -232,7 +232,7 @@ impl Connection {
                 Poll::Ready(Ok(())) if self.has_room() && !link.calls.is_empty() => {}
                 Poll::Ready(Ok(())) => {
                     if self.ahead.is_empty() {
-                        link.calls.is_idle(cx.waker());
+                        link.calls.wait_idle(cx.waker());
                     }
                     return Poll::Pending;
                 }

@@ -208,6 +208,12 @@ impl Link {
         self.boot.get() == boot
     }
 
+    /// Whether a proposal is likely to arrive. Where it is not, whoever has it keeps it: it may be
+    /// proposed once.
+    pub fn takes_proposals(&self) -> bool {
+        self.lanes[Lane::Message as usize].borrow().open
+    }
+
     /// Sends or queues one message; false when it is lost.
     pub fn send(self: &Rc<Self>, room: &Rc<Room>, message: Message) -> bool {
         let open = |lane: Lane| self.lanes[lane as usize].borrow().open;

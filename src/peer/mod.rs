@@ -29,6 +29,7 @@ mod tests;
 pub use snapshot::Ground;
 
 use crate::{
+    consensus::Kind,
     io::{Clock, glommio::GlommioClock},
     limits::{
         PEER_CONNECTIONS_MAX, PEER_RING_INTERVAL, PEER_STRANGERS_MAX, TIMEOUT_CHECK_INTERVAL,
@@ -63,8 +64,9 @@ pub struct Setup {
     pub cluster: ClusterId,
     /// Where others reach it (`--initial-advertise-peer-urls`).
     pub peer_urls: Vec<String>,
-    /// The boot's microseconds since the epoch: where tickets start, and which start of this member
-    /// it is.
+    /// Which start of this member it is: each is above all before it, whatever the clock says.
+    pub boot: u64,
+    /// The boot's microseconds since the epoch: where tickets start.
     pub boot_micros: u64,
     /// How long another member may take to accept a connection (etcd: 1 s and an election).
     pub dial_wait: Duration,
@@ -148,7 +150,7 @@ impl Room {
                 member: setup.member,
                 cluster: setup.cluster,
                 peer_urls: setup.peer_urls,
-                boot: setup.boot_micros,
+                boot: setup.boot,
             },
             dial_wait: setup.dial_wait,
             request_timeout: setup.request_timeout,
@@ -179,6 +181,10 @@ impl Room {
             let to = message.to;
             // Who is not known is not a member any more.
             let Some(link) = self.link(to) else { continue };
+            if message.kind == Kind::Propose && !message.reject && !link.takes_proposals() {
+                self.desk.tell(FromPeer::Returned(Box::new(message)));
+                continue;
+            }
             if !link.send(self, message) {
                 lost.insert(to);
             }

@@ -75,18 +75,18 @@ impl Answer {
         Self { allow, ..Self::error(405, "Method Not Allowed") }
     }
 
-    fn from_cluster(self) -> Self {
+    fn of_cluster(self) -> Self {
         Self { names_cluster: true, ..self }
     }
 
     /// It was done, and there is nothing to say.
     pub fn done() -> Self {
-        Self::new(204, TEXT, Bytes::new()).from_cluster()
+        Self::new(204, TEXT, Bytes::new()).of_cluster()
     }
 
     /// Numbers of parts of a snapshot.
     pub fn parts(list: Vec<u8>) -> Self {
-        Self::new(200, PROTOBUF, list).from_cluster()
+        Self::new(200, PROTOBUF, list).of_cluster()
     }
 
     /// Whether it says no.
@@ -281,13 +281,16 @@ async fn route(room: &Rc<Room>, request: &Request, body: Bytes) -> Routed {
         "/version" => Answer::new(200, JSON, bodies::version(&room.newest.load().cluster).body),
         "/members" => {
             let members = bodies::members(room.newest.load().cluster.members.values());
-            Answer::new(200, JSON, members.body).from_cluster()
+            Answer::new(200, JSON, members.body).of_cluster()
         }
         // What is sound of these is a question, and does not come here.
         "/leases" | "/leases/internal" if request.method == "POST" => {
             Answer::error(400, "error unmarshalling request")
         }
         "/leases" | "/leases/internal" => Answer::error(405, "Method Not Allowed"),
+        "/members/hashkv" => {
+            Answer::error(501, "comparing members' data is not built yet in ringleader")
+        }
         "/downgrade/enabled" => downgrading(room, request).await,
         _ if path.starts_with("/members/promote/") => promoted(room, request, path).await,
         _ if path.starts_with("/raft/stream/") => return streamed(room, request, path),
@@ -312,7 +315,7 @@ async fn downgrading(room: &Room, request: &Request) -> Answer {
         Some(Reply::Readable) => Answer::new(200, "text/plain", "false"),
         _ => Answer::error(500, "failed linearized read: etcdserver: request timed out"),
     }
-    .from_cluster()
+    .of_cluster()
 }
 
 /// A learner is to vote. Only the leader is asked, so this one does not ask further.
@@ -323,7 +326,7 @@ async fn promoted(room: &Room, request: &Request, path: &str) -> Answer {
     let id = path.strip_prefix("/members/promote/").unwrap_or_default();
     let Ok(member) = id.parse().map(MemberId) else {
         let why = format!("member {id} not found in cluster");
-        return Answer::error(404, &why).from_cluster();
+        return Answer::error(404, &why).of_cluster();
     };
     let until = room.clock.now() + room.request_timeout;
     let change = MemberChange::Promote(member);
@@ -343,7 +346,7 @@ async fn promoted(room: &Room, request: &Request, path: &str) -> Answer {
         }
         _ => Answer::json_error(500, "Internal Server Error"),
     }
-    .from_cluster()
+    .of_cluster()
 }
 
 /// One message of a member without a stream.
@@ -352,27 +355,27 @@ async fn posted(room: &Rc<Room>, request: &Request, body: Bytes) -> Answer {
         return Answer::not_allowed("POST");
     }
     if let Err(mismatch) = room.who.check(&request.headers) {
-        return Answer::error(412, mismatch.text()).from_cluster();
+        return Answer::error(412, mismatch.text()).of_cluster();
     }
     room.hear_of(&request.headers);
     let bytes = body.len() as u64;
     let message = match frame::decode(body) {
         Ok(Heard::Message(message)) => message,
         Ok(Heard::LinkHeartbeat) | Err(_) => {
-            return Answer::error(400, "error unmarshalling raft message").from_cluster();
+            return Answer::error(400, "error unmarshalling raft message").of_cluster();
         }
     };
     if room.is_removed(message.from) {
-        return Answer::json_error(403, FROM_REMOVED).from_cluster();
+        return Answer::json_error(403, FROM_REMOVED).of_cluster();
     }
     if message.to != room.who.member {
-        return Answer::json_error(403, TO_ANOTHER).from_cluster();
+        return Answer::json_error(403, TO_ANOTHER).of_cluster();
     }
     let link = room.link(message.from);
     let boot = identity::boot_of(&request.headers);
     let is_heard = || link.as_ref().is_none_or(|link| link.hears(boot));
     if !room.desk.deliver(message, is_heard).await {
-        return Answer::error(412, "a newer start of the member was heard of").from_cluster();
+        return Answer::error(412, "a newer start of the member was heard of").of_cluster();
     }
     link.inspect(|link| link.meter.received_bytes.add(bytes));
     Answer::done()
@@ -388,7 +391,7 @@ fn streamed(room: &Rc<Room>, request: &Request, path: &str) -> Routed {
             "status" => status,
             "error" => why,
         );
-        Routed::Answer(Answer::error(status, why).from_cluster())
+        Routed::Answer(Answer::error(status, why).of_cluster())
     };
     if request.method != "GET" {
         return Routed::Answer(Answer::not_allowed("GET"));

@@ -112,6 +112,7 @@ impl Bench {
             member: own,
             cluster: CLUSTER,
             peer_urls,
+            boot,
             boot_micros: boot,
             dial_wait: Duration::from_secs(2),
             request_timeout: Duration::from_secs(7),

@@ -5,6 +5,8 @@ use super::bootstrap;
 use crate::{
     config::Config,
     io::{
+        Clock,
+        glommio::GlommioClock,
         host,
         thread::{Lane, LaneDisk},
     },
@@ -74,6 +76,7 @@ pub fn member(config: &Config, disks: &Disks<LaneDisk>) -> Result<Member<LaneDis
         salt: host::random().map_err(|error| format!("no random numbers: {error}"))?,
         election_ticks: usize::try_from(ticks).expect("an election is at most 50 s"),
         pre_vote: config.pre_vote,
+        boot_micros: GlommioClock::new().wall_nanos() / 1_000,
     };
     let opened = block_on(recover::member(disks, &opening, || bootstrap::newborn(config)));
     opened.map_err(|error| match error {

@@ -194,30 +194,33 @@ fn peers(page: &mut Page, meters: &PeerMeters, edge: &Edge) {
     /// A series with one value for each other member: name, kind, help, first label, value.
     type Row = (&'static str, &'static str, &'static str, bool, fn(&PeerMeter) -> u64);
     const ROWS: [Row; 6] = [
-        ("active_peers", "gauge", "Members in touch.", true, |of| of.active.get()),
-        ("disconnected_peers_total", "counter", "Losses of touch.", true, |of| {
+        ("etcd_network_active_peers", "gauge", "Members in touch.", true, |of| of.active.get()),
+        ("etcd_network_disconnected_peers_total", "counter", "Losses of touch.", true, |of| {
             of.disconnected.get()
         }),
-        ("peer_sent_bytes_total", "counter", "Bytes sent to members.", false, |of| {
+        ("etcd_network_peer_sent_bytes_total", "counter", "Bytes sent to members.", false, |of| {
             of.sent_bytes.get()
         }),
-        ("peer_received_bytes_total", "counter", "Bytes from members.", false, |of| {
+        ("etcd_network_peer_received_bytes_total", "counter", "Bytes from members.", false, |of| {
             of.received_bytes.get()
         }),
-        ("peer_sent_failures_total", "counter", "Sends that failed.", false, |of| {
+        ("etcd_network_peer_sent_failures_total", "counter", "Sends that failed.", false, |of| {
             of.sent_failures.get()
         }),
-        ("peer_received_failures_total", "counter", "Receipts that failed.", false, |of| {
-            of.received_failures.get()
-        }),
+        (
+            "etcd_network_peer_received_failures_total",
+            "counter",
+            "Receipts that failed.",
+            false,
+            |of| of.received_failures.get(),
+        ),
     ];
     let all = meters.all();
     if all.is_empty() {
         return;
     }
     for (name, kind, help, both, value) in ROWS {
-        let name = format!("etcd_network_{name}");
-        page.head(&name, kind, help);
+        page.head(name, kind, help);
         let label = if name.contains("received") { "From" } else { "To" };
         for (member, meter) in &all {
             let labels = match both {

@@ -10,6 +10,7 @@
 //! ```text
 //!  0 magic u64 · 8 crc of all that follows u32 · 12 version u32 · 16 number u64
 //! 24 cluster u64 · 32 member u64 · 40 term u64 · 48 vote u64 · 56 lost u64, 1 while the log is lost
+//! 64 boot u64
 //! ```
 
 use super::{
@@ -27,7 +28,7 @@ const VERSION: u32 = 1;
 const CRC_AT: usize = 8;
 const VERSION_AT: usize = CRC_AT + 4;
 const NUMBER_AT: usize = VERSION_AT + 4;
-const IN_USE: usize = NUMBER_AT + 6 * 8;
+const IN_USE: usize = NUMBER_AT + 7 * 8;
 const SLOTS: u64 = 2;
 
 /// What a member must not forget even without its log.
@@ -39,6 +40,8 @@ pub struct Ballot {
     pub vote: u64,
     /// Its log was found damaged, and it has not caught up since.
     pub lost: bool,
+    /// Rises with each start.
+    pub boot: u64,
 }
 
 /// The ballots of one member.
@@ -114,7 +117,8 @@ impl<F: File> BallotBox<F> {
 }
 
 fn encode(number: u64, (cluster, member): (u64, u64), ballot: Ballot, block: &mut [u8]) {
-    let fields = [number, cluster, member, ballot.term, ballot.vote, u64::from(ballot.lost)];
+    let Ballot { term, vote, lost, boot } = ballot;
+    let fields = [number, cluster, member, term, vote, u64::from(lost), boot];
     put_u64(block, 0, MAGIC);
     put_u32(block, VERSION_AT, VERSION);
     for (at, field) in (NUMBER_AT..).step_by(8).zip(fields) {
@@ -126,14 +130,14 @@ fn encode(number: u64, (cluster, member): (u64, u64), ballot: Ballot, block: &mu
 
 /// Number, cluster and member, and the ballot, if the block holds one that belongs in this slot.
 fn decode(block: &[u8], slot: u64) -> Option<(u64, (u64, u64), Ballot)> {
-    let [number, cluster, member, term, vote, lost] =
+    let [number, cluster, member, term, vote, lost, boot] =
         std::array::from_fn(|field| get_u64(block, NUMBER_AT + 8 * field));
     let whole = get_u64(block, 0) == MAGIC
         && get_u32(block, CRC_AT) == crc32fast::hash(&block[VERSION_AT..IN_USE])
         && get_u32(block, VERSION_AT) == VERSION
         && number % SLOTS == slot
         && lost <= 1;
-    whole.then_some((number, (cluster, member), Ballot { term, vote, lost: lost == 1 }))
+    whole.then_some((number, (cluster, member), Ballot { term, vote, lost: lost == 1, boot }))
 }
 
 #[cfg(test)]
@@ -142,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_ballot_reads_back_from_its_own_slot_and_no_flipped_bit_passes() {
-        let ballot = Ballot { term: 7, vote: 3, lost: true };
+        let ballot = Ballot { term: 7, vote: 3, lost: true, boot: 4 };
         let mut block = vec![0; BLOCK_BYTES];
         encode(5, (1, 2), ballot, &mut block);
         assert_eq!(decode(&block, 1), Some((5, (1, 2), ballot)));

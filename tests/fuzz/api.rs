@@ -184,16 +184,16 @@ pub fn request(method: Method, dice: &mut Dice) -> Vec<u8> {
             let is_learner = dice.once_in(2);
             pb::MemberAddRequest { peer_urls: peer_urls(dice), is_learner }.encode_to_vec()
         }
-        Method::MemberRemove => pb::MemberRemoveRequest { id: dice.below(9) }.encode_to_vec(),
+        Method::MemberRemove => pb::MemberRemoveRequest { id: dice.roll() % 9 }.encode_to_vec(),
         Method::MemberUpdate => {
-            let id = dice.below(9);
+            let id = dice.roll() % 9;
             pb::MemberUpdateRequest { id, peer_urls: peer_urls(dice) }.encode_to_vec()
         }
-        Method::MemberPromote => pb::MemberPromoteRequest { id: dice.below(9) }.encode_to_vec(),
+        Method::MemberPromote => pb::MemberPromoteRequest { id: dice.roll() % 9 }.encode_to_vec(),
         Method::Defragment => pb::DefragmentRequest {}.encode_to_vec(),
         Method::Hash => pb::HashRequest {}.encode_to_vec(),
         Method::HashKv => pb::HashKvRequest { revision: rarely(dice) }.encode_to_vec(),
-        Method::MoveLeader => pb::MoveLeaderRequest { target_id: dice.below(9) }.encode_to_vec(),
+        Method::MoveLeader => pb::MoveLeaderRequest { target_id: dice.roll() % 9 }.encode_to_vec(),
         Method::Downgrade => {
             let version = (*dice.pick(&["3.6", "3.6.0", "3.7.0-a+b", "x", ""])).to_owned();
             pb::DowngradeRequest { action: dice.below(4) as i32, version }.encode_to_vec()

@@ -164,6 +164,7 @@ fn open_installed(
         salt: 1,
         election_ticks: 10,
         pre_vote: true,
+        boot_micros: 1,
     };
     let main = async move {
         let disk = SimDisk::new(1);

@@ -202,6 +202,7 @@ impl Boot {
             salt: self.lot.draw(),
             election_ticks: ELECTION_TICKS,
             pre_vote: self.weather.pre_vote,
+            boot_micros: 1,
         }
     }
 

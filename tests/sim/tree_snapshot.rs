@@ -610,7 +610,7 @@ fn a_transfer_that_broke_off_goes_on_with_its_next_part() {
             send(&mut receiving, &snapshot, *part, &mut lot).await;
         }
         receiving.receive(missing[whole], 0, &[1, 2, 3]).await.expect("it is the next piece");
-        let (error, stage) = receiving.finish().await.err().expect("parts are missing");
+        let (error, stage) = receiving.finish().await.expect_err("parts are missing");
         assert!(matches!(error, InstallError::Missing { part } if part == missing[whole]));
         let (staged, asked) =
             transfer(disk.clone(), own.clone(), stage, later.clone(), Lot::new(7)).await;

@@ -47,7 +47,7 @@ pub fn etcd(name: &str, test: &str) -> Option<PathBuf> {
 }
 
 /// Whether ours forms clusters of several: the one switch for all tests of clusters.
-const OURS_FORMS_CLUSTERS: bool = false;
+const OURS_FORMS_CLUSTERS: bool = true;
 
 /// The server that tests of clusters start: ours, or etcd where `$E2E_CLUSTER` is `etcd`.
 ///

@@ -104,13 +104,13 @@ fn serve(
                 "HTTP/1.1 200 OK\r\nX-Server-Version: 3.7.1\r\nTransfer-Encoding: chunked\r\n\r\n";
             if socket.write_all(head.as_bytes()).is_ok() {
                 let asked = Asked { target: request.target, headers: request.headers, socket };
-                drop(streams.send(asked).is_err());
+                let _enough = streams.send(asked).is_err();
             }
             return;
         }
         let (status, body) = match request.target.as_str() {
             "/raft" => {
-                drop(posts.send((request.headers, body)).is_err());
+                let _enough = posts.send((request.headers, body)).is_err();
                 ("204 No Content", "")
             }
             "/raft/probing" => ("200 OK", "{\"OK\":true,\"Now\":\"2026-01-01T00:00:00Z\"}\n"),
@@ -285,7 +285,7 @@ fn real_members_are_read_and_answered_byte_for_byte() {
                 let mut stream = Heeded::open(&us, id, port, lane);
                 while let Some(heard) = stream.next() {
                     if heard_by_us.send((lane, heard)).is_err() {
-                        drop(stream.socket.shutdown(Shutdown::Both).is_err());
+                        let _gone = stream.socket.shutdown(Shutdown::Both).is_err();
                         return;
                     }
                 }
