@@ -15,7 +15,7 @@ use std::{
 };
 
 /// Seeds that every test run tries.
-const SEEDS: Range<u64> = 0..500;
+const SEEDS: Range<u64> = 0..50;
 
 const SIGHTS: [&str; 22] = [
     "a crash while it recovered",
