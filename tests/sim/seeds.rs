@@ -17,13 +17,19 @@ use std::{
 /// Seeds that every test run tries.
 const SEEDS: Range<u64> = 0..50;
 
-const SIGHTS: [&str; 22] = [
+const SIGHTS: [&str; 28] = [
+    "a lead that was handed over",
+    "a leader that was alone",
+    "a log that rotted",
+    "a log that was lost",
+    "a message that came twice",
+    "a proposal that was forwarded",
+    "a snapshot that came in",
     "a crash while it recovered",
     "a crash while it served",
     "a crash during a checkpoint",
     "a death by failed I/O",
     "a full disk",
-    "a full disk that it did not start on",
     "a full disk that it stopped on",
     "a lease that a client revoked",
     "a lease that expired",
