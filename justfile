@@ -10,7 +10,7 @@ test:
 
 # the simulator alone; `just sim 1000..2000` for other seeds
 sim seeds="0..300":
-    RINGLEADER_SEEDS={{ seeds }} cargo test --release --test sim -- --nocapture
+    RINGLEADER_SEEDS={{ seeds }} cargo test --release --test sim members_keep -- --nocapture
 
 # the decoders, from a fresh seed, so many milliseconds each
 fuzz millis="10000":

@@ -121,9 +121,10 @@ impl Audience {
             let stream = self.open();
             back.into_iter().for_each(|request| self.say(stream, create(request)));
         }
-        if shard == 0 && self.floor.day.crowd > 0 {
+        let crowd = self.floor.day().crowd;
+        if shard == 0 && crowd > 0 {
             let stream = self.open();
-            (0..self.floor.day.crowd).for_each(|_| self.say(stream, create(everybody())));
+            (0..crowd).for_each(|_| self.say(stream, create(everybody())));
             self.client(stream).crowd = true;
         }
     }
@@ -258,7 +259,7 @@ impl Audience {
     fn open(&mut self) -> StreamId {
         let stream = self.hub.open().expect("few are open");
         let client = Client {
-            number: self.floor.chronicle.borrow_mut().watch_opened(),
+            number: self.floor.chronicle.borrow_mut().watch_opened(self.floor.member().0),
             asks: VecDeque::new(),
             creating: VecDeque::new(),
             watchers: BTreeMap::new(),
@@ -281,7 +282,7 @@ impl Audience {
         let framed = Bytes::from([&message.head[..], &message.body[..]].concat());
         let response: WatchResponse = parse(&unframed(&framed));
         let applied = self.view.applied.0;
-        self.floor.ledger.borrow_mut().show(applied);
+        self.floor.show(&self.view);
         self.told += usize::from(!response.events.is_empty());
         match self.floor.slip {
             Some(Slip::MessageLost) if self.told % 5 == 4 && !response.events.is_empty() => {}
@@ -355,7 +356,7 @@ impl Audience {
 
     /// After a message or a few, for a while.
     fn stop_reading(&mut self, stream: StreamId) {
-        let leisure = self.floor.day.leisure.as_micros() as u64;
+        let leisure = self.floor.day().leisure.as_micros() as u64;
         let pause = Duration::from_micros(self.draw(20 * leisure));
         let (room, now) = (self.draw(4), self.floor.clock.now());
         let client = self.client(stream);

@@ -1,13 +1,13 @@
 //! Who is right: what clients asked and were told, held against the log and an executable model.
 //!
-//! Nothing here knows how a request was drawn. The [`Ledger`] reads the log's frames off the disk
-//! as they are written; the [`Chronicle`] notes each question and answer in the order in which they
+//! Nothing here knows how a request was drawn. The [`History`] knows what is committed; the
+//! [`Chronicle`] notes each question and answer in the order in which they
 //! happened. [`Chronicle::judge`] then asks:
 //!
-//! 1. **Exactly what was said.** The ledger's requests are executed one by one by the model; every
+//! 1. **Exactly what was said.** The committed requests are executed one by one by the model; every
 //!    answer must equal the model's, revision and all. A read is compared with the model at the
 //!    index that its view claims.
-//! 2. **Nothing lost, nothing twice, nothing invented.** Each request in the ledger was made by a
+//! 2. **Nothing lost, nothing twice, nothing invented.** Each committed request was made by a
 //!    client and is there once; each that was answered as applied is there; none is that was
 //!    refused before the log.
 //! 3. **In its time.** Leases end as [`check_lease`](crate::check_lease) says, and watchers are told
@@ -19,114 +19,19 @@
 use crate::{
     check_lease::{self, Life, Lives, Place},
     check_watch::{self, Line},
+    history::History,
+    member,
     model::{Model, No},
+    model_members::Members,
 };
 use prost::{Message, bytes::Bytes};
 use proto::etcdserverpb as pb;
 use ringleader::{
     api::status::{self, Status},
-    io::BLOCK_BYTES,
-    store::command::{self, Body, Expired},
+    store::command::{self, Body, Expired, MemberChange},
     types::Ticket,
-    wal::{
-        LogEntry,
-        frame::{self, Seen},
-        segment::{self, Opening},
-    },
 };
 use std::{collections::BTreeMap, time::Duration};
-
-/// A cluster of n members begins as if n entries had been applied.
-const BEGUN: u64 = 1;
-
-/// The log as it was written: a later frame replaces what an earlier one said of its indexes.
-#[derive(Default)]
-pub(crate) struct Ledger {
-    salts: BTreeMap<String, u64>,
-    entries: BTreeMap<u64, Written>,
-    /// When the first entry of each term was written, which is how a leader begins.
-    terms: BTreeMap<u64, Duration>,
-    /// The highest index that anybody was shown as applied.
-    shown: u64,
-    trimmed: u64,
-    trims: usize,
-    /// The term of what this boot writes, once it has written something.
-    term: Option<u64>,
-}
-
-struct Written {
-    entry: LogEntry,
-    at: Duration,
-}
-
-impl Ledger {
-    /// Takes note of a write to the log.
-    pub(crate) fn written(&mut self, name: &str, offset: u64, bytes: &[u8], at: Duration) {
-        let mut frame = bytes;
-        if offset == 0 {
-            match segment::decode(&bytes[..BLOCK_BYTES]) {
-                Opening::Live(header) => self.salts.insert(name.into(), header.frame_salt()),
-                _ => self.salts.remove(name),
-            };
-            frame = &bytes[BLOCK_BYTES..];
-        }
-        let Some(salt) = self.salts.get(name) else { return };
-        match frame::decode(frame, *salt, 0) {
-            Seen::Nothing => {}
-            Seen::Intact(head, entries) => {
-                self.trims += usize::from(head.trimmed > self.trimmed);
-                self.trimmed = head.trimmed;
-                self.take(entries, at);
-            }
-            Seen::Broken(_) => panic!("a frame is written broken into {name}"),
-        }
-    }
-
-    fn take(&mut self, entries: Vec<LogEntry>, at: Duration) {
-        let Some(first) = entries.first().map(|entry| entry.index) else { return };
-        assert!(first > self.shown, "{first} is written again after {} was applied", self.shown);
-        if self.term.is_none() {
-            let (term, before) = (entries[0].term, self.term_at(self.shown));
-            assert!(term > before, "two boots lead in term {term}, the earlier one of {before}");
-            self.term = Some(term);
-            self.terms.insert(term, at);
-        }
-        drop(self.entries.split_off(&first));
-        let written = |entry: LogEntry| (entry.index, Written { entry, at });
-        self.entries.extend(entries.into_iter().map(written));
-    }
-
-    /// Somebody was shown that everything up to `applied` is applied.
-    pub(crate) fn show(&mut self, applied: u64) {
-        let last = self.last();
-        assert!(applied <= last, "{applied} is applied, and the log ends at {last}");
-        self.shown = self.shown.max(applied);
-    }
-
-    /// The member starts again. A lone voter then begins a term of its own.
-    pub(crate) fn boot(&mut self) {
-        self.term = None;
-    }
-
-    /// The term of the entry at `index`; 0 before the first.
-    fn term_at(&self, index: u64) -> u64 {
-        self.entries.get(&index).map_or(0, |written| written.entry.term)
-    }
-
-    /// When each term's leader began.
-    pub(crate) fn terms(&self) -> &BTreeMap<u64, Duration> {
-        &self.terms
-    }
-
-    /// How often the log was trimmed.
-    pub(crate) fn trims(&self) -> usize {
-        self.trims
-    }
-
-    pub(crate) fn last(&self) -> u64 {
-        self.entries.last_key_value().map_or(BEGUN, |(index, _)| *index)
-    }
-}
 
 /// What a client can ask.
 #[derive(Clone, Debug, PartialEq)]
@@ -144,6 +49,9 @@ pub(crate) enum Request {
     Leases,
     /// The member makes itself known.
     Introduce(Bytes),
+    Change(MemberChange),
+    /// To this member.
+    MoveLeader(u64),
 }
 
 /// What the answer to a request holds, its header reduced to the revision.
@@ -156,6 +64,8 @@ enum Said {
     Compact(pb::CompactionResponse),
     Grant(pb::LeaseGrantResponse),
     Revoke(pb::LeaseRevokeResponse),
+    /// Who is a member after a change.
+    Members(Vec<(u64, bool, Vec<String>)>),
     Done,
     No(Status),
 }
@@ -178,6 +88,8 @@ pub(crate) enum Way {
     View { serializable: bool },
     /// The leader's clock.
     Clock,
+    /// Whoever leads, without the log.
+    Leader,
 }
 
 /// When a client asked or heard, in every sense.
@@ -189,11 +101,23 @@ pub(crate) struct Moment {
     pub(crate) at: Duration,
     /// What the newest view, or the one that the answer came from, had applied.
     pub(crate) applied: u64,
+    /// The highest index that any member had shown as applied.
+    pub(crate) reach: u64,
+}
+
+/// The same before it is counted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Now {
+    pub(crate) at: Duration,
+    pub(crate) applied: u64,
+    pub(crate) reach: u64,
 }
 
 #[derive(Debug)]
 pub(crate) struct Op {
     pub(crate) request: Request,
+    /// Who is asked.
+    member: u64,
     ticket: Option<Ticket>,
     pub(crate) way: Way,
     pub(crate) asked: Moment,
@@ -206,13 +130,11 @@ pub(crate) struct Answered {
     pub(crate) answer: Answer,
 }
 
-/// One boot that served.
+/// A stretch of time on which nothing but its clients makes the cluster busy.
 pub(crate) struct Day {
     pub(crate) began: Duration,
     /// When the first of its clients left in peace.
     pub(crate) ended: Option<Duration>,
-    /// Nothing but its clients makes it busy.
-    pub(crate) calm: bool,
 }
 
 /// Everything that clients saw, in order.
@@ -221,7 +143,7 @@ pub(crate) struct Chronicle {
     ops: Vec<Op>,
     days: Vec<Day>,
     /// What happened on each watch stream.
-    streams: Vec<Vec<Line>>,
+    streams: Vec<(u64, Vec<Line>)>,
     moment: u64,
     audit: u64,
     /// What the life came past, and how often.
@@ -237,25 +159,26 @@ impl Chronicle {
     pub(crate) fn asked(
         &mut self,
         request: Request,
+        member: u64,
         ticket: Option<Ticket>,
         way: Way,
-        (at, applied): (Duration, u64),
+        now: Now,
     ) -> usize {
-        let asked = self.moment(at, applied);
+        let asked = self.moment(now);
         self.note(&asked.number.to_le_bytes());
-        self.ops.push(Op { request, ticket, way, asked, answered: None });
+        self.ops.push(Op { request, member, ticket, way, asked, answered: None });
         self.ops.len() - 1
     }
 
-    fn moment(&mut self, at: Duration, applied: u64) -> Moment {
+    fn moment(&mut self, Now { at, applied, reach }: Now) -> Moment {
         self.moment += 1;
-        Moment { number: self.moment, at, applied }
+        Moment { number: self.moment, at, applied, reach }
     }
 
-    pub(crate) fn answered(&mut self, op: usize, answer: Answer, (at, applied): (Duration, u64)) {
-        let when = self.moment(at, applied);
+    pub(crate) fn answered(&mut self, op: usize, answer: Answer, now: Now) {
+        let when = self.moment(now);
         self.note(&(op as u64).to_le_bytes());
-        self.note(&applied.to_le_bytes());
+        self.note(&now.applied.to_le_bytes());
         match &answer {
             Answer::Applied(Ok(bytes)) => self.note(bytes),
             Answer::Applied(Err(status)) => self.note(status.message.as_bytes()),
@@ -265,39 +188,40 @@ impl Chronicle {
         assert!(before.is_none(), "request {op} is answered twice");
     }
 
-    /// A client opens a watch stream.
-    pub(crate) fn watch_opened(&mut self) -> usize {
-        self.streams.push(Vec::new());
+    /// A client opens a watch stream to a member.
+    pub(crate) fn watch_opened(&mut self, member: u64) -> usize {
+        self.streams.push((member, Vec::new()));
         self.streams.len() - 1
     }
 
     /// A watch stream's client asks; somebody had seen revision `seen` by then.
     pub(crate) fn watch_asked(&mut self, stream: usize, request: pb::WatchRequest, seen: i64) {
         self.note(&request.encode_to_vec());
-        self.streams[stream].push(Line::Asked { request, seen });
+        self.streams[stream].1.push(Line::Asked { request, seen });
     }
 
     /// A watch stream's client is told something, from a view that has applied so much.
     pub(crate) fn watch_told(&mut self, stream: usize, response: pb::WatchResponse, applied: u64) {
         self.note(&(stream as u64).to_le_bytes());
         self.note(&response.encode_to_vec());
-        self.streams[stream].push(Line::Told { response, applied });
+        self.streams[stream].1.push(Line::Told { response, applied });
     }
 
     /// All up to `revision` must have been told on a stream.
     pub(crate) fn watch_quiet(&mut self, stream: usize, revision: i64) {
-        self.streams[stream].push(Line::Quiet { revision });
+        self.streams[stream].1.push(Line::Quiet { revision });
     }
 
-    /// A boot begins to serve.
-    pub(crate) fn day_began(&mut self, began: Duration, calm: bool) {
-        self.days.push(Day { began, ended: None, calm });
+    /// A calm day begins.
+    pub(crate) fn day_began(&mut self, began: Duration) {
+        self.days.push(Day { began, ended: None });
     }
 
-    /// Clients of this boot leave.
+    /// A desk has nothing left to ask and to hear; of a calm day if one has begun.
     pub(crate) fn day_ends(&mut self, at: Duration) {
-        let day = self.days.last_mut().expect("it began");
-        day.ended.get_or_insert(at);
+        if let Some(day) = self.days.last_mut() {
+            day.ended.get_or_insert(at);
+        }
     }
 
     pub(crate) fn see(&mut self, sight: &'static str, times: usize) {
@@ -314,13 +238,6 @@ impl Chronicle {
         self.audit
     }
 
-    /// Requests so far, and how many were answered as applied.
-    pub(crate) fn counts(&self) -> (usize, usize) {
-        let applied =
-            |op: &&Op| matches!(&op.answered, Some(Answered { answer: Answer::Applied(_), .. }));
-        (self.ops.len(), self.ops.iter().filter(applied).count())
-    }
-
     /// Requests that were turned away, and those that were never answered.
     pub(crate) fn ends(&self) -> (usize, usize) {
         let turned_away =
@@ -329,27 +246,40 @@ impl Chronicle {
         (self.ops.iter().filter(turned_away).count(), untold.count())
     }
 
+    /// What was asked since calm began and is not answered.
+    pub(crate) fn unanswered(&self) -> String {
+        let began = self.days.last().map_or(Duration::ZERO, |day| day.began);
+        let waits = |op: &&Op| op.answered.is_none() && op.asked.at >= began;
+        let tell = |op: &Op| format!("{:?} asked of {:x} at {:?}", op.request, op.member, op.asked);
+        self.ops.iter().filter(waits).map(tell).collect::<Vec<_>>().join("; ")
+    }
+
     /// Holds everything against the log.
     ///
     /// # Panics
     /// At the first thing that is wrong.
-    pub(crate) fn judge(&mut self, ledger: &Ledger, election: Duration, tick: Duration) {
-        let Replay { positions, lives, model, .. } = self.replay(ledger);
+    pub(crate) fn judge(&mut self, history: &History, election: Duration, tick: Duration) {
+        let Replay { positions, lives, model, .. } = self.replay(history);
         self.judge_presence(&positions);
         self.judge_order(&positions);
-        let clock = check_lease::Clock { terms: ledger.terms(), days: &self.days, election, tick };
+        let clock = check_lease::Clock { terms: history.terms(), days: &self.days, election, tick };
         let mut seen = check_lease::judge(&self.ops, &lives, &clock);
         seen.extend(check_watch::judge(&self.streams, &model.history(), &lives));
         seen.into_iter().for_each(|(sight, times)| self.see(sight, times));
     }
 
-    /// Executes the ledger with the model and compares every answer.
-    fn replay<'a>(&'a self, ledger: &'a Ledger) -> Replay<'a> {
-        let mut replay = Replay::new(self, ledger);
-        (0..=BEGUN).for_each(|index| replay.reads_at(index));
-        for index in BEGUN + 1..=ledger.last() {
-            let written = ledger.entries.get(&index).unwrap_or_else(|| panic!("a hole at {index}"));
+    /// Executes what is committed with the model and compares every answer.
+    fn replay<'a>(&'a self, history: &'a History) -> Replay<'a> {
+        let mut replay = Replay::new(self, history);
+        (0..=history.begun()).for_each(|index| replay.reads_at(index));
+        for index in history.begun() + 1..=history.reach() {
+            let written = history.committed(index);
             let mut data = written.entry.data.clone();
+            if written.entry.kind != 0 {
+                replay.change(data, (index, 1));
+                replay.reads_at(index);
+                continue;
+            }
             let mut own = command::commands(data.clone());
             let mut number = 0;
             while !data.is_empty() {
@@ -374,7 +304,9 @@ impl Chronicle {
     fn judge_presence(&self, positions: &[Option<Position>]) {
         for (id, (op, position)) in self.ops.iter().zip(positions).enumerate() {
             match &op.answered {
-                Some(Answered { answer: Answer::Applied(_), .. }) if op.way != Way::Clock => {
+                Some(Answered { answer: Answer::Applied(_), .. })
+                    if !matches!(op.way, Way::Clock | Way::Leader) =>
+                {
                     assert!(position.is_some(), "acknowledged and lost: {}", self.tell(id));
                 }
                 Some(Answered { answer: Answer::TurnedAway, .. }) => {
@@ -403,7 +335,7 @@ impl Chronicle {
             let Some((floor, witness)) = newest else { continue };
             let late_enough = match op.way {
                 Way::View { serializable } => serializable || position >= floor,
-                Way::Log | Way::Clock => position > floor,
+                Way::Log | Way::Clock | Way::Leader => position > floor,
             };
             assert!(
                 late_enough,
@@ -431,17 +363,18 @@ impl Chronicle {
 /// The model on its way through the log.
 struct Replay<'a> {
     chronicle: &'a Chronicle,
-    ledger: &'a Ledger,
+    history: &'a History,
     by_ticket: BTreeMap<u64, usize>,
     /// Reads that were answered, by the index their view had applied.
     reads: BTreeMap<u64, Vec<usize>>,
     model: Model,
+    members: Members,
     lives: Lives,
     positions: Vec<Option<Position>>,
 }
 
 impl<'a> Replay<'a> {
-    fn new(chronicle: &'a Chronicle, ledger: &'a Ledger) -> Self {
+    fn new(chronicle: &'a Chronicle, history: &'a History) -> Self {
         let ops = chronicle.ops.iter().enumerate();
         let mut by_ticket = BTreeMap::new();
         let mut reads: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
@@ -451,14 +384,15 @@ impl<'a> Replay<'a> {
                 assert!(twin.is_none(), "ticket {ticket:?} was drawn twice");
             }
             if let Some(Answered { answer: Answer::Applied(_), when }) = &op.answered
-                && op.way != Way::Log
+                && matches!(op.way, Way::View { .. } | Way::Clock)
             {
                 reads.entry(when.applied).or_default().push(id);
             }
         }
         let positions = vec![None; chronicle.ops.len()];
         let (model, lives) = (Model::default(), Lives::default());
-        Self { chronicle, ledger, by_ticket, reads, model, lives, positions }
+        let members = Members::begin((0..history.begun() as usize).map(member::facts_of));
+        Self { chronicle, history, by_ticket, reads, model, members, lives, positions }
     }
 
     /// The member's own revocation: it counts in the term of the leader that proposed it, for the
@@ -494,6 +428,29 @@ impl<'a> Replay<'a> {
         self.compare(id, expected, position);
     }
 
+    /// A change of members.
+    fn change(&mut self, data: Bytes, position: Position) {
+        let (ticket, change) = MemberChange::decode(data).expect("the log holds etcd's changes");
+        let ticket = self.history.asked_as(ticket);
+        let id = *self.by_ticket.get(&ticket.0).unwrap_or_else(|| {
+            panic!("{position:?} holds a change that nobody asked for: {change:?}");
+        });
+        let op = &self.chronicle.ops[id];
+        assert_eq!(op.request, Request::Change(change.clone()), "{position:?} holds another");
+        let before = self.positions[id].replace(position);
+        assert!(before.is_none(), "in the log twice: {}", self.chronicle.tell(id));
+        let expected = match self.members.change(&change) {
+            Ok(()) => {
+                let all = self.members.all.iter();
+                Said::Members(
+                    all.map(|(id, (learner, urls))| (*id, *learner, urls.clone())).collect(),
+                )
+            }
+            Err(no) => Said::No(sentence(no)),
+        };
+        self.compare(id, expected, position);
+    }
+
     /// Compares the reads whose views had applied just this much.
     fn reads_at(&mut self, index: u64) {
         self.lives.after(index, &self.model);
@@ -513,9 +470,9 @@ impl<'a> Replay<'a> {
     fn compare(&self, id: usize, expected: Said, position: Position) {
         let op = &self.chronicle.ops[id];
         let Some(Answered { answer: Answer::Applied(answer), .. }) = &op.answered else { return };
-        let least_term = self.ledger.term_at(position.0);
+        let least_term = self.history.term_at(position.0);
         let said = match answer {
-            Ok(framed) => op.request.read_answer(framed, least_term),
+            Ok(framed) => op.request.read_answer(framed, op.member, least_term),
             Err(status) => Said::No(status.clone()),
         };
         assert!(
@@ -540,8 +497,9 @@ fn execute(model: &mut Model, request: &Request) -> Said {
         Request::Grant(r) => model.grant(r).map(Said::Grant),
         Request::Revoke(r) => model.revoke(r).map(Said::Revoke),
         Request::Introduce(_) => Ok(Said::Done),
-        Request::Renew(_) | Request::TimeToLive(_) | Request::Leases => {
-            unreachable!("the model has no clock")
+        Request::Change(_) => unreachable!("another model has the members"),
+        Request::Renew(_) | Request::TimeToLive(_) | Request::Leases | Request::MoveLeader(_) => {
+            unreachable!("the model has no clock and no leader")
         }
     };
     said.unwrap_or_else(|no| Said::No(sentence(no)))
@@ -554,6 +512,12 @@ fn sentence(no: No) -> Status {
         "KeyNotFound" => status::KEY_NOT_FOUND,
         "LeaseNotFound" => status::LEASE_NOT_FOUND,
         "LeaseExists" => status::LEASE_EXISTS,
+        "MemberNotFound" => status::MEMBER_NOT_FOUND,
+        "MemberExists" => status::MEMBER_EXISTS,
+        "PeerUrlExists" => status::PEER_URL_EXISTS,
+        "NotLearner" => status::NOT_LEARNER,
+        "TooManyLearners" => status::TOO_MANY_LEARNERS,
+        "LastVoter" => status::NOT_ENOUGH_STARTED,
         other => panic!("the model says {other}"),
     }
 }
@@ -570,19 +534,27 @@ impl Request {
             }
             Self::Grant(r) => logged.lease_grant.as_ref() == Some(r),
             Self::Revoke(r) => logged.lease_revoke.as_ref() == Some(r),
-            Self::Range(_) | Self::Renew(_) | Self::TimeToLive(_) | Self::Leases => false,
+            Self::Range(_)
+            | Self::Renew(_)
+            | Self::TimeToLive(_)
+            | Self::Leases
+            | Self::Change(_)
+            | Self::MoveLeader(_) => false,
         }
     }
 
     /// Reads a framed answer and reduces its header to what the model knows. It shows the state of
     /// an entry of `least_term`, so it cannot be of an earlier term.
-    fn read_answer(&self, framed: &Bytes, least_term: u64) -> Said {
+    fn read_answer(&self, framed: &Bytes, member: u64, least_term: u64) -> Said {
         let message = unframed(framed);
         macro_rules! reduced {
             ($said:ident, $message:ty) => {{
                 let mut response: $message = parse(&message);
                 let header = response.header.as_mut().expect("every answer has a header");
-                assert_eq!((header.cluster_id, header.member_id), crate::member::WHO);
+                assert_eq!(
+                    (header.cluster_id, header.member_id),
+                    (crate::member::CLUSTER.0, member)
+                );
                 let term = header.raft_term;
                 assert!(term >= least_term, "an answer of term {term} shows term {least_term}");
                 (header.cluster_id, header.member_id, header.raft_term) = (0, 0, 0);
@@ -598,11 +570,25 @@ impl Request {
             Self::Grant(_) => reduced!(Grant, pb::LeaseGrantResponse),
             Self::Revoke(_) => reduced!(Revoke, pb::LeaseRevokeResponse),
             Self::Introduce(_) => Said::Done,
-            Self::Renew(_) | Self::TimeToLive(_) | Self::Leases => {
-                unreachable!("only the clock knows")
+            // The list has another tag where somebody was added.
+            Self::Change(MemberChange::Add(_)) => {
+                let said: pb::MemberAddResponse = parse(&message);
+                members_of(said.members)
+            }
+            Self::Change(_) => {
+                let said: pb::MemberListResponse = parse(&message);
+                members_of(said.members)
+            }
+            Self::Renew(_) | Self::TimeToLive(_) | Self::Leases | Self::MoveLeader(_) => {
+                unreachable!("only the leader knows")
             }
         }
     }
+}
+
+fn members_of(members: Vec<pb::Member>) -> Said {
+    let all = members.into_iter().map(|member| (member.id, member.is_learner, member.peer_urls));
+    Said::Members(all.collect())
 }
 
 /// What is in a gRPC message's frame.

@@ -147,7 +147,8 @@ pub(crate) fn judge(ops: &[Op], lives: &Lives, clock: &Clock<'_>) -> Vec<(&'stat
     for op in ops {
         let Some(answered) = &op.answered else { continue };
         let Answer::Applied(Ok(framed)) = &answered.answer else { continue };
-        let window = op.asked.applied..=answered.when.applied;
+        // Another member may have answered, which had applied more.
+        let window = op.asked.applied..=answered.when.reach;
         match &op.request {
             Request::Renew(id) => {
                 let ttl = judge_renewal(op, *id, framed, &window, lives);
@@ -166,9 +167,7 @@ pub(crate) fn judge(ops: &[Op], lives: &Lives, clock: &Clock<'_>) -> Vec<(&'stat
     for life in &lives.all {
         let renewals = renewals.get(&life.id).map_or(&[][..], |renewals| renewals);
         judge_not_early(life, renewals, lives, clock);
-        clock.days.iter().filter(|day| day.calm).for_each(|day| {
-            judge_gone(life, renewals, day, clock);
-        });
+        clock.days.iter().for_each(|day| judge_gone(life, renewals, day, clock));
     }
     let ends = || lives.all.iter().filter_map(|life| life.ended);
     seen.push(("a lease that expired", ends().filter(|ended| ended.expired).count()));
@@ -281,8 +280,9 @@ fn gone_within(tick: Duration) -> Duration {
 
 fn judge_gone(life: &Life, renewals: &[Renewal<'_>], day: &Day, clock: &Clock<'_>) {
     let Some(evening) = day.ended else { return };
-    let mut terms = clock.terms.iter().filter(|(_, at)| (day.began..=evening).contains(*at));
+    let mut terms = clock.terms.iter().filter(|(_, at)| **at <= evening);
     let Some((term, began)) = terms.next_back() else { return };
+    let began = &day.began.max(*began);
     let gone = match life.ended {
         Some(ended) if ended.place.at < *began => return,
         Some(ended) if ended.place.at <= evening && !ended.expired => return,

@@ -17,7 +17,7 @@
 //! 5. **Everything.** A client that reads has been told all of the history some time after it
 //!    happened.
 
-use crate::{check_lease::Lives, model::Change};
+use crate::{check_lease::Lives, member::CLUSTER, model::Change};
 use proto::{
     etcdserverpb::{
         WatchCreateRequest, WatchRequest, WatchResponse, watch_create_request::FilterType,
@@ -42,14 +42,15 @@ pub(crate) enum Line {
 /// # Panics
 /// At the first thing that is wrong.
 pub(crate) fn judge(
-    streams: &[Vec<Line>],
+    streams: &[(u64, Vec<Line>)],
     history: &[Change],
     lives: &Lives,
 ) -> Vec<(&'static str, usize)> {
     let mut seen = BTreeMap::new();
-    for (number, lines) in streams.iter().enumerate() {
+    for (number, (member, lines)) in streams.iter().enumerate() {
         let mut stream = Stream {
             number,
+            member: *member,
             history,
             lives,
             requests: VecDeque::new(),
@@ -65,6 +66,8 @@ pub(crate) fn judge(
 /// A stream as its client knows it.
 struct Stream<'a> {
     number: usize,
+    /// Who serves it.
+    member: u64,
     history: &'a [Change],
     lives: &'a Lives,
     /// Those whose answers are to come, in order.
@@ -110,7 +113,7 @@ impl Stream<'_> {
 
     fn told(&mut self, response: &WatchResponse, applied: u64) {
         let header = response.header.as_ref().expect("every answer has a header");
-        assert_eq!((header.cluster_id, header.member_id), crate::member::WHO);
+        assert_eq!((header.cluster_id, header.member_id), (CLUSTER.0, self.member));
         let newest = self.lives.revisions[applied as usize];
         assert!(header.revision <= newest, "told of what was not applied: {response:?}");
         let compacted = self.lives.compacted[applied as usize];

@@ -3,15 +3,15 @@
 //! It draws requests, encodes them as clients do, has them judged by `api::decode`, and takes the
 //! same ways as a shard: proposals and ReadIndex rounds to the node, serializable reads from the
 //! newest view at once, questions about a lease's time to the leader's clock. Some of its clients
-//! keep their leases alive. There are no sockets and no timeouts: whoever never gets an answer
-//! stalls the run, and a stalled run fails.
+//! keep their leases alive. There are no sockets. In bad weather whoever waits for long gives up; a
+//! lone member answers everything, and when it is calm so does everybody.
 
 use crate::{
     audience::{Audience, Spots},
-    check::{Answer, Chronicle, Ledger, Request, Way},
+    check::{Answer, Chronicle, Now, Request, Way},
     executor::{Lot, SimClock},
-    member,
-    tongue::{Tongue, everything},
+    history::History,
+    tongue::{Tongue, everything, operate},
     weather::{Day, Weather},
 };
 use prost::bytes::Bytes;
@@ -24,11 +24,11 @@ use ringleader::{
     io::Clock,
     mesh::{LeaseAsk, Newest, Reply, ShardEnd, ToNode},
     store::{
-        View,
-        command::{Expired, MemberAttributes},
+        Member, Outcome, View,
+        command::{Expired, MemberAttributes, MemberChange},
         encode_cluster_version, encode_lease_grant, encode_lease_revoke,
     },
-    types::{LeaseId, Revision, Ticket},
+    types::{LeaseId, MemberId, Revision, Ticket},
 };
 use std::{
     cell::{Cell, RefCell},
@@ -45,6 +45,12 @@ use std::{
 pub(crate) enum Slip {
     /// Linearizable reads are served without asking, from the view of the last message.
     StaleRead,
+    /// Linearizable reads are served without asking, from the newest view there is here.
+    UnaskedRead,
+    /// Renewals are acknowledged without asking.
+    RenewedUnasked,
+    /// Every fifth put is answered with the revision of the one before.
+    RevisionReused,
     /// Each proposal is sent again when it was answered.
     ProposedTwice,
     /// A proposal that cannot be sent is said to be done.
@@ -63,21 +69,81 @@ pub(crate) enum Slip {
     MessagesSwapped,
 }
 
-/// What all desks of a day share.
+/// What all desks of a boot share.
 pub(crate) struct Floor {
     pub(crate) weather: Rc<Weather>,
-    pub(crate) day: Day,
+    pub(crate) day: RefCell<Day>,
     pub(crate) lot: RefCell<Lot>,
     pub(crate) clock: SimClock,
     pub(crate) edge: Edge,
+    pub(crate) boot: u64,
     pub(crate) newest: Newest,
     pub(crate) left: Cell<u64>,
+    /// Desks that have nothing left to ask, nor to hear.
+    pub(crate) done: Cell<usize>,
+    /// Whoever waits for it stays until it blows.
+    pub(crate) whistle: Option<Rc<Cell<bool>>>,
+    /// Everything must be answered.
+    pub(crate) is_calm: Cell<bool>,
+    /// It calms down.
+    pub(crate) dusk: Rc<Cell<bool>>,
     /// What is watched, and what was watched before this boot.
     pub(crate) spots: Rc<RefCell<Spots>>,
     pub(crate) returning: RefCell<Vec<pb::WatchCreateRequest>>,
     pub(crate) chronicle: Rc<RefCell<Chronicle>>,
-    pub(crate) ledger: Rc<RefCell<Ledger>>,
+    pub(crate) history: Rc<RefCell<History>>,
+    /// Who could be added to the cluster.
+    pub(crate) candidates: Rc<RefCell<Vec<Member>>>,
     pub(crate) slip: Option<Slip>,
+}
+
+/// Election timeouts after which a client gives up.
+const GIVES_UP_AFTER: u32 = 8;
+
+impl Floor {
+    pub(crate) fn day(&self) -> std::cell::Ref<'_, Day> {
+        self.day.borrow()
+    }
+
+    pub(crate) fn member(&self) -> MemberId {
+        self.edge.member
+    }
+
+    /// Another day begins for the same boot.
+    pub(crate) fn begin(&self, day: Day) {
+        self.left.set(day.requests);
+        self.is_calm.set(true);
+        *self.day.borrow_mut() = day;
+    }
+
+    /// All desks have come to an end.
+    pub(crate) fn is_done(&self) -> bool {
+        self.done.get() == self.weather.shards
+    }
+
+    /// Somebody looks at a view.
+    pub(crate) fn show(&self, view: &View) {
+        let mut history = self.history.borrow_mut();
+        let (member, leader, term) = (self.member(), view.raft.leader, view.raft.term.0);
+        history.show(member.0, view.applied.0);
+        if leader.0 != 0 {
+            history.leads(term, leader.0, (leader == member).then_some(self.boot));
+        }
+    }
+
+    fn now(&self, view: &View) -> Now {
+        self.show(view);
+        let reach = self.history.borrow().reach();
+        Now { at: self.clock.now(), applied: view.applied.0, reach }
+    }
+
+    /// When whoever asks now gives up.
+    fn gives_up_at(&self) -> Duration {
+        match self.weather.members() == 1 || self.is_calm.get() {
+            true => Duration::MAX,
+            false => self.clock.now() + self.weather.election() * GIVES_UP_AFTER,
+        }
+    }
 }
 
 /// One shard's clients.
@@ -90,6 +156,7 @@ pub(crate) struct Desk {
     kept: BTreeMap<i64, Kept>,
     /// Nothing is left to ask, and clients stay until this moment.
     evening: Option<Duration>,
+    is_done: bool,
     audience: Audience,
     /// The view when the last message came.
     stale: Arc<View>,
@@ -103,6 +170,10 @@ const TICKS_UNTOLD: u32 = 20;
 struct Waiting {
     op: usize,
     what: What,
+    until: Duration,
+    since: Duration,
+    /// Snapshots that had come to the member when it was asked.
+    snapshots: u64,
 }
 
 /// What a shard does with the node's answer.
@@ -112,6 +183,8 @@ enum What {
     Renewal { id: i64, header: Header },
     TimeToLive(TimeToLive),
     Leases,
+    Change,
+    Move,
 }
 
 /// A lease that a client renews: in good time, or when it has run out or nearly so.
@@ -128,8 +201,8 @@ impl Desk {
         let stale = floor.newest.load();
         let (waiting, kept) = (BTreeMap::new(), BTreeMap::new());
         let audience = Audience::new(floor.clone(), end.shard, end.interest.clone());
-        let (evening, untold) = (None, None);
-        Self { floor, end, next_ticket, waiting, kept, evening, audience, stale, untold }
+        let (evening, is_done, untold) = (None, false, None);
+        Self { floor, end, next_ticket, waiting, kept, evening, is_done, audience, stale, untold }
     }
 
     /// Asks and listens until the day's requests are used up and answered, or its
@@ -139,11 +212,21 @@ impl Desk {
         if self.end.shard == 0 {
             self.introduce();
         }
-        let leaving = self.floor.day.patience.map(|patience| self.floor.clock.now() + patience);
+        let leaving = self.floor.day().patience.map(|patience| self.floor.clock.now() + patience);
         loop {
             let woken = self.listen();
             self.audience.turn(woken);
-            if self.is_done() || leaving.is_some_and(|leaving| self.floor.clock.now() >= leaving) {
+            self.give_up();
+            let is_done = self.is_done();
+            if is_done && !std::mem::replace(&mut self.is_done, true) {
+                self.audience.be_quiet();
+                self.floor.done.set(self.floor.done.get() + 1);
+                self.floor.chronicle.borrow_mut().day_ends(self.floor.clock.now());
+            }
+            let may_leave = self.floor.whistle.as_ref().is_none_or(|whistle| whistle.get());
+            let is_late = leaving.is_some_and(|leaving| self.floor.clock.now() >= leaving);
+            let must_leave = self.floor.whistle.as_ref().is_some_and(|whistle| whistle.get());
+            if (self.is_done && may_leave) || must_leave || is_late {
                 break;
             }
             while self.floor.left.get() > 0 && self.waiting.len() < self.floor.weather.outstanding {
@@ -157,7 +240,6 @@ impl Desk {
             self.keep_alive();
             self.wait_a_little().await;
         }
-        self.floor.chronicle.borrow_mut().day_ends(self.floor.clock.now());
         while self.end.to_node.try_send(ToNode::Farewell).is_err() {
             self.wait_a_little().await;
         }
@@ -169,25 +251,39 @@ impl Desk {
 
     /// Nothing is left to ask or to be answered, and the evening is over.
     fn is_done(&mut self) -> bool {
-        if self.floor.left.get() > 0 {
+        let stays = self.floor.whistle.is_some() && !self.floor.is_calm.get();
+        if self.floor.left.get() > 0 || stays {
             return false;
         }
-        let now = self.floor.clock.now();
-        let evening = *self.evening.get_or_insert(now + self.floor.day.rest);
-        if self.floor.day.rest > Duration::ZERO {
+        let (now, rest) = (self.floor.clock.now(), self.floor.day().rest);
+        let evening = *self.evening.get_or_insert(now + rest);
+        if rest > Duration::ZERO {
             self.audience.settle(evening);
         }
-        let done = now >= evening && self.waiting.is_empty();
-        if done {
-            self.audience.be_quiet();
+        now >= evening && self.waiting.is_empty()
+    }
+
+    /// Who has waited for too long will never know.
+    fn give_up(&mut self) {
+        let now = self.floor.clock.now();
+        let snapshots = self.floor.history.borrow().snapshots_of(self.floor.member().0);
+        let most = self.floor.weather.election() * GIVES_UP_AFTER;
+        // A snapshot takes the place of entries, and nobody is answered for those.
+        let late = self.waiting.extract_if(.., |_, waiting| {
+            waiting.until <= now || (waiting.snapshots < snapshots && waiting.since + most <= now)
+        });
+        for waiting in late.map(|(_, waiting)| waiting).collect::<Vec<_>>() {
+            if let What::Renewal { id, .. } = waiting.what {
+                self.kept.remove(&id);
+            }
+            self.floor.chronicle.borrow_mut().see("a request that somebody gave up", 1);
         }
-        done
     }
 
     /// Until there is a message, but not for long.
     async fn wait_a_little(&self) {
         let clock = &self.floor.clock;
-        let (now, leisure) = (clock.now(), self.floor.day.leisure.as_micros() as u64);
+        let (now, leisure) = (clock.now(), self.floor.day().leisure.as_micros() as u64);
         let mut until = now + Duration::from_micros(self.draw(leisure));
         if let Some(evening) = self.evening.filter(|evening| *evening > now) {
             let renewal = self.kept.values().filter_map(|kept| kept.next).min();
@@ -224,7 +320,7 @@ impl Desk {
         let told = self.audience.has_heard_of();
         self.untold = self.untold.filter(|(revision, _)| *revision > told);
         // The node stands still as well while the process does.
-        if told < newest && !self.floor.day.pauses {
+        if told < newest && !self.floor.day().pauses {
             let (revision, since) = *self.untold.get_or_insert((newest, now));
             let most = self.floor.weather.tick * TICKS_UNTOLD;
             assert!(now - since < most, "revision {revision:?} was not told");
@@ -233,14 +329,20 @@ impl Desk {
 
     fn hear(&mut self, ticket: Ticket, reply: Reply) {
         // A ticket of an earlier boot, whose entry was applied only now.
-        let Some(Waiting { op, what }) = self.waiting.remove(&ticket) else { return };
+        let Some(Waiting { op, what, .. }) = self.waiting.remove(&ticket) else { return };
         let view = self.floor.newest.load();
         let header = Header::of(&view, &self.floor.edge);
         let mut out = Vec::new();
         let mut again = None;
         let said = match (reply, what) {
-            (Reply::Applied(outcome), What::Proposal { again: same, granted }) => {
+            (Reply::Applied(mut outcome), What::Proposal { again: same, granted }) => {
                 again = same;
+                if let (Some(Slip::RevisionReused), Outcome::Put(done)) =
+                    (self.floor.slip, &mut outcome)
+                    && self.draw(5) == 0
+                {
+                    done.revision.0 -= 1;
+                }
                 let said = api::reply(&outcome, header, &mut out);
                 if let (Ok(()), Some(id)) = (&said, granted) {
                     self.keep(id, &view);
@@ -265,6 +367,8 @@ impl Desk {
                 listing.finish(&mut out);
                 Ok(())
             }
+            (Reply::Applied(outcome), What::Change) => api::reply(&outcome, header, &mut out),
+            (Reply::Moved, What::Move) => Ok(()),
             (Reply::Unavailable(_), what) => {
                 if let What::Renewal { id, .. } = what {
                     self.kept.remove(&id);
@@ -286,9 +390,8 @@ impl Desk {
     }
 
     fn answer(&self, op: usize, answer: Answer, view: &View) {
-        self.floor.ledger.borrow_mut().show(view.applied.0);
-        let now = self.floor.clock.now();
-        self.floor.chronicle.borrow_mut().answered(op, answer, (now, view.applied.0));
+        let now = self.floor.now(view);
+        self.floor.chronicle.borrow_mut().answered(op, answer, now);
     }
 
     // ── keeping leases alive ────────────────────────────────────────────────────────────────────
@@ -305,7 +408,7 @@ impl Desk {
 
     fn renew_later(&mut self, id: i64) {
         let now = self.floor.clock.now();
-        let tempo = Duration::from_micros(self.floor.day.tempo.micros_max);
+        let tempo = Duration::from_micros(self.floor.day().tempo.micros_max);
         let late = self.floor.weather.tick / 2 + tempo + Duration::from_millis(1);
         let late = Duration::from_micros(self.draw(late.as_micros() as u64));
         if let Some(kept) = self.kept.get_mut(&id) {
@@ -342,23 +445,56 @@ impl Desk {
 
     fn ask_something(&mut self) {
         let view = self.floor.newest.load();
+        let operated = self.floor.weather.operators && !self.floor.dusk.get();
+        if operated && self.end.shard == 0 && self.draw(20) == 0 {
+            return self.operate(&view);
+        }
         let mut lot = self.floor.lot.borrow_mut();
-        let request = Tongue::new(&mut lot, &self.floor.weather, &view).request(&self.floor.day);
+        let request = Tongue::new(&mut lot, &self.floor.weather, &view).request(&self.floor.day());
         drop(lot);
         if matches!(request, Request::Renew(_)) {
             return self.ask_clock(request);
         }
-        let reads_only = self.floor.day.reads_only;
+        let reads_only = self.floor.day().reads_only;
         let serializable = !reads_only && self.draw(3) == 0;
         self.ask(request, serializable);
     }
 
+    /// Asks for another leader or other members.
+    fn operate(&mut self, view: &View) {
+        let (ticket, member) = (self.draw_ticket(), self.floor.member());
+        let mut lot = self.floor.lot.borrow_mut();
+        let candidates = self.floor.candidates.borrow();
+        let newcomer = candidates.first().filter(|_| lot.below(3) > 0);
+        let request = match newcomer {
+            Some(newcomer) => {
+                let learner = lot.one_in(2);
+                Request::Change(MemberChange::Add(Member { learner, ..newcomer.clone() }))
+            }
+            None => operate(&mut lot, view, member, self.next_ticket),
+        };
+        drop((lot, candidates));
+        let (ask, what, way) = match &request {
+            Request::MoveLeader(to) => {
+                (ToNode::MoveLeader { ticket, to: MemberId(*to) }, What::Move, Way::Leader)
+            }
+            Request::Change(change) => {
+                (ToNode::Change { ticket, change: change.clone() }, What::Change, Way::Log)
+            }
+            other => unreachable!("nothing for an operator: {other:?}"),
+        };
+        let op = self.asked(request, Some(ticket), way);
+        let sent = self.end.to_node.try_send(ask);
+        self.sent(sent.is_ok(), ticket, op, what);
+    }
+
     fn introduce(&mut self) {
         let view = self.floor.newest.load();
-        let own = view.cluster.members.values().next().expect("a member knows itself");
-        if own.client_urls.is_empty() {
+        let own = view.cluster.members.get(&self.floor.member());
+        if let Some(own) = own.filter(|own| own.client_urls.is_empty()) {
             let client_urls = vec!["http://sim".to_owned()];
-            let attributes = MemberAttributes { member: own.id, name: "sim".into(), client_urls };
+            let name = format!("sim {:x}", own.id.0);
+            let attributes = MemberAttributes { member: own.id, name, client_urls };
             self.propose_own(attributes.encode());
         }
         if view.cluster.version.is_none() {
@@ -420,7 +556,7 @@ impl Desk {
         let again = (self.floor.slip == Some(Slip::ProposedTwice)).then(|| body.clone());
         let sent = self.end.to_node.try_send(ToNode::Propose { ticket, request: body });
         let what = What::Proposal { again, granted };
-        self.sent(sent.is_ok(), ticket, Waiting { op, what });
+        self.sent(sent.is_ok(), ticket, op, what);
     }
 
     fn ask_read(&mut self, request: Request, read: api::Read) {
@@ -430,8 +566,13 @@ impl Desk {
             let answer = self.read(&read, &self.stale);
             return self.answer(op, answer, &self.stale);
         }
+        if self.floor.slip == Some(Slip::UnaskedRead) {
+            let view = self.floor.newest.load();
+            let answer = self.read(&read, &view);
+            return self.answer(op, answer, &view);
+        }
         let sent = self.end.to_node.try_send(ToNode::Read { ticket });
-        self.sent(sent.is_ok(), ticket, Waiting { op, what: What::Read(read) });
+        self.sent(sent.is_ok(), ticket, op, What::Read(read));
     }
 
     /// Asks what only the leader's clock knows.
@@ -450,12 +591,22 @@ impl Desk {
         };
         let ticket = self.draw_ticket();
         let op = self.asked(request, Some(ticket), Way::Clock);
+        if let (Some(Slip::RenewedUnasked), What::Renewal { id, header }) = (self.floor.slip, &what)
+        {
+            let (view, mut out) = (self.floor.newest.load(), Vec::new());
+            let ttl = view.leases().get(LeaseId(*id)).map(|lease| lease.granted);
+            lease::encode_keep_alive(LeaseId(*id), ttl, *header, &mut out);
+            return self.answer(op, Answer::Applied(Ok(out.into())), &view);
+        }
         let sent = self.end.to_node.try_send(ToNode::Lease { ticket, ask });
-        self.sent(sent.is_ok(), ticket, Waiting { op, what });
+        self.sent(sent.is_ok(), ticket, op, what);
     }
 
     /// A full ring is an immediate refusal.
-    fn sent(&mut self, sent: bool, ticket: Ticket, waiting: Waiting) {
+    fn sent(&mut self, sent: bool, ticket: Ticket, op: usize, what: What) {
+        let (until, since) = (self.floor.gives_up_at(), self.floor.clock.now());
+        let snapshots = self.floor.history.borrow().snapshots_of(self.floor.member().0);
+        let waiting = Waiting { op, what, until, since, snapshots };
         if sent {
             self.waiting.insert(ticket, waiting);
             return;
@@ -473,12 +624,12 @@ impl Desk {
     }
 
     fn asked(&self, request: Request, ticket: Option<Ticket>, way: Way) -> usize {
-        let (now, applied) = (self.floor.clock.now(), self.floor.newest.load().applied.0);
-        self.floor.chronicle.borrow_mut().asked(request, ticket, way, (now, applied))
+        let (member, now) = (self.floor.member().0, self.floor.now(&self.floor.newest.load()));
+        self.floor.chronicle.borrow_mut().asked(request, member, ticket, way, now)
     }
 
     fn draw_ticket(&mut self) -> Ticket {
         self.next_ticket += 1;
-        Ticket::new(member::WHO_TYPED.1, self.end.shard, self.next_ticket)
+        Ticket::new(self.floor.member(), self.end.shard, self.next_ticket)
     }
 }

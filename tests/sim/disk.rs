@@ -160,6 +160,11 @@ impl SimDisk {
         state.crash_at = Some(state.boundaries + n);
     }
 
+    /// Pulls the plug now.
+    pub(crate) fn crash(&self) {
+        self.state.borrow_mut().crashed = true;
+    }
+
     /// Whether the plug was pulled. Nothing finishes any more until [`SimDisk::reboot`].
     pub(crate) fn crashed(&self) -> bool {
         self.state.borrow().crashed

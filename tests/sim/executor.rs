@@ -6,7 +6,7 @@
 use ringleader::io::Clock;
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future::Future,
     pin::Pin,
     rc::Rc,
@@ -69,6 +69,7 @@ impl<T> Ended<T> {
 }
 
 struct Task {
+    group: u64,
     future: Pin<Box<dyn Future<Output = ()>>>,
     flag: Arc<Flag>,
 }
@@ -87,11 +88,24 @@ struct State {
     /// Tasks made since the run last looked; a task may make others while it is polled.
     newborn: RefCell<Vec<Task>>,
     clock: SimClock,
+    groups: RefCell<Groups>,
 }
 
-/// Runs futures on this thread. Cheap to clone; clones make tasks for the same run.
+/// Tasks that live and stand still together, as those of a process do.
+#[derive(Default)]
+struct Groups {
+    made: u64,
+    ended: BTreeSet<u64>,
+    /// Until when one stands still.
+    frozen: BTreeMap<u64, Duration>,
+}
+
+/// Runs futures on this thread. Cheap to clone; clones make tasks for the same run and group.
 #[derive(Clone)]
-pub(crate) struct Executor(Rc<State>);
+pub(crate) struct Executor {
+    state: Rc<State>,
+    group: u64,
+}
 
 impl Executor {
     pub(crate) fn new(seed: u64) -> Self {
@@ -100,17 +114,42 @@ impl Executor {
 
     /// Begins at the time that `clock` shows.
     pub(crate) fn at(seed: u64, clock: SimClock) -> Self {
-        Self(Rc::new(State { lot: Lot::new(seed).into(), newborn: RefCell::default(), clock }))
+        let state = State {
+            lot: Lot::new(seed).into(),
+            newborn: RefCell::default(),
+            clock,
+            groups: RefCell::default(),
+        };
+        Self { state: Rc::new(state), group: 0 }
     }
 
     pub(crate) fn clock(&self) -> SimClock {
-        self.0.clock.clone()
+        self.state.clock.clone()
+    }
+
+    /// The same run, for a new group of tasks.
+    pub(crate) fn group(&self) -> Self {
+        let mut groups = self.state.groups.borrow_mut();
+        groups.made += 1;
+        Self { state: self.state.clone(), group: groups.made }
+    }
+
+    /// Drops all tasks of this group before anything else happens.
+    pub(crate) fn end_group(&self) {
+        self.state.groups.borrow_mut().ended.insert(self.group);
+    }
+
+    /// No task of this group goes on before `until`, while time does.
+    pub(crate) fn freeze(&self, until: Duration) {
+        self.state.groups.borrow_mut().frozen.insert(self.group, until);
+        self.state.clock.set(until, Waker::noop().clone());
     }
 
     /// Adds a future to the run. It is dropped when the run ends.
     pub(crate) fn spawn(&self, future: impl Future<Output = ()> + 'static) {
         let flag = Arc::new(Flag(AtomicBool::new(true)));
-        self.0.newborn.borrow_mut().push(Task { future: Box::pin(future), flag });
+        let task = Task { group: self.group, future: Box::pin(future), flag };
+        self.state.newborn.borrow_mut().push(task);
     }
 
     /// Runs `main` and all that is spawned until `main` finishes or, asked after every step, `halt`
@@ -125,16 +164,15 @@ impl Executor {
         self.spawn(async move { slot.set(Some(main.await)) });
         let mut tasks: Vec<Task> = Vec::new();
         loop {
-            tasks.append(&mut self.0.newborn.borrow_mut());
-            let ready: Vec<usize> =
-                (0..tasks.len()).filter(|at| tasks[*at].flag.0.load(Ordering::Relaxed)).collect();
+            tasks.append(&mut self.state.newborn.borrow_mut());
+            let ready = self.ready(&mut tasks);
             if ready.is_empty() {
-                if self.0.clock.jump() {
+                if self.state.clock.jump() {
                     continue;
                 }
                 return Ended::Stalled;
             }
-            let pick = self.0.lot.borrow_mut().below(ready.len() as u64) as usize;
+            let pick = self.state.lot.borrow_mut().below(ready.len() as u64) as usize;
             step(&mut tasks, ready[pick]);
             if halt() {
                 return Ended::Halted;
@@ -143,6 +181,27 @@ impl Executor {
                 return Ended::Done(value);
             }
         }
+    }
+
+    /// The tasks that were woken and do not stand still; those whose group has ended are dropped.
+    fn ready(&self, tasks: &mut Vec<Task>) -> Vec<usize> {
+        let mut groups = self.state.groups.borrow_mut();
+        let Groups { ended, frozen, .. } = &mut *groups;
+        let over = std::mem::take(ended);
+        let now = self.state.clock.now();
+        frozen.retain(|_, until| *until > now);
+        let woken =
+            |task: &Task| task.flag.0.load(Ordering::Relaxed) && !frozen.contains_key(&task.group);
+        if over.is_empty() {
+            return (0..tasks.len()).filter(|at| woken(&tasks[*at])).collect();
+        }
+        let (gone, left) =
+            std::mem::take(tasks).into_iter().partition(|task| over.contains(&task.group));
+        *tasks = left;
+        let ready = (0..tasks.len()).filter(|at| woken(&tasks[*at])).collect();
+        drop(groups);
+        drop::<Vec<Task>>(gone);
+        ready
     }
 }
 
@@ -167,9 +226,11 @@ struct Timers {
 }
 
 impl SimClock {
-    /// Time passes although something else could happen: whatever reads this clock stood still.
-    pub(crate) fn skip(&self, by: Duration) {
-        self.0.borrow_mut().now += by;
+    fn set(&self, until: Duration, waker: Waker) {
+        let mut timers = self.0.borrow_mut();
+        timers.made += 1;
+        let made = timers.made;
+        timers.set.insert((until, made), waker);
     }
 
     /// Goes to the next timer and wakes it; false if there is none.
@@ -205,7 +266,10 @@ impl Clock for SimClock {
             if timers.now >= until {
                 return Poll::Ready(());
             }
-            timers.set.insert((until, made), context.waker().clone());
+            // What never comes must not make time pass.
+            if until < Duration::MAX {
+                timers.set.insert((until, made), context.waker().clone());
+            }
             Poll::Pending
         })
     }
@@ -227,6 +291,27 @@ fn time_passes_only_when_nothing_else_can_happen() {
     assert_eq!(end, Ended::Done(()));
     let expected = [1, 2, 3].map(|seconds| (seconds, Duration::from_secs(seconds)));
     assert_eq!(*seen.borrow(), expected);
+}
+
+#[test]
+fn a_group_stands_still_and_ends_alone() {
+    let executor = Executor::new(1);
+    let seen = Rc::new(RefCell::new(Vec::new()));
+    for (name, group) in [executor.clone(), executor.group(), executor.group()].iter().enumerate() {
+        let (seen, clock) = (seen.clone(), executor.clock());
+        group.spawn(async move {
+            clock.sleep_until(Duration::from_secs(1)).await;
+            seen.borrow_mut().push((name, clock.now().as_secs()));
+        });
+        match name {
+            1 => group.freeze(Duration::from_secs(3)),
+            2 => group.end_group(),
+            _ => {}
+        }
+    }
+    let last = executor.clock();
+    executor.run(async move { last.sleep_until(Duration::from_secs(4)).await }, || false).done();
+    assert_eq!(*seen.borrow(), [(0, 1), (1, 3)]);
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use crate::{
     disk::SimDisk,
     executor::Executor,
-    member::{Mutant, WHO_TYPED},
-    weather::{Day, Drought, Tempo, Weather},
+    member::{CLUSTER, Mutant, member_on},
+    weather::{Day, Drought, Tempo, Weather, Winds},
     world::live,
 };
 use bytes::Bytes;
@@ -25,9 +25,8 @@ use ringleader::{
 };
 use std::time::Duration;
 
-/// A plain life of `days`, and a calm day after them.
-fn plain(mut days: Vec<Day>) -> Weather {
-    days.push(Day::calm(8, true));
+/// A plain life of a lone member: `days`, and calm ones after them.
+fn plain(days: Vec<Day>) -> Weather {
     Weather {
         wal_blocks: 8,
         tree: tree::Options { page_bytes: 512, segment_bytes: 8 << 10 },
@@ -41,7 +40,17 @@ fn plain(mut days: Vec<Day>) -> Weather {
         ttl_max: 2,
         streams: 2,
         fragment_bytes: 600,
-        days,
+        rows: vec![days],
+        stay: Day::calm(8, true),
+        calm: Day::calm(8, true),
+        last_look: Day::calm(8, true),
+        winds: Winds::calm(),
+        calm_boots: true,
+        blackout: None,
+        pre_vote: true,
+        operators: false,
+        strict: true,
+        rot: false,
     }
 }
 
@@ -65,7 +74,7 @@ fn a_member_that_is_told_to_stop_while_its_disk_is_full_stops() {
         drought: Some(drought),
         while_serving: true,
         patience: Some(Duration::from_secs(60)),
-        tempo: Tempo { micros_max: 50, stall_odds: None },
+        tempo: Tempo::calm(),
         ..Day::calm(200, false)
     };
     sound(plain(vec![day]));
@@ -73,12 +82,12 @@ fn a_member_that_is_told_to_stop_while_its_disk_is_full_stops() {
 
 /// A node that leads, alone.
 fn leader() -> Node {
-    let (id, mut actions) = (WHO_TYPED.1, Vec::new());
+    let (id, mut actions) = (member_on(0, 0), Vec::new());
     let durable = Durable::nothing(vec![id]);
     let timing = Timing::default();
     let replica = Replica::recover(id, &durable, timing).expect("an empty log has no gap");
     let store = Store::new(Tree::new(tree::Options::default()), Quota::from_flag(-1));
-    let mut node = Node::new(WHO_TYPED.0, id, replica, store);
+    let mut node = Node::new(CLUSTER, id, replica, store);
     node.campaign();
     while !node.leadership().own || !actions.is_empty() {
         for action in std::mem::take(&mut actions) {
@@ -108,7 +117,7 @@ fn fullest_frame(request_bytes: usize) -> usize {
     let (mut node, mut actions) = (leader(), Vec::new());
     let request = Bytes::from(vec![7; request_bytes]);
     for count in 0.. {
-        let ticket = Ticket::new(WHO_TYPED.1, 0, count);
+        let ticket = Ticket::new(member_on(0, 0), 0, count);
         node.handle(Event::Propose { ticket, request: request.clone() }, &mut actions);
         if !actions.is_empty() {
             break;
@@ -147,7 +156,7 @@ fn open_installed(
     entries: u64,
     trim: u64,
 ) -> Result<[u64; 3], RecoverError> {
-    let (cluster, member) = WHO_TYPED;
+    let (cluster, member) = (CLUSTER, member_on(0, 0));
     let opening = Opening {
         quota: Quota::from_flag(-1),
         tree: tree::Options::default(),

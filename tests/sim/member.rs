@@ -2,39 +2,67 @@
 //! clock that are not there.
 
 use crate::{
-    audience::{self, Spots},
-    check::{Chronicle, Ledger},
+    audience::Spots,
+    check::Chronicle,
     clients::{Desk, Floor, Slip},
     disk::{Faults, SimDisk},
     executor::{Executor, Lot, SimClock},
-    weather::{Air, Day, Drought, Fate, Lie, RoughDisk, Weather},
+    history::History,
+    network::{Gust, Network},
+    parcel::Ramp,
+    room::Room,
+    rough::{Air, Lie, RoughDisk},
+    weather::{Day, Drought, ELECTION_TICKS, Fate, Weather},
 };
+use proto::etcdserverpb::WatchCreateRequest;
 use ringleader::{
     api::Edge,
     fatal::Fatal,
     io::Clock,
-    mesh::{Capacity, Newest, mesh},
+    mesh::{Capacity, Newest, PeersEnd, mesh},
     metrics::NodeMeters,
     node::{
-        drive::{Pace, Parts, drive},
+        drive::{Ended, Pace, Parts, drive},
         recover::{self, Disks, Found, Newborn, Opening, RecoverError},
     },
     store::{Member as MemberFacts, Quota},
+    tree::Stage,
     types::{ClusterId, MemberId},
+    wal,
 };
 use std::{
     cell::{Cell, RefCell},
+    collections::{BTreeMap, VecDeque},
     future::Future,
     rc::Rc,
     sync::Arc,
     time::Duration,
 };
 
-/// Cluster and member of every run.
-pub(crate) const WHO: (u64, u64) = (0xc1, 0x3e);
-pub(crate) const WHO_TYPED: (ClusterId, MemberId) = (ClusterId(WHO.0), MemberId(WHO.1));
+/// The cluster of every run.
+pub(crate) const CLUSTER: ClusterId = ClusterId(0xc1);
 
-pub(crate) const ELECTION_TICKS: usize = 10;
+/// The `life`-th member on a machine. Tickets tell members apart by the last twelve bits.
+pub(crate) fn member_on(machine: usize, life: u64) -> MemberId {
+    MemberId(0x3e + 0x10 * machine as u64 + 0x100 * life)
+}
+
+/// What everybody knows of the first member on a machine.
+pub(crate) fn facts_of(machine: usize) -> MemberFacts {
+    MemberFacts { name: format!("sim{machine}"), ..newcomer_on(machine, 0) }
+}
+
+/// What is known of one that is added later.
+pub(crate) fn newcomer_on(machine: usize, life: u64) -> MemberFacts {
+    MemberFacts {
+        id: member_on(machine, life),
+        peer_urls: vec![format!("http://sim{machine}-{life}:2380")],
+        ..MemberFacts::default()
+    }
+}
+
+/// Where a member's votes are a second time.
+const BALLOT: &str = "ballot";
 
 /// A bug planted between recovery and the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +120,7 @@ pub(crate) struct Mutant {
     pub(crate) slip: Option<Slip>,
     pub(crate) tamper: Option<Tamper>,
     pub(crate) drift: Option<Drift>,
+    pub(crate) gust: Option<Gust>,
 }
 
 /// How a boot ended by itself.
@@ -99,6 +128,8 @@ pub(crate) struct Mutant {
 pub(crate) enum End {
     /// Every shard said goodbye.
     Stopped,
+    /// It is no member any more.
+    Removed,
     /// The process would have died.
     Fatal(Fatal),
     /// The process would not have started.
@@ -109,13 +140,27 @@ pub(crate) enum End {
 pub(crate) struct Boot {
     pub(crate) weather: Rc<Weather>,
     pub(crate) day: Day,
+    /// It stays until the whistle; `day` is then what it begins with.
+    pub(crate) whistle: Option<Rc<Cell<bool>>>,
+    pub(crate) is_calm: bool,
+    pub(crate) dusk: Rc<Cell<bool>>,
+    pub(crate) machine: usize,
+    pub(crate) member: MemberId,
+    /// Boots of the whole life so far.
+    pub(crate) number: u64,
     pub(crate) disk: SimDisk,
     pub(crate) air: Rc<Air>,
     pub(crate) lot: Lot,
     pub(crate) mutant: Mutant,
+    pub(crate) returning: Vec<WatchCreateRequest>,
     pub(crate) spots: Rc<RefCell<Spots>>,
     pub(crate) chronicle: Rc<RefCell<Chronicle>>,
-    pub(crate) ledger: Rc<RefCell<Ledger>>,
+    pub(crate) history: Rc<RefCell<History>>,
+    pub(crate) network: Network,
+    pub(crate) candidates: Rc<RefCell<Vec<MemberFacts>>>,
+    pub(crate) recovered: Option<wal::Recovered>,
+    /// Where it shows itself once it serves.
+    pub(crate) shown: Rc<RefCell<Option<Rc<Floor>>>>,
 }
 
 impl Boot {
@@ -128,7 +173,9 @@ impl Boot {
             Err(error) => return End::Unrecovered(error),
         };
         match self.start(&executor, found).await {
-            Ok(outcome) => outcome.map_or_else(End::Fatal, |()| End::Stopped),
+            Ok(Ok(Ended::Stopped)) => End::Stopped,
+            Ok(Ok(Ended::Removed)) => End::Removed,
+            Ok(Err(fatal)) => End::Fatal(fatal),
             Err(error) => End::Unrecovered(error),
         }
     }
@@ -154,7 +201,7 @@ impl Boot {
             wal_segment_bytes: self.weather.wal_segment_bytes(),
             salt: self.lot.draw(),
             election_ticks: ELECTION_TICKS,
-            pre_vote: true,
+            pre_vote: self.weather.pre_vote,
             boot_micros: 1,
         }
     }
@@ -162,17 +209,23 @@ impl Boot {
     async fn recover(&mut self) -> Result<Found<RoughDisk>, RecoverError> {
         let disk = self.rough();
         let disks = Disks { data: disk.clone(), wal: disk.clone(), wal_background: disk };
+        if self.mutant.tamper == Some(Tamper::HardStateForgotten) {
+            forget_ballots(&self.disk);
+        }
         let opening = self.opening();
+        let (member, machines) = (self.member, self.weather.members() as usize);
         let newborn = || {
-            let member = MemberFacts {
-                id: WHO_TYPED.1,
-                name: "sim".into(),
-                peer_urls: vec!["http://sim:2380".into()],
-                ..MemberFacts::default()
-            };
-            Ok(Newborn { cluster: WHO_TYPED.0, member: member.id, members: vec![member] })
+            let begins = member == member_on(self.machine, 0);
+            let members = if begins { (0..machines).map(facts_of).collect() } else { Vec::new() };
+            Ok(Newborn { cluster: CLUSTER, member, members })
         };
         let mut found = recover::find(&disks, &opening, newborn).await?;
+        self.recovered = Some(wal::Recovered {
+            entries: found.recovered.entries.clone(),
+            hard_state: found.recovered.hard_state,
+            trimmed: found.recovered.trimmed,
+            torn: None,
+        });
         match self.mutant.tamper {
             None => {}
             Some(Tamper::HardStateForgotten) => found.recovered.hard_state = Default::default(),
@@ -186,37 +239,53 @@ impl Boot {
         mut self,
         executor: &Executor,
         found: Found<RoughDisk>,
-    ) -> Result<Result<(), Fatal>, RecoverError> {
+    ) -> Result<Result<Ended, Fatal>, RecoverError> {
         let recovered = found.recovered.entries.len();
         let recover::Member { mut node, wal, ballots, .. } = found.member(&self.opening())?;
         let view = node.publish().expect("nothing is published yet, so all of it is new");
         self.chronicle.borrow_mut().story.push(format!(
-            "  recovered: revision {}, applied {}, {recovered} entries in the log",
-            view.revision.0, view.applied.0
+            "  {:x} recovered: revision {}, applied {}, {recovered} entries in the log",
+            self.member.0, view.revision.0, view.applied.0
         ));
-        self.ledger.borrow_mut().show(view.applied.0);
+        let recovered = self.recovered.take().expect("it was just made");
+        let mut history = self.history.borrow_mut();
+        let lost = ballots.ballot().lost;
+        history.boot(self.member.0, &recovered, view.applied.0, lost);
+        self.chronicle.borrow_mut().see("a log that was lost", usize::from(lost));
+        history.show(self.member.0, view.applied.0);
+        drop(history);
+        node.set_strict(self.weather.strict);
         let newest = Newest::new(view);
         let rings = self.weather.ring_messages;
-        let capacity = Capacity { to_node: rings, to_shard: rings, to_peers: rings };
-        let (node_end, shard_ends, _nobody_else) = mesh(self.weather.shards, capacity);
+        let capacity = Capacity { to_node: rings, to_shard: rings, to_peers: 64 };
+        let (node_end, shard_ends, peers_end) = mesh(self.weather.shards, capacity);
         let floor = Rc::new(Floor {
             weather: self.weather.clone(),
-            day: self.day.clone(),
+            day: RefCell::new(self.day.clone()),
             lot: Lot::new(self.lot.draw()).into(),
             clock: executor.clock(),
-            edge: edge(&self.weather),
+            edge: edge(&self.weather, self.member),
+            boot: self.number,
             newest: newest.clone(),
             left: Cell::new(self.day.requests),
-            returning: audience::returning(&mut self.spots.borrow_mut()).into(),
+            done: Cell::new(0),
+            whistle: self.whistle.clone(),
+            is_calm: Cell::new(self.is_calm),
+            dusk: self.dusk.clone(),
+            returning: std::mem::take(&mut self.returning).into(),
             spots: self.spots.clone(),
             chronicle: self.chronicle.clone(),
-            ledger: self.ledger.clone(),
+            history: self.history.clone(),
+            candidates: self.candidates.clone(),
             slip: self.mutant.slip,
         });
         for end in shard_ends {
             executor.spawn(Desk::new(floor.clone(), end).serve());
         }
+        *self.shown.borrow_mut() = Some(floor);
+        self.open_room(executor, peers_end, &newest);
         let meters = Arc::new(NodeMeters::default());
+        let alone = node.is_alone();
         let parts = Parts {
             node,
             wal,
@@ -228,13 +297,11 @@ impl Boot {
             meters: meters.clone(),
             pace: Pace {
                 tick: self.weather.tick,
-                election: self.weather.tick * ELECTION_TICKS as u32,
+                election: self.weather.election(),
                 checkpoint_entries: self.weather.checkpoint_entries,
             },
         };
         self.air.served.set(true);
-        let is_calm = self.day.rest > Duration::ZERO;
-        self.chronicle.borrow_mut().day_began(executor.clock().now(), is_calm);
         if self.day.while_serving {
             self.begin_fate(executor);
         }
@@ -243,10 +310,47 @@ impl Boot {
             futures_lite::future::yield_now().await;
         }
         let outcome = drive(parts).await;
-        if outcome.is_ok() && self.day.patience.is_none() && self.mutant.slip.is_none() {
+        let in_peace = outcome.is_ok() && self.day.patience.is_none();
+        if alone && in_peace && self.mutant.slip.is_none() {
             assert_eq!(meters.proposals_pending.get(), 0, "a proposal waits for ever");
         }
-        Ok(outcome.map(|_stopped| ()))
+        Ok(outcome)
+    }
+
+    fn open_room(&mut self, executor: &Executor, end: PeersEnd, newest: &Newest) {
+        self.network.open(self.member.0);
+        let ramp = Rc::new(Ramp {
+            member: self.member.0,
+            boot: self.number,
+            executor: executor.clone(),
+            disk: self.rough(),
+            machine: self.disk.clone(),
+            options: self.weather.tree,
+            newest: newest.clone(),
+            network: self.network.clone(),
+            history: self.history.clone(),
+            stage: RefCell::new(Stage::default()),
+            busy: Cell::new(false),
+            handed: Cell::new(None),
+            out: RefCell::default(),
+        });
+        let room = Room {
+            member: self.member.0,
+            boot: self.number,
+            end,
+            network: self.network.clone(),
+            history: self.history.clone(),
+            newest: newest.clone(),
+            clock: executor.clock(),
+            lot: Lot::new(self.lot.draw()),
+            asked: BTreeMap::new(),
+            next_ticket: executor.clock().wall_nanos() / 1_000,
+            held: VecDeque::new(),
+            ramp,
+            sending: BTreeMap::new(),
+            patience: self.weather.election() * 20,
+        };
+        executor.spawn(room.serve());
     }
 
     /// Droughts come and go beside the member, and sometimes it stands still.
@@ -260,27 +364,50 @@ impl Boot {
                 disk.set_space(None);
             });
         }
-        let (clock, mut lot) = (executor.clock(), Lot::new(self.lot.draw()));
+        let (group, mut lot) = (executor.clone(), Lot::new(self.lot.draw()));
+        let alone = self.weather.members() == 1;
+        let (lull, most) = match alone {
+            true => (Duration::from_micros(9_000), Duration::from_secs(90)),
+            false => (self.weather.election() * 5, self.weather.election() * 5),
+        };
+        let part = |lot: &mut Lot, of: Duration| of * lot.below(1_000) as u32 / 1_000;
         if self.day.pauses {
+            let clock = executor.clock();
             executor.spawn(async move {
                 for _ in 0..lot.below(4) {
-                    clock.sleep_until(clock.now() + Duration::from_micros(lot.below(9_000))).await;
-                    clock.skip(Duration::from_millis(lot.below(90_000)));
+                    clock.sleep_until(clock.now() + part(&mut lot, lull)).await;
+                    group.freeze(clock.now() + part(&mut lot, most));
+                    futures_lite::future::yield_now().await;
                 }
+            });
+        }
+        if let Some(after) = self.day.killed_after {
+            let (disk, clock) = (self.disk.clone(), executor.clock());
+            executor.spawn(async move {
+                clock.sleep_until(clock.now() + after).await;
+                disk.crash();
             });
         }
     }
 }
 
-fn edge(weather: &Weather) -> Edge {
+/// What a vote was put into a second time is as on the first day.
+fn forget_ballots(disk: &SimDisk) {
+    if disk.names().iter().any(|name| name == BALLOT) {
+        let len = disk.peek(BALLOT).len();
+        disk.poke(BALLOT, 0, &vec![0; len]);
+    }
+}
+
+fn edge(weather: &Weather, member: MemberId) -> Edge {
     let least_ttl = weather.tick * (ELECTION_TICKS * 3 / 2) as u32;
     Edge {
         request_bytes_max: ringleader::limits::REQUEST_BYTES_MAX,
         txn_ops_max: ringleader::limits::TXN_OPS_MAX,
         quota: Quota::from_flag(-1),
         quota_flag_bytes: -1,
-        cluster: WHO_TYPED.0,
-        member: WHO_TYPED.1,
+        cluster: CLUSTER,
+        member,
         lease_ttl_min: least_ttl.as_millis().div_ceil(1_000) as i64,
     }
 }

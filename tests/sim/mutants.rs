@@ -7,36 +7,45 @@
 
 use crate::{
     clients::Slip,
+    executor::Lot,
     member::{Drift, Mutant, Tamper},
-    weather::{Fate, Lie, Weather},
+    network::Gust,
+    rough::Lie,
+    weather::Weather,
     world::live,
 };
 
 /// The same seed without failing I/O and full disks.
 fn gentle(seed: u64) -> Weather {
-    let mut weather = Weather::draw(seed);
-    for day in &mut weather.days {
-        day.drought = None;
-        if matches!(day.fate, Fate::FailedSync(_) | Fate::FailedWrite(_)) {
-            day.fate = Fate::Nothing;
-        }
-    }
-    weather
+    Weather::draw(seed).gentle()
+}
+
+/// A life of three, without failing I/O and full disks.
+fn company(seed: u64) -> Weather {
+    Weather::draw_cluster(&mut Lot::new(seed ^ 0x3ee3), 3).gentle()
 }
 
 /// Asserts that a mutant is caught within `seeds_max` seeds, and that the same seeds are sound
 /// without it.
 fn caught(mutant: Mutant, seeds_max: u64) {
+    caught_in(mutant, seeds_max, gentle);
+}
+
+fn caught_in(mutant: Mutant, seeds_max: u64, weather: fn(u64) -> Weather) {
     for seed in 0..seeds_max {
-        if let Err(why) = live(seed, gentle(seed), mutant) {
+        if let Err(why) = live(seed, weather(seed), mutant) {
             let first_line = why.lines().next().unwrap_or_default();
             println!("{mutant:?}: caught by seed {seed}: {first_line}");
-            let sound = live(seed, gentle(seed), Mutant::default());
+            let sound = live(seed, weather(seed), Mutant::default());
             assert!(sound.is_ok(), "seed {seed} fails without {mutant:?}: {sound:?}");
             return;
         }
     }
     panic!("{mutant:?} survived {seeds_max} seeds");
+}
+
+fn gust(gust: Gust) -> Mutant {
+    Mutant { gust: Some(gust), ..Mutant::default() }
 }
 
 fn lie(lie: Lie) -> Mutant {
@@ -143,4 +152,54 @@ fn a_message_to_a_watcher_that_is_lost_is_caught() {
 #[test]
 fn messages_to_a_watch_stream_in_another_order_are_caught() {
     caught(slip(Slip::MessagesSwapped), 20);
+}
+
+#[test]
+fn messages_that_leave_before_their_append_is_durable_are_caught() {
+    caught_in(lie(Lie::LogAcknowledgedEarly), 20, company);
+}
+
+#[test]
+fn a_vote_that_is_forgotten_is_caught() {
+    caught_in(tamper(Tamper::HardStateForgotten), 40, company);
+}
+
+#[test]
+fn a_log_of_several_that_loses_its_last_entry_is_caught() {
+    caught_in(tamper(Tamper::LastEntryDropped), 40, company);
+}
+
+#[test]
+fn a_vote_given_to_anybody_is_caught() {
+    caught_in(gust(Gust::VotesGranted), 40, company);
+}
+
+#[test]
+fn a_commit_without_a_quorum_is_caught() {
+    caught_in(gust(Gust::AppendsConfirmed), 40, company);
+}
+
+#[test]
+fn a_forwarded_proposal_taken_twice_is_caught() {
+    caught_in(gust(Gust::ForwardedTwice), 20, company);
+}
+
+#[test]
+fn a_read_that_asks_nobody_is_caught() {
+    caught_in(slip(Slip::UnaskedRead), 20, company);
+}
+
+#[test]
+fn a_renewal_that_asks_nobody_is_caught() {
+    caught_in(slip(Slip::RenewedUnasked), 40, company);
+}
+
+#[test]
+fn a_revision_used_twice_is_caught() {
+    caught_in(slip(Slip::RevisionReused), 20, company);
+}
+
+#[test]
+fn a_snapshot_that_is_not_synced_is_caught() {
+    caught_in(lie(Lie::DataNeverSynced), 40, company);
 }

@@ -9,7 +9,12 @@ use prost::{Message, bytes::Bytes};
 use proto::etcdserverpb::{
     self as pb, compare::TargetUnion, request_op, watch_create_request::FilterType,
 };
-use ringleader::{api::Method, limits::LEASE_TTL_SECONDS_MAX, store::View, types::LeaseId};
+use ringleader::{
+    api::Method,
+    limits::LEASE_TTL_SECONDS_MAX,
+    store::{Member, View, command::MemberChange},
+    types::{LeaseId, MemberId},
+};
 
 /// Ids that clients choose for their leases, again and again.
 const LEASE_IDS: [i64; 4] = [1, 2, i64::MAX, -5];
@@ -30,6 +35,7 @@ impl Request {
             Self::Leases => (Method::LeaseLeases, pb::LeaseLeasesRequest {}.encode_to_vec()),
             Self::Renew(_) => unreachable!("that is asked on a stream"),
             Self::Introduce(_) => unreachable!("no client asks that"),
+            Self::Change(_) | Self::MoveLeader(_) => unreachable!("the node is asked directly"),
         };
         (method, bytes.into())
     }
@@ -44,6 +50,35 @@ pub(crate) fn everything() -> pb::RangeRequest {
 pub(crate) fn everybody() -> pb::WatchCreateRequest {
     let pb::RangeRequest { key, range_end, .. } = everything();
     pb::WatchCreateRequest { key, range_end, prev_kv: true, ..Default::default() }
+}
+
+/// Draws what an operator wants of the cluster of a view, where this member has asked `count` times.
+pub(crate) fn operate(lot: &mut Lot, view: &View, asker: MemberId, count: u64) -> Request {
+    let all: Vec<&Member> = view.cluster.members.values().collect();
+    let Some(some) = all.get(lot.below(all.len().max(1) as u64) as usize) else {
+        return Request::MoveLeader(asker.0);
+    };
+    let url = |word: &str| format!("http://{word}-{:x}-{count}:2380", asker.0);
+    match lot.below(12) {
+        0..5 => Request::MoveLeader(some.id.0),
+        5..7 => {
+            Request::Change(MemberChange::Update { id: some.id, peer_urls: vec![url("moved")] })
+        }
+        7 => {
+            let peer_urls = some.peer_urls.clone();
+            Request::Change(MemberChange::Update { id: asker, peer_urls })
+        }
+        8 => Request::Change(MemberChange::Promote(some.id)),
+        9 => {
+            // A learner that nobody starts.
+            let id = MemberId(0xf00 + lot.below(3));
+            let peer_urls = vec![url("learner")];
+            let learner = Member { id, peer_urls, learner: true, ..Member::default() };
+            Request::Change(MemberChange::Add(learner))
+        }
+        10 if all.len() > 3 || some.learner => Request::Change(MemberChange::Remove(some.id)),
+        _ => Request::Change(MemberChange::Remove(MemberId(0xf00 + lot.below(4)))),
+    }
 }
 
 /// Draws requests.

@@ -1,29 +1,17 @@
 //! What a seed makes happen to a member: sizes, days, and a disk that takes its time.
 //!
-//! A run is a row of days; each is one boot of the member and has an end of its own. The last two
-//! are calm: on the first of them everything must finish, on the second nothing may be missing.
-//!
-//! [`RoughDisk`] stands between the member and [`SimDisk`]. It makes operations last, remembers
-//! which failed, shows every write of the log to the [`Ledger`], and lies where a mutant wants it.
+//! Each member has a row of days of its own; each is one boot and has an end of its own. When all
+//! rows are over a calm stretch begins for all at once, on which everything must finish; then there is
+//! a last look, for which nothing may be missing. Between members there are [`Winds`].
 
-use crate::{
-    check::Ledger,
-    disk::{SimDisk, SimFile},
-    executor::{Executor, Lot},
-};
-use ringleader::{
-    io::{AlignedBuf, BLOCK_BYTES, Clock, Disk, File, Mapping},
-    tree,
-};
-use std::{
-    cell::{Cell, RefCell},
-    future::{Future, poll_fn},
-    io,
-    pin::Pin,
-    rc::Rc,
-    task::{Poll, Waker},
-    time::Duration,
-};
+use crate::executor::Lot;
+use ringleader::{io::BLOCK_BYTES, tree};
+use std::{fmt, time::Duration};
+
+/// Heartbeats in an election timeout, as etcd has it.
+pub(crate) const ELECTION_TICKS: usize = 10;
+/// A restart takes a moment, during which nobody draws tickets.
+const RESTART: Duration = Duration::from_secs(1);
 
 /// Everything that is drawn before a run begins.
 #[derive(Clone, Debug)]
@@ -44,7 +32,40 @@ pub(crate) struct Weather {
     pub(crate) streams: usize,
     /// Bytes at which responses to watchers come in parts.
     pub(crate) fragment_bytes: usize,
-    pub(crate) days: Vec<Day>,
+    /// Of each member, its days.
+    pub(crate) rows: Vec<Vec<Day>>,
+    /// What members do until the last of them has no rough days left.
+    pub(crate) stay: Day,
+    pub(crate) calm: Day,
+    pub(crate) last_look: Day,
+    pub(crate) winds: Winds,
+    /// Whether all members start anew when it calms down.
+    pub(crate) calm_boots: bool,
+    /// All are killed at once after this time.
+    pub(crate) blackout: Option<Duration>,
+    pub(crate) pre_vote: bool,
+    /// Members are changed and the lead is moved; with or without `--strict-reconfig-check`.
+    pub(crate) operators: bool,
+    pub(crate) strict: bool,
+    /// Logs rot, of so many members that a quorum is whole.
+    pub(crate) rot: bool,
+}
+
+/// The network between members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Winds {
+    /// How long a message takes.
+    pub(crate) delay_micros_max: u64,
+    /// Whether what goes the same way keeps its order, but for what is late.
+    pub(crate) orderly: bool,
+    /// One message in so many is lost, comes twice, or comes much later.
+    pub(crate) loss_odds: Option<u64>,
+    pub(crate) twice_odds: Option<u64>,
+    pub(crate) late_odds: Option<u64>,
+    pub(crate) late_micros_max: u64,
+    /// Between two storms, at most: links are cut for a while, or slow.
+    pub(crate) lull: Option<Duration>,
+    pub(crate) storm: Duration,
 }
 
 /// One boot.
@@ -72,6 +93,10 @@ pub(crate) struct Day {
     pub(crate) rest: Duration,
     /// Watchers of a stream whose client asks for many and stops reading; 0 for no such stream.
     pub(crate) crowd: u64,
+    /// The process is killed after this time, wherever its disk is.
+    pub(crate) killed_after: Option<Duration>,
+    /// How long nobody starts it again.
+    pub(crate) down: Duration,
 }
 
 /// The disk is full for a while.
@@ -89,6 +114,7 @@ pub(crate) struct Tempo {
     pub(crate) micros_max: u64,
     /// One operation in so many takes seconds.
     pub(crate) stall_odds: Option<u64>,
+    pub(crate) stall_micros_max: u64,
 }
 
 /// What befalls a day unless its requests are done first.
@@ -107,15 +133,49 @@ impl Weather {
     pub(crate) fn draw(seed: u64) -> Self {
         let mut lot = Lot::new(seed ^ 0x77ea_7e12);
         let lot = &mut lot;
-        let mut days: Vec<Day> = (0..1 + lot.below(9)).map(|_| Day::draw(lot)).collect();
+        match [1, 1, 3, 3, 3, 3, 3, 5][lot.below(8) as usize] {
+            1 => Self::draw_alone(lot),
+            members => Self::draw_cluster(lot, members),
+        }
+    }
+
+    /// The life of one member.
+    pub(crate) fn draw_alone(lot: &mut Lot) -> Self {
+        let row: Vec<Day> = (0..1 + lot.below(9)).map(|_| Day::draw(lot)).collect();
         let tempo = lot.below(3) as usize;
         let tick = Duration::from_millis([1, 10, 100][tempo]);
-        let ttl_max = [2, 3, 5][tempo];
+        Self::draw_rest(lot, vec![row], tick, [2, 3, 5][tempo])
+    }
+
+    /// The life of several.
+    pub(crate) fn draw_cluster(lot: &mut Lot, members: u64) -> Self {
+        let tempo = lot.below(3) as usize;
+        let tick = Duration::from_millis([5, 20, 100][tempo]);
+        let election = tick * ELECTION_TICKS as u32;
+        let days = 1 + lot.below(4);
+        let row = |lot: &mut Lot| {
+            let days = lot.below(days + 1);
+            (0..days).map(|_| Day::draw_in_company(lot, election)).collect()
+        };
+        let rows = (0..members).map(|_| row(lot)).collect();
+        let weather = Self::draw_rest(lot, rows, tick, [2, 3, 5][tempo]);
+        let operators = lot.one_in(3);
+        Self {
+            winds: Winds::draw(lot, tick),
+            calm_boots: lot.one_in(2),
+            blackout: lot.one_in(4).then(|| election * (1 + lot.below(60) as u32)),
+            pre_vote: lot.below(4) > 0,
+            operators,
+            rot: !operators && lot.one_in(2),
+            strict: lot.one_in(2),
+            ..weather
+        }
+    }
+
+    fn draw_rest(lot: &mut Lot, rows: Vec<Vec<Day>>, tick: Duration, ttl_max: u64) -> Self {
         // Every lease has its whole TTL and an election from the start; and a second more.
         let rest = Duration::from_secs(ttl_max + 1) + tick * 10;
         let calm = Day::calm(20 + lot.below(40), false);
-        days.push(Day { rest, crowd: Day::draw_crowd(lot), ..calm });
-        days.push(Day { rest: rest / 2, ..Day::calm(8, true) });
         Self {
             wal_blocks: [8, 9, 12, 16, 40][lot.below(5) as usize],
             tree: tree::Options {
@@ -132,14 +192,77 @@ impl Weather {
             outstanding: 1 + lot.below(5) as usize,
             keys: 1 + lot.below(12),
             value_bytes: [8, 40, 700][lot.below(3) as usize],
-            days,
+            rows,
+            stay: Day { leisure: tick * 5, ..Day::calm(30, false) },
+            calm: Day { rest, crowd: Day::draw_crowd(lot), ..calm },
+            last_look: Day { rest: rest / 2, ..Day::calm(8, true) },
+            winds: Winds::calm(),
+            calm_boots: true,
+            blackout: None,
+            pre_vote: true,
+            operators: false,
+            strict: true,
+            rot: false,
         }
     }
 
-    /// Few requests of each kind of day, to tell a failure's story in few words.
-    pub(crate) fn with_requests_at_most(mut self, most: u64) -> Self {
-        self.days.iter_mut().for_each(|day| day.requests = day.requests.min(most));
+    /// How many members there are.
+    pub(crate) fn members(&self) -> u64 {
+        self.rows.len() as u64
+    }
+
+    /// How long a leader may be silent.
+    pub(crate) fn election(&self) -> Duration {
+        self.tick * ELECTION_TICKS as u32
+    }
+
+    fn days(&mut self) -> impl Iterator<Item = &mut Day> {
+        let Self { rows, stay, calm, last_look, .. } = self;
+        rows.iter_mut().flatten().chain([stay, calm, last_look])
+    }
+
+    /// Without failing I/O and full disks.
+    pub(crate) fn gentle(mut self) -> Self {
+        self.rot = false;
+        for day in self.days() {
+            day.drought = None;
+            if matches!(day.fate, Fate::FailedSync(_) | Fate::FailedWrite(_)) {
+                day.fate = Fate::Nothing;
+            }
+        }
         self
+    }
+
+    /// Lives in which less happens, each with a word for what is left out; the shortest first.
+    pub(crate) fn shorter(&self) -> Vec<(String, Self)> {
+        let mut all = Vec::new();
+        let mut offer = |what: String, change: &dyn Fn(&mut Self)| {
+            let mut shorter = self.clone();
+            change(&mut shorter);
+            if format!("{shorter:?}") != format!("{self:?}") {
+                all.push((what, shorter));
+            }
+        };
+        for machine in 0..self.rows.len() {
+            offer(format!("all days of machine {machine}"), &|w| w.rows[machine].clear());
+        }
+        offer("the wind".into(), &|w| w.winds = Winds::calm());
+        offer("storms".into(), &|w| w.winds.lull = None);
+        offer("rot".into(), &|w| w.rot = false);
+        offer("operators".into(), &|w| w.operators = false);
+        offer("the blackout".into(), &|w| w.blackout = None);
+        for most in [1, 4, 16, 64] {
+            let few = |w: &mut Self| w.days().for_each(|day| day.requests = day.requests.min(most));
+            offer(format!("requests above {most} a day"), &few);
+        }
+        offer("watchers".into(), &|w| w.streams = 0);
+        offer("pauses".into(), &|w| w.days().for_each(|day| day.pauses = false));
+        offer("droughts".into(), &|w| w.days().for_each(|day| day.drought = None));
+        offer("crowds".into(), &|w| w.days().for_each(|day| day.crowd = 0));
+        for machine in 0..self.rows.len() {
+            offer(format!("a day of machine {machine}"), &|w| drop(w.rows[machine].pop()));
+        }
+        all
     }
 
     pub(crate) fn wal_segment_bytes(&self) -> u64 {
@@ -170,6 +293,28 @@ impl Day {
             leisure: Duration::from_millis(if leisurely { 200 } else { 2 }),
             rest: Duration::ZERO,
             crowd: Self::draw_crowd(lot),
+            killed_after: None,
+            down: RESTART,
+        }
+    }
+
+    /// A day of one member of several, in whose election timeouts all is measured.
+    fn draw_in_company(lot: &mut Lot, election: Duration) -> Self {
+        let elections = |lot: &mut Lot, most: u64| election * lot.below(most * 10) as u32 / 10;
+        let day = Self::draw(lot);
+        let while_serving = day.while_serving || lot.one_in(2);
+        let long = if lot.one_in(3) { 30 } else { 3 };
+        Self {
+            tempo: Tempo::draw_in_company(lot, election),
+            drought: lot.one_in(6).then(|| Drought::draw(lot)),
+            while_serving,
+            patience: lot.one_in(2).then(|| elections(lot, 60)),
+            leisure: if lot.one_in(3) { election / 5 } else { election / 100 },
+            killed_after: lot.one_in(4).then(|| elections(lot, 40)),
+            down: elections(lot, long).max(Duration::from_millis(1)),
+            crowd: if lot.one_in(4) { day.crowd } else { 0 },
+            fate: if while_serving && lot.one_in(2) { Fate::Nothing } else { day.fate },
+            ..day
         }
     }
 
@@ -178,10 +323,9 @@ impl Day {
     }
 
     pub(crate) fn calm(requests: u64, reads_only: bool) -> Self {
-        let tempo = Tempo { micros_max: 50, stall_odds: None };
         Self {
             requests,
-            tempo,
+            tempo: Tempo::calm(),
             drought: None,
             pauses: false,
             fate: Fate::Nothing,
@@ -192,7 +336,68 @@ impl Day {
             leisure: Duration::from_millis(2),
             rest: Duration::ZERO,
             crowd: 0,
+            killed_after: None,
+            down: RESTART,
         }
+    }
+}
+
+impl Winds {
+    fn draw(lot: &mut Lot, tick: Duration) -> Self {
+        let tick_micros = tick.as_micros() as u64;
+        let odds =
+            |lot: &mut Lot, odds: [u64; 4]| Some(odds[lot.below(4) as usize]).filter(|n| *n > 0);
+        Self {
+            delay_micros_max: [10, tick_micros / 20, tick_micros / 2, tick_micros * 3]
+                [lot.below(4) as usize],
+            orderly: lot.one_in(2),
+            loss_odds: odds(lot, [0, 0, 50, 8]),
+            twice_odds: odds(lot, [0, 0, 20, 3]),
+            late_odds: odds(lot, [0, 0, 100, 10]),
+            late_micros_max: tick_micros * [10, 100, 1_000][lot.below(3) as usize],
+            lull: lot.one_in(2).then(|| tick * 10 * (1 + lot.below(60) as u32)),
+            storm: tick * 10 * (1 + lot.below(30) as u32),
+        }
+    }
+
+    pub(crate) fn calm() -> Self {
+        Self {
+            delay_micros_max: 100,
+            orderly: true,
+            loss_odds: None,
+            twice_odds: None,
+            late_odds: None,
+            late_micros_max: 1,
+            lull: None,
+            storm: Duration::ZERO,
+        }
+    }
+}
+
+impl fmt::Display for Day {
+    /// What is not as on any day.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} requests", self.requests)?;
+        match self.fate {
+            Fate::Nothing => {}
+            fate => write!(f, ", {fate:?}{}", if self.while_serving { " of serving" } else { "" })?,
+        }
+        for (what, after) in [("killed", self.killed_after), ("clients leave", self.patience)] {
+            after.map_or(Ok(()), |after| write!(f, ", {what} after {after:?}"))?;
+        }
+        if let Some(Drought { after, lasts, space_bytes }) = self.drought {
+            write!(f, ", disk full at {space_bytes} bytes after {after:?} for {lasts:?}")?;
+        }
+        let Tempo { micros_max, stall_odds, .. } = self.tempo;
+        let flags = [
+            (self.pauses, ", pauses"),
+            (stall_odds.is_some(), ", stalls"),
+            (self.crowd > 0, ", a crowd"),
+            (self.reads_only, ", only reads"),
+            (!self.dark, ", power stays"),
+        ];
+        flags.iter().filter(|(is_so, _)| *is_so).try_for_each(|(_, what)| f.write_str(what))?;
+        write!(f, ", {micros_max} µs an operation")
     }
 }
 
@@ -214,255 +419,19 @@ impl Tempo {
         let kinds = if leisurely { 8 } else { 4 };
         let micros_max =
             [0, 50, 500, 20_000].get(lot.below(kinds) as usize).copied().unwrap_or(20_000);
-        Self { micros_max, stall_odds: lot.one_in(4).then_some(150) }
-    }
-}
-
-/// A bug planted through the disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lie {
-    /// Syncs of records and superblock do nothing.
-    DataNeverSynced,
-    /// The log's writes are not synced.
-    LogNeverSynced,
-    /// The log's writes are said to be durable while they are on their way.
-    LogAcknowledgedEarly,
-    /// Records are synced some time after the superblock that names them.
-    RecordsAfterSuperblock,
-}
-
-/// A disk as slow as the weather makes it.
-#[derive(Clone)]
-pub(crate) struct RoughDisk {
-    inner: SimDisk,
-    air: Rc<Air>,
-}
-
-/// What all files of a [`RoughDisk`] share.
-pub(crate) struct Air {
-    pub(crate) executor: Executor,
-    pub(crate) lot: RefCell<Lot>,
-    pub(crate) tempo: Tempo,
-    pub(crate) lie: Option<Lie>,
-    pub(crate) ledger: Rc<RefCell<Ledger>>,
-    /// An operation has failed with something else than a full disk or a missing file.
-    pub(crate) failed: Cell<bool>,
-    /// An operation was refused for lack of room.
-    pub(crate) was_full: Cell<bool>,
-    /// The member was recovered and began to serve.
-    pub(crate) served: Cell<bool>,
-    /// A new superblock is on its way.
-    pub(crate) checkpointing: Cell<bool>,
-}
-
-impl Air {
-    async fn delay(&self) {
-        let micros = {
-            let mut lot = self.lot.borrow_mut();
-            match self.tempo.stall_odds {
-                Some(odds) if lot.one_in(odds) => lot.below(5_000_000),
-                _ => lot.below(self.tempo.micros_max + 1),
-            }
-        };
-        let clock = self.executor.clock();
-        clock.sleep_until(clock.now() + Duration::from_micros(micros)).await;
+        let stall_odds = lot.one_in(4).then_some(150);
+        Self { micros_max, stall_odds, stall_micros_max: 5_000_000 }
     }
 
-    fn note<T>(&self, outcome: io::Result<T>) -> io::Result<T> {
-        if let Err(error) = &outcome {
-            match error.kind() {
-                io::ErrorKind::StorageFull => self.was_full.set(true),
-                io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists => {}
-                _ => self.failed.set(true),
-            }
-        }
-        outcome
+    /// A disk that is too slow for its election timeout is as good as none.
+    fn draw_in_company(lot: &mut Lot, election: Duration) -> Self {
+        let election = election.as_micros() as u64;
+        let micros_max = [0, 50, election / 200, election / 30][lot.below(4) as usize];
+        let stall_odds = lot.one_in(4).then_some(150);
+        Self { micros_max, stall_odds, stall_micros_max: election * 3 }
     }
 
-    async fn operate<T>(&self, operation: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-        self.delay().await;
-        self.note(operation.await)
-    }
-}
-
-impl RoughDisk {
-    pub(crate) fn new(inner: SimDisk, air: Rc<Air>) -> Self {
-        Self { inner, air }
-    }
-
-    fn file(&self, name: &str, inner: SimFile) -> RoughFile {
-        let (name, air) = (name.into(), self.air.clone());
-        RoughFile { inner, name, air, gate: Rc::default() }
-    }
-}
-
-impl Disk for RoughDisk {
-    type File = RoughFile;
-
-    async fn open(&self, name: &str) -> io::Result<RoughFile> {
-        Ok(self.file(name, self.air.operate(self.inner.open(name)).await?))
-    }
-
-    async fn create(&self, name: &str, len: u64) -> io::Result<RoughFile> {
-        Ok(self.file(name, self.air.operate(self.inner.create(name, len)).await?))
-    }
-
-    async fn list(&self, dir: &str) -> io::Result<Vec<String>> {
-        self.air.operate(self.inner.list(dir)).await
-    }
-
-    async fn remove(&self, name: &str) -> io::Result<()> {
-        self.air.operate(self.inner.remove(name)).await
-    }
-
-    async fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.air.operate(self.inner.rename(from, to)).await
-    }
-
-    async fn sync_dir(&self, dir: &str) -> io::Result<()> {
-        self.air.operate(self.inner.sync_dir(dir)).await
-    }
-}
-
-/// A file of a [`RoughDisk`].
-#[derive(Clone)]
-pub(crate) struct RoughFile {
-    inner: SimFile,
-    name: Rc<str>,
-    air: Rc<Air>,
-    gate: Rc<Gate>,
-}
-
-impl RoughFile {
-    fn of_log(&self) -> bool {
-        self.name.starts_with("wal/")
-    }
-
-    /// `make` is called once the operation has waited its time.
-    fn later<T>(
-        &self,
-        make: impl AsyncFnOnce(SimFile) -> io::Result<T> + 'static,
-    ) -> impl Future<Output = io::Result<T>> + 'static {
-        let this = self.clone();
-        async move {
-            this.air.delay().await;
-            this.air.note(make(this.inner).await)
-        }
-    }
-}
-
-impl File for RoughFile {
-    fn len(&self) -> impl Future<Output = io::Result<u64>> + 'static {
-        self.later(async |inner| inner.len().await)
-    }
-
-    fn read_at(
-        &self,
-        offset: u64,
-        len: usize,
-    ) -> impl Future<Output = io::Result<AlignedBuf>> + 'static {
-        self.later(async move |inner| inner.read_at(offset, len).await)
-    }
-
-    fn write_at(
-        &self,
-        buf: AlignedBuf,
-        offset: u64,
-    ) -> impl Future<Output = io::Result<()>> + 'static {
-        self.air.checkpointing.set(self.air.served.get());
-        self.later(async move |inner| inner.write_at(buf, offset).await)
-    }
-
-    fn sync(&self) -> impl Future<Output = io::Result<()>> + 'static {
-        let this = self.clone();
-        async move {
-            match this.air.lie {
-                Some(Lie::DataNeverSynced) if !this.of_log() => Ok(()),
-                Some(Lie::RecordsAfterSuperblock) if this.name.starts_with("rec/") => {
-                    let (inner, clock) = (this.inner.clone(), this.air.executor.clock());
-                    this.air.executor.spawn(async move {
-                        clock.sleep_until(clock.now() + Duration::from_millis(50)).await;
-                        inner.sync().await.expect("mutants have no other weather");
-                    });
-                    Ok(())
-                }
-                _ => {
-                    let outcome = this.later(async |inner| inner.sync().await).await;
-                    let superblock = &*this.name == "superblock";
-                    this.air.checkpointing.set(this.air.checkpointing.get() && !superblock);
-                    outcome
-                }
-            }
-        }
-    }
-
-    fn write_sync_at(
-        &self,
-        buf: AlignedBuf,
-        offset: u64,
-    ) -> impl Future<Output = io::Result<()>> + 'static {
-        if self.of_log() {
-            let now = self.air.executor.clock().now();
-            self.air.ledger.borrow_mut().written(&self.name, offset, &buf, now);
-        }
-        let (this, turn) = (self.clone(), self.gate.draw());
-        let write: Pin<Box<dyn Future<Output = io::Result<()>>>> = Box::pin(async move {
-            // One after the other, as they were called, or the disk would be told to reorder them.
-            this.gate.wait(turn).await;
-            this.air.delay().await;
-            let (unsynced, synced) = match this.air.lie {
-                Some(Lie::LogNeverSynced) => (Some(this.inner.write_at(buf, offset)), None),
-                _ => (None, Some(this.inner.write_sync_at(buf, offset))),
-            };
-            this.gate.pass();
-            let outcome = match (unsynced, synced) {
-                (Some(write), _) => write.await,
-                (None, Some(write)) => write.await,
-                (None, None) => unreachable!("one of the two was made"),
-            };
-            this.air.note(outcome)
-        });
-        let (early, executor) = (self.air.lie, self.air.executor.clone());
-        async move {
-            if early == Some(Lie::LogAcknowledgedEarly) {
-                executor.spawn(async move { write.await.expect("mutants have no other weather") });
-                return Ok(());
-            }
-            write.await
-        }
-    }
-
-    fn map(&self, len: u64) -> impl Future<Output = io::Result<Mapping>> + 'static {
-        self.later(async move |inner| inner.map(len).await)
-    }
-}
-
-/// Lets waiters through one by one, in the order in which they drew.
-#[derive(Default)]
-struct Gate {
-    drawn: Cell<u64>,
-    passed: Cell<u64>,
-    waiting: RefCell<Vec<Waker>>,
-}
-
-impl Gate {
-    fn draw(&self) -> u64 {
-        self.drawn.replace(self.drawn.get() + 1)
-    }
-
-    async fn wait(&self, turn: u64) {
-        poll_fn(|cx| {
-            if self.passed.get() == turn {
-                return Poll::Ready(());
-            }
-            self.waiting.borrow_mut().push(cx.waker().clone());
-            Poll::Pending
-        })
-        .await;
-    }
-
-    fn pass(&self) {
-        self.passed.set(self.passed.get() + 1);
-        self.waiting.borrow_mut().drain(..).for_each(Waker::wake);
+    pub(crate) fn calm() -> Self {
+        Self { micros_max: 50, stall_odds: None, stall_micros_max: 1 }
     }
 }

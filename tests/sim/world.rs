@@ -1,213 +1,465 @@
-//! One member's life, from one seed: days of bad weather, a calm one, and a last look.
+//! A cluster's life, from one seed: each member's days of bad weather, a calm stretch for all, and a
+//! last look.
+//!
+//! ```text
+//!   machine 0   day ── day ─────── day ─┐            ┌─ calm ── whistle ─┐
+//!   machine 1   day ───────── day ──────┤ staying … ─┤                   ├─ power cut, last look
+//!   machine 2   day ── day ── day ── day┘            └─ all the same ────┘
+//! ```
 //!
 //! `RINGLEADER_SEEDS=A..B cargo test --test sim` runs the seeds A to B − 1 instead of the usual
 //! ones. A seed that fails prints its number, its weather and what happened on each day.
 
 use crate::{
-    audience::Spots,
-    check::{Chronicle, Ledger},
-    disk::{Crash, SimDisk},
+    audience::{self, Spots},
+    check::Chronicle,
+    disk::Crash,
     executor::{Ended, Executor, Lot, SimClock},
-    member::{Boot, ELECTION_TICKS, End, Mutant},
-    weather::{Air, Day, Fate, Weather},
+    history::{History, state_of},
+    machine::{Ending, Machine},
+    member::{Boot, End, Mutant},
+    network::Network,
+    rough::Air,
+    weather::{Day, Fate, Weather},
 };
-use ringleader::io::Clock;
+use ringleader::{io::Clock, store::Member};
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
-    ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
-    sync::{
-        Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
     time::Duration,
 };
 
-/// Seeds that every test run tries.
-const SEEDS: Range<u64> = 0..300;
-/// Steps of a day, far beyond what any needs: more is a loop that goes nowhere.
-const STEPS_MAX: u64 = 2_000_000;
-/// A day lasts no longer, however slow its disk: more is a wait for something that never comes.
-const DAY_MAX: Duration = Duration::from_secs(3_600);
+/// Steps of a life, far beyond what any needs: more is a loop that goes nowhere.
+const STEPS_MAX: u64 = 20_000_000;
+/// Bad weather lasts no longer, however slow the disks: more is a wait for something that never
+/// comes.
+const ROUGH_MAX: Duration = Duration::from_secs(9 * 3_600);
+/// Election timeouts after which a cluster must have found to itself once it is calm.
+const SETTLES_WITHIN: u32 = 5;
+/// Election timeouts after which all must be answered, beside the evening's rest.
+const CALM_MAX: u32 = 200;
 
-/// A member's whole life.
+/// A cluster's whole life.
 pub(crate) struct World {
-    weather: Rc<Weather>,
-    lot: Lot,
-    disk: SimDisk,
+    pub(crate) weather: Rc<Weather>,
+    pub(crate) lot: RefCell<Lot>,
+    pub(crate) executor: Executor,
     clock: SimClock,
     mutant: Mutant,
     pub(crate) chronicle: Rc<RefCell<Chronicle>>,
-    ledger: Rc<RefCell<Ledger>>,
-    /// What clients watch.
-    spots: Rc<RefCell<Spots>>,
-    sights: Sights,
+    pub(crate) history: Rc<RefCell<History>>,
+    pub(crate) network: Network,
+    pub(crate) machines: Vec<Rc<Machine>>,
+    /// What clients watched at members that are gone.
+    orphans: RefCell<Spots>,
+    sights: RefCell<Sights>,
+    boots: Cell<u64>,
+    /// Members that have rough days left.
+    rough: Cell<usize>,
+    /// Machines whose days are not over.
+    kept: Cell<usize>,
+    is_calm: Cell<bool>,
+    whistle: Rc<Cell<bool>>,
+    /// No member has rough days left.
+    dusk: Rc<Cell<bool>>,
+    /// Who could be added to the cluster.
+    candidates: Rc<RefCell<Vec<Member>>>,
 }
 
 /// What a life left behind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Trace {
-    /// Over every effect on the disk and every answer.
+    /// Over every effect on the disks and every answer.
     pub(crate) audit: u64,
-    sights: Sights,
+    pub(crate) sights: Sights,
 }
 
 /// What a life came past, and how often: so that nobody believes in weather that never comes.
-type Sights = BTreeMap<&'static str, usize>;
-
-const SIGHTS: [&str; 22] = [
-    "a crash while it recovered",
-    "a crash while it served",
-    "a crash during a checkpoint",
-    "a death by failed I/O",
-    "a full disk",
-    "a full disk that it did not start on",
-    "a full disk that it stopped on",
-    "a lease that a client revoked",
-    "a lease that expired",
-    "a lease that was renewed",
-    "a log of several segments",
-    "a log that was trimmed",
-    "a rewritten record segment",
-    "a renewal that came while its lease was being revoked",
-    "a request that was turned away",
-    "a request whose fate nobody was told",
-    "a response to a watcher in parts",
-    "a watch that was canceled for compaction",
-    "a watch that was resumed",
-    "a watcher that caught up",
-    "a watcher that fell behind",
-    "progress that was told",
-];
+pub(crate) type Sights = BTreeMap<&'static str, usize>;
 
 impl World {
-    pub(crate) fn new(seed: u64, weather: Weather, mutant: Mutant) -> Self {
+    pub(crate) fn new(seed: u64, weather: Weather, mutant: Mutant) -> Rc<Self> {
         let mut lot = Lot::new(seed);
-        Self {
+        let clock = SimClock::default();
+        let history = Rc::new(RefCell::new(History::new(weather.members())));
+        let winds = Lot::new(lot.draw());
+        let network =
+            Network::new(winds, weather.winds, mutant.gust, clock.clone(), history.clone());
+        let machines = 0..weather.members() as usize;
+        let machines = machines.map(|number| Rc::new(Machine::new(number, lot.draw()))).collect();
+        Rc::new(Self {
             weather: Rc::new(weather),
-            disk: SimDisk::new(lot.draw()),
-            lot,
-            clock: SimClock::default(),
+            executor: Executor::at(lot.draw(), clock.clone()),
+            lot: lot.into(),
+            clock,
             mutant,
             chronicle: Rc::default(),
-            ledger: Rc::default(),
-            spots: Rc::default(),
-            sights: Sights::new(),
+            history,
+            network,
+            machines,
+            orphans: RefCell::default(),
+            sights: RefCell::default(),
+            boots: Cell::new(0),
+            rough: Cell::new(0),
+            kept: Cell::new(0),
+            is_calm: Cell::new(false),
+            whistle: Rc::default(),
+            dusk: Rc::default(),
+            candidates: Rc::default(),
+        })
+    }
+
+    pub(crate) fn live(self: &Rc<Self>) {
+        self.rough.set(self.machines.len());
+        self.stretch(self.clone().days());
+        self.is_calm.set(true);
+        for machine in &self.machines {
+            machine.reboot(Crash::PowerCut);
+        }
+        self.tell("the last look".into());
+        self.stretch(self.clone().last_look());
+        let (tick, history) = (self.weather.tick, self.history.borrow());
+        self.chronicle.borrow_mut().judge(&history, self.weather.election(), tick);
+    }
+
+    /// Runs until `main` ends. Whoever crashes meanwhile stops at once.
+    fn stretch(self: &Rc<Self>, main: impl Future<Output = ()> + 'static) {
+        let steps = Cell::new(0);
+        let halt = || {
+            steps.set(steps.get() + 1);
+            for machine in self.machines.iter().filter(|machine| machine.has_crashed()) {
+                self.network.close(machine.member().0);
+                machine.ends(Ending::Crashed);
+            }
+            steps.get() > STEPS_MAX
+        };
+        match self.executor.run(main, halt) {
+            Ended::Done(()) => {}
+            Ended::Halted => panic!("life did not end in {STEPS_MAX} steps"),
+            Ended::Stalled => panic!("everybody waits, for nothing"),
         }
     }
 
-    pub(crate) fn live(&mut self) {
-        for (number, day) in self.weather.clone().days.iter().enumerate() {
-            self.tell(format!("day {number}: {day:?}"));
-            self.ledger.borrow_mut().boot();
-            self.day(day);
-            self.look_around();
-            let crash = if day.dark { Crash::PowerCut } else { Crash::Kill };
-            self.disk = self.disk.reboot(crash);
-            self.disk.set_space(None);
-            let (asked, applied) = self.chronicle.borrow().counts();
-            self.tell(format!("  then {crash:?}; so far {asked} asked, {applied} applied or read"));
-            // A restart takes a moment, during which nobody draws tickets.
-            self.clock.skip(Duration::from_secs(1));
+    async fn days(self: Rc<Self>) {
+        self.executor.spawn(self.network.clone().carry());
+        self.executor.spawn(self.network.clone().storm());
+        self.executor.spawn(self.clone().black_out());
+        self.kept.set(self.machines.len());
+        for machine in &self.machines {
+            self.executor.spawn(self.clone().keep(machine.clone()));
         }
-        let (tick, ledger) = (self.weather.tick, self.ledger.borrow());
-        let election = tick * ELECTION_TICKS as u32;
-        self.chronicle.borrow_mut().judge(&ledger, election, tick);
+        let night = self.clock.now() + ROUGH_MAX;
+        self.until(night, "bad weather does not end", || self.rough.get() == 0).await;
+        self.calm_down().await;
+        self.everybody_is_done(&self.weather.calm).await;
     }
 
-    fn see(&mut self, sight: &'static str, seen: bool) {
-        *self.sights.entry(sight).or_default() += usize::from(seen);
+    async fn last_look(self: Rc<Self>) {
+        self.executor.spawn(self.network.clone().carry());
+        self.whistle.set(false);
+        self.kept.set(self.machines.len());
+        self.chronicle.borrow_mut().day_began(self.clock.now());
+        for machine in &self.machines {
+            if machine.is_out() {
+                self.kept.set(self.kept.get() - 1);
+                continue;
+            }
+            let (world, machine) = (self.clone(), machine.clone());
+            self.executor.spawn(async move {
+                world.day(&machine, &world.weather.last_look, true).await;
+                world.kept.set(world.kept.get() - 1);
+            });
+        }
+        self.everybody_is_done(&self.weather.last_look).await;
     }
 
-    fn look_around(&mut self) {
-        let names = self.disk.names();
+    /// Waits until something is so.
+    async fn until(&self, evening: Duration, otherwise: &str, is_so: impl Fn() -> bool) {
+        while !is_so() {
+            assert!(self.clock.now() < evening, "{otherwise}: {}", self.who_is_where());
+            self.clock.sleep_until(self.clock.now() + self.weather.tick).await;
+        }
+    }
+
+    /// The machines of those that are members now.
+    fn members(&self) -> Vec<Rc<Machine>> {
+        let floors = self.machines.iter().filter_map(|machine| machine.floor());
+        let newest = floors.map(|floor| floor.newest.load()).max_by_key(|view| view.applied);
+        let is_member = |machine: &&Rc<Machine>| {
+            let known = newest.as_ref().map(|view| &view.cluster.members);
+            known.is_none_or(|known| known.contains_key(&machine.member()))
+        };
+        self.machines.iter().filter(is_member).cloned().collect()
+    }
+
+    fn who_is_where(&self) -> String {
+        let tell = |machine: &Rc<Machine>| {
+            let id = machine.member().0;
+            let Some(floor) = machine.floor() else { return format!("{id:x} does not serve") };
+            let (view, left, done) = (floor.newest.load(), floor.left.get(), floor.done.get());
+            let (applied, raft) = (view.applied.0, &view.raft);
+            format!("{id:x} at {applied}, {raft:?}, {left} left to ask, {done} desks done")
+        };
+        let members = self.machines.iter().map(tell).collect::<Vec<_>>().join("; ");
+        format!("{members}; unanswered: {}", self.chronicle.borrow().unanswered())
+    }
+
+    async fn calm_down(&self) {
+        self.network.calm();
+        self.dusk.set(true);
+        self.tell(format!("calm at {:?}", self.clock.now()));
+        let several = self.machines.len() > 1;
+        for machine in &self.machines {
+            machine.calm();
+            if several && self.weather.calm_boots {
+                machine.disk().crash();
+            }
+        }
+        if several {
+            let settled = self.clock.now() + self.weather.election() * SETTLES_WITHIN;
+            self.clock.sleep_until(settled).await;
+        }
+        self.is_calm.set(true);
+        self.chronicle.borrow_mut().day_began(self.clock.now());
+        for floor in self.machines.iter().filter_map(|machine| machine.floor()) {
+            if !floor.is_calm.get() {
+                floor.begin(self.weather.calm.clone());
+            }
+        }
+    }
+
+    /// Everybody has been told everything, and all have come to the same.
+    async fn everybody_is_done(&self, day: &Day) {
+        let most = self.weather.election() * CALM_MAX + day.rest + Duration::from_secs(100);
+        let night = self.clock.now() + most;
+        let is_done = |machine: Rc<Machine>| machine.floor().is_some_and(|floor| floor.is_done());
+        let all_done = || self.members().into_iter().all(is_done);
+        self.until(night, "somebody waits for ever on a calm day", all_done).await;
+        let applied =
+            |machine: Rc<Machine>| machine.floor().map(|floor| floor.newest.load().applied);
+        let alike = || {
+            let mut all = self.members().into_iter().map(applied);
+            let first = all.next();
+            all.all(|other| Some(other) == first)
+        };
+        self.until(night, "the members do not come to the same", alike).await;
+        self.compare();
+        let members: Vec<_> = self.members().iter().map(|machine| machine.number).collect();
+        let others = self.machines.iter().filter(|machine| !members.contains(&machine.number));
+        others.for_each(|machine| machine.leaves());
+        self.whistle.set(true);
+        self.until(night, "somebody does not leave", || self.kept.get() == 0).await;
+    }
+
+    /// Members at an equal index are equal.
+    fn compare(&self) {
+        let members = self.members();
+        let floors: Vec<_> = members.iter().filter_map(|machine| machine.floor()).collect();
+        let states = floors.iter().map(|floor| {
+            let view = floor.newest.load();
+            floor.show(&view);
+            (view.applied, state_of(&view, &floor.edge))
+        });
+        let mut states = states.collect::<Vec<_>>();
+        states.dedup();
+        assert_eq!(states.len(), 1, "members differ at an equal index");
+    }
+
+    pub(crate) fn see(&self, sight: &'static str, seen: bool) {
+        *self.sights.borrow_mut().entry(sight).or_default() += usize::from(seen);
+    }
+
+    pub(crate) fn tell(&self, line: String) {
+        self.chronicle.borrow_mut().story.push(line);
+    }
+
+    // ── a machine's days ────────────────────────────────────────────────────────────────────────
+
+    /// One day after the other, then whatever comes until the whistle.
+    async fn keep(self: Rc<Self>, machine: Rc<Machine>) {
+        for day in &self.weather.rows[machine.number] {
+            self.day(&machine, day, false).await;
+            machine.reboot(if day.dark { Crash::PowerCut } else { Crash::Kill });
+            if machine.is_out() {
+                break;
+            }
+            self.rot(&machine);
+            self.clock.sleep_until(self.clock.now() + day.down).await;
+        }
+        self.rough.set(self.rough.get() - 1);
+        let alone = self.machines.len() == 1;
+        while !self.whistle.get() {
+            if machine.is_out() && !self.replace(&machine).await {
+                break;
+            }
+            let is_calm = alone || self.is_calm.get();
+            let day = if is_calm { &self.weather.calm } else { &self.weather.stay };
+            self.is_calm.set(is_calm);
+            self.day(&machine, day, true).await;
+            if !self.whistle.get() {
+                machine.reboot(Crash::Kill);
+                self.clock.sleep_until(self.clock.now() + self.weather.tick).await;
+            }
+        }
+        self.kept.set(self.kept.get() - 1);
+    }
+
+    /// A few machines' logs rot, while they are off.
+    fn rot(&self, machine: &Machine) {
+        let most = (self.machines.len() - 1) / 2;
+        if !self.weather.rot || machine.number >= most || machine.has_rotted.get() {
+            return;
+        }
+        let mut history = self.history.borrow_mut();
+        let rotten = history.rot(machine.member().0, &machine.disk(), &mut self.lot.borrow_mut());
+        if let Some(what) = rotten {
+            machine.has_rotted.set(true);
+            self.see("a log that rotted", true);
+            self.tell(what);
+        }
+    }
+
+    /// An operator puts an empty disk into a machine whose member was removed, and adds a new one.
+    async fn replace(&self, machine: &Machine) -> bool {
+        let newcomer = machine.renew(self.lot.borrow_mut().draw());
+        let id = newcomer.id;
+        self.candidates.borrow_mut().push(newcomer);
+        let is_known = || {
+            let floors = self.machines.iter().filter_map(|machine| machine.floor());
+            floors.into_iter().any(|floor| floor.newest.load().cluster.members.contains_key(&id))
+        };
+        while !self.whistle.get() && !is_known() {
+            self.clock.sleep_until(self.clock.now() + self.weather.tick).await;
+        }
+        self.candidates.borrow_mut().retain(|candidate| candidate.id != id);
+        self.see("a member that was replaced", is_known());
+        is_known()
+    }
+
+    /// Everybody crashes at once.
+    async fn black_out(self: Rc<Self>) {
+        let Some(after) = self.weather.blackout else { return };
+        self.clock.sleep_until(self.clock.now() + after).await;
+        if self.rough.get() == 0 {
+            return;
+        }
+        self.tell(format!("all are killed at {:?}", self.clock.now()));
+        self.see("a cluster that was killed", true);
+        self.machines.iter().for_each(|machine| machine.disk().crash());
+    }
+
+    async fn day(&self, machine: &Rc<Machine>, day: &Day, stays: bool) {
+        let (number, member) = (self.boots.get() + 1, machine.member());
+        self.boots.set(number);
+        self.tell(format!("{:?}: boot {number}, of {:x}: {day}", self.clock.now(), member.0));
+        let group = self.executor.group();
+        let (disk, mut lot) = (machine.disk(), Lot::new(self.lot.borrow_mut().draw()));
+        let air = Rc::new(Air {
+            executor: group.clone(),
+            lot: Lot::new(lot.draw()).into(),
+            tempo: Cell::new(day.tempo),
+            lie: self.mutant.lie,
+            history: self.history.clone(),
+            member: member.0,
+            failed: Cell::new(false),
+            was_full: Cell::new(false),
+            served: Cell::new(false),
+            checkpointing: Cell::new(false),
+        });
+        let (spots, shown) = (Rc::default(), Rc::default());
+        let boot = Boot {
+            weather: self.weather.clone(),
+            day: day.clone(),
+            whistle: stays.then(|| self.whistle.clone()),
+            is_calm: stays && self.is_calm.get(),
+            dusk: self.dusk.clone(),
+            machine: machine.number,
+            member,
+            number,
+            disk: disk.clone(),
+            air: air.clone(),
+            lot,
+            mutant: self.mutant,
+            returning: audience::returning(&mut self.orphans.borrow_mut()),
+            spots: Rc::clone(&spots),
+            chronicle: self.chronicle.clone(),
+            history: self.history.clone(),
+            network: self.network.clone(),
+            candidates: self.candidates.clone(),
+            recovered: None,
+            shown: Rc::clone(&shown),
+        };
+        machine.starts(group.clone(), air.clone(), shown);
+        let (own, handle) = (machine.clone(), group.clone());
+        group.spawn(async move { own.ends(Ending::Came(boot.run(handle).await)) });
+        let ending = machine.ending().await;
+        self.network.close(member.0);
+        self.orphans.borrow_mut().append(&mut spots.borrow_mut());
+        self.judge_ending(&ending, member.0, day, &air);
+        disk.set_space(None);
+        self.look_around(machine);
+    }
+
+    fn look_around(&self, machine: &Machine) {
+        let names = machine.disk().names();
         let logs = names.iter().filter(|name| name.starts_with("wal/")).count();
         self.see("a log of several segments", logs > 2);
         let rewritten = names.iter().any(|name| name.starts_with("rec/") && !name.ends_with(".g0"));
         self.see("a rewritten record segment", rewritten);
     }
 
-    fn tell(&self, line: String) {
-        self.chronicle.borrow_mut().story.push(line);
-    }
-
-    fn day(&mut self, day: &Day) {
-        let executor = Executor::at(self.lot.draw(), self.clock.clone());
-        let air = Rc::new(Air {
-            executor: executor.clone(),
-            lot: Lot::new(self.lot.draw()).into(),
-            tempo: day.tempo,
-            lie: self.mutant.lie,
-            ledger: self.ledger.clone(),
-            failed: Cell::new(false),
-            was_full: Cell::new(false),
-            served: Cell::new(false),
-            checkpointing: Cell::new(false),
-        });
-        let boot = Boot {
-            weather: self.weather.clone(),
-            day: day.clone(),
-            disk: self.disk.clone(),
-            air: air.clone(),
-            lot: Lot::new(self.lot.draw()),
-            mutant: self.mutant,
-            spots: self.spots.clone(),
-            chronicle: self.chronicle.clone(),
-            ledger: self.ledger.clone(),
+    fn judge_ending(&self, ending: &Ending, member: u64, day: &Day, air: &Air) {
+        let (full, failed) = (air.was_full.get(), air.failed.get());
+        let Ending::Came(end) = ending else {
+            self.tell(format!("{:?}: {member:x} crashed", self.clock.now()));
+            self.see("a crash while it served", air.served.get());
+            self.see("a crash while it recovered", !air.served.get());
+            self.see("a crash during a checkpoint", air.checkpointing.get());
+            return;
         };
-        let (steps, evening) = (Cell::new(0), self.clock.now() + DAY_MAX);
-        let (disk, clock) = (self.disk.clone(), self.clock.clone());
-        let halt = || {
-            steps.set(steps.get() + 1);
-            disk.crashed() || steps.get() > STEPS_MAX || clock.now() > evening
-        };
-        let handle = executor.clone();
-        match executor.run(async move { boot.run(handle).await }, halt) {
-            Ended::Done(end) => self.judge_end(&end, day, &air),
-            Ended::Halted if self.disk.crashed() => {
-                self.tell("  crashed".into());
-                self.see("a crash while it served", air.served.get());
-                self.see("a crash while it recovered", !air.served.get());
-                self.see("a crash during a checkpoint", air.checkpointing.get());
-            }
-            Ended::Halted => panic!("the day did not end in {} steps", steps.get()),
-            Ended::Stalled => panic!("everybody waits, for nothing"),
-        }
-    }
-
-    fn judge_end(&mut self, end: &End, day: &Day, air: &Air) {
-        let full = air.was_full.get();
         self.see("a full disk", full);
         self.see("a full disk that it did not start on", full && !air.served.get());
         self.see("a full disk that it stopped on", full && matches!(end, End::Stopped));
-        self.see("a death by failed I/O", matches!(end, End::Fatal(_)));
-        self.tell(match end {
-            End::Stopped => "  stopped".into(),
-            End::Fatal(why) => format!("  fatal: {why}"),
-            End::Unrecovered(why) => format!("  did not start: {why}"),
-        });
-        let failed = air.failed.get();
+        self.see("a death by failed I/O", failed && matches!(end, End::Fatal(_)));
+        let stalled = self.machines.len() > 1
+            && matches!(end, End::Fatal(why) if why.what.contains("has not finished"));
+        self.see("a death by a disk that stood still", stalled);
+        let how = match end {
+            End::Stopped => "stopped".into(),
+            End::Removed => "was removed".into(),
+            End::Fatal(why) => format!("fatal: {why}"),
+            End::Unrecovered(why) => format!("did not start: {why}"),
+        };
+        self.tell(format!("{:?}: {member:x} {how}", self.clock.now()));
         match end {
-            End::Stopped => assert!(!failed, "a failed write or sync went unnoticed"),
-            End::Fatal(why) => assert!(failed, "died without a reason: {why}"),
-            End::Unrecovered(why) => {
-                assert!(failed || air.was_full.get(), "did not start: {why}");
+            End::Stopped | End::Removed => {
+                assert!(!failed, "a failed write or sync went unnoticed");
             }
+            End::Fatal(why) => assert!(failed || stalled, "died without a reason: {why}"),
+            End::Unrecovered(why) => assert!(failed || full, "did not start: {why}"),
         }
         assert!(day.fate != Fate::Nothing || !failed, "a fault that nobody ordered");
     }
 
     fn trace(&self) -> Trace {
         let chronicle = self.chronicle.borrow();
-        let mut sights = self.sights.clone();
+        let mut sights = self.sights.borrow().clone();
         sights.extend(&chronicle.sights);
+        sights.extend(self.network.sights());
         let (turned_away, untold) = chronicle.ends();
         sights.insert("a request that was turned away", turned_away);
         sights.insert("a request whose fate nobody was told", untold);
-        sights.insert("a log that was trimmed", self.ledger.borrow().trims());
-        Trace { audit: chronicle.audit() ^ self.disk.audit().rotate_left(1), sights }
+        let history = self.history.borrow();
+        sights.insert("a log that was trimmed", history.trims());
+        if self.machines.len() > 1 {
+            sights
+                .insert("a leader that followed another", history.terms().len().saturating_sub(1));
+        }
+        let disks = self.machines.iter().map(|machine| machine.disk().audit());
+        let disks = disks.fold(0, |all: u64, disk| all.rotate_left(1) ^ disk);
+        Trace { audit: chronicle.audit() ^ disks.rotate_left(1), sights }
     }
 }
 
@@ -216,7 +468,7 @@ impl World {
 /// # Errors
 /// What went wrong, and the story up to there.
 pub(crate) fn live(seed: u64, weather: Weather, mutant: Mutant) -> Result<Trace, String> {
-    let mut world = World::new(seed, weather, mutant);
+    let world = World::new(seed, weather, mutant);
     match catch_unwind(AssertUnwindSafe(|| world.live())) {
         Ok(()) => Ok(world.trace()),
         Err(panic) => {
@@ -225,97 +477,5 @@ pub(crate) fn live(seed: u64, weather: Weather, mutant: Mutant) -> Result<Trace,
             let story = world.chronicle.borrow().story.join("\n");
             Err(format!("{}\n{story}", why.unwrap_or_else(|| "panicked".into())))
         }
-    }
-}
-
-/// Lives a life twice, which must come out the same.
-fn twice(seed: u64) -> Result<Trace, String> {
-    let weather = Weather::draw(seed);
-    let outcome = live(seed, weather.clone(), Mutant::default()).and_then(|first| {
-        let second = live(seed, weather.clone(), Mutant::default())?;
-        match first == second {
-            true => Ok(first),
-            false => Err(format!("twice the same seed: {first:x?}, then {second:x?}")),
-        }
-    });
-    outcome.map_err(|why| tell_short(seed, &weather, why))
-}
-
-/// The story of a failure, of a shorter life if one fails as well.
-fn tell_short(seed: u64, weather: &Weather, why: String) -> String {
-    let shorter = [1, 2, 4, 8, 16, 32].into_iter().find_map(|most| {
-        let weather = weather.clone().with_requests_at_most(most);
-        let failure = live(seed, weather, Mutant::default()).err()?;
-        Some(format!("with at most {most} requests a day: {failure}"))
-    });
-    format!("seed {seed} failed: {}\n{weather:?}", shorter.unwrap_or(why))
-}
-
-/// Runs seeds on all cores and returns what went wrong, and what was seen.
-fn run(seeds: Range<u64>) -> (Vec<String>, Sights) {
-    let next = AtomicU64::new(seeds.start);
-    let outcome = Mutex::new((Vec::new(), Sights::new()));
-    std::thread::scope(|scope| {
-        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds.end {
-                        return;
-                    }
-                    let lived = twice(seed);
-                    let mut outcome = outcome.lock().expect("nobody panics here");
-                    match lived {
-                        Err(failure) => outcome.0.push(failure),
-                        Ok(trace) => trace.sights.into_iter().for_each(|(sight, times)| {
-                            *outcome.1.entry(sight).or_default() += times;
-                        }),
-                    }
-                }
-            });
-        }
-    });
-    outcome.into_inner().expect("nobody panics here")
-}
-
-fn seeds() -> Range<u64> {
-    let Ok(wanted) = std::env::var("RINGLEADER_SEEDS") else { return SEEDS };
-    let parsed = wanted
-        .split_once("..")
-        .and_then(|(from, to)| Some(from.trim().parse().ok()?..to.trim().parse().ok()?));
-    parsed.unwrap_or_else(|| panic!("RINGLEADER_SEEDS={wanted}: expected two numbers, like 0..300"))
-}
-
-#[test]
-fn members_keep_their_word_in_any_weather() {
-    let (failures, sights) = run(seeds());
-    assert!(failures.is_empty(), "{} seeds failed\n\n{}", failures.len(), failures.join("\n\n"));
-    println!("{sights:#?}");
-    if seeds() == SEEDS {
-        let unseen = SIGHTS.iter().find(|sight| sights.get(*sight).is_none_or(|times| *times == 0));
-        assert_eq!(unseen, None, "no seed came past this; seen: {sights:#?}");
-    }
-}
-
-/// How a test asks another process for a seed's audit.
-const ASKED_SEED: &str = "RINGLEADER_AUDIT_OF";
-
-#[test]
-fn a_seed_is_the_same_in_another_process() {
-    if let Ok(seed) = std::env::var(ASKED_SEED) {
-        let seed = seed.parse().expect("the parent says a number");
-        println!("audit {:x?}", live(seed, Weather::draw(seed), Mutant::default()));
-        return;
-    }
-    for seed in [1, 7, 23] {
-        let here = format!("audit {:x?}", live(seed, Weather::draw(seed), Mutant::default()));
-        let own = std::env::current_exe().expect("a running test has a path");
-        let child = std::process::Command::new(own)
-            .args(["--exact", "--nocapture", "world::a_seed_is_the_same_in_another_process"])
-            .env(ASKED_SEED, seed.to_string())
-            .output()
-            .expect("the test can be started again");
-        let there = String::from_utf8_lossy(&child.stdout);
-        assert!(there.contains(&here), "seed {seed}: {here} here, but there\n{there}");
     }
 }
