@@ -265,3 +265,29 @@ fn what_a_leader_cannot_take_comes_back_and_is_proposed_once_more() {
     }
     assert!((1..=3).all(|id| trio.data(id) == ["x"]), "{:?}", trio.applied);
 }
+
+#[test]
+fn what_a_leader_has_taken_does_not_come_back_once_it_leads_no_more() {
+    let mut trio = Trio::new();
+    trio.at(3).propose(b"x".to_vec()).unwrap();
+    trio.collect();
+    let forwarded =
+        trio.wire.iter().find(|message| message.kind == Kind::Propose).cloned().unwrap();
+    trio.settle();
+    trio.at(1).hand_over(MemberId(2));
+    trio.settle();
+    for _ in 0..3 {
+        trio.deliver(forwarded.clone());
+        trio.settle();
+        trio.at(3).propose_returned();
+        trio.tick(1);
+    }
+    assert_eq!(trio.data(1), ["x"]);
+    // Nor from one that has forgotten what it took.
+    let begun = Durable::nothing(IDS.to_vec());
+    let begun = Durable { applied: Index(3), applied_term: Term(9), ..begun };
+    let again = Replica::recover(MemberId(1), &begun, Timing { boot: 7, ..Timing::default() });
+    let mut again = again.unwrap();
+    again.step(forwarded);
+    assert!(again.drain().messages.is_empty());
+}

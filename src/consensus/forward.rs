@@ -6,10 +6,11 @@
 //!     └─ returned ◀── sent back, or never left ──┘
 //! ```
 //!
-//! What comes back was surely not taken, and never will be, however often the network repeats it: a
-//! leader remembers what it sent back as if it had taken it, and whoever is past that term leads in it
-//! no more. So it may be proposed again, once for each time that it came back. What is lost without a
-//! word stays lost; its client runs out of time.
+//! What comes back was surely not taken, and never will be, however often the network repeats it. Only
+//! who led the term that it speaks of, since this start, can know that: while it leads, it remembers
+//! what it sent back as if it had taken it; afterwards it leads in that term no more, and still knows
+//! what it has taken. So what comes back may be proposed again, once. What is lost without a word stays
+//! lost; its client runs out of time.
 
 use super::{Dropped, Entry, Kind, Message, Replica, convert};
 use crate::{
@@ -38,6 +39,13 @@ pub(super) struct Taken {
 }
 
 impl Taken {
+    /// Whether this message of a term that was led in this boot has surely not been taken.
+    fn lacks(&self, message: &Message) -> bool {
+        let Some((boot, count)) = convert::read_mark(&message.context) else { return false };
+        let newest = self.newest.get(&(message.from, boot)).copied().unwrap_or_default();
+        self.term < message.term.0 || (self.term == message.term.0 && count > newest)
+    }
+
     /// Whether the message is new, which it then is no more.
     fn take(&mut self, message: &Message) -> bool {
         let Some((boot, count)) = convert::read_mark(&message.context) else { return false };
@@ -87,7 +95,7 @@ impl Replica {
             return;
         }
         if !leads || message.term.0 != raft.term {
-            if message.term.0 <= raft.term {
+            if message.term.0 == self.led && self.taken.lacks(&message) {
                 self.send_back(message);
             }
             return;

@@ -221,6 +221,8 @@ pub struct Replica {
     boot: u64,
     forwards: Forwards,
     taken: Taken,
+    /// The newest term that it has led since it started.
+    led: u64,
     standing: Standing,
     losers: Losers,
 }
@@ -271,6 +273,7 @@ impl Replica {
             boot: timing.boot,
             forwards: Forwards::default(),
             taken: Taken::default(),
+            led: 0,
             standing: Standing::Whole,
             losers: Losers::default(),
         };
@@ -454,6 +457,9 @@ impl Replica {
             self.raw.advance_append_async(ready);
             self.settle(&mut effects.messages);
             self.pin_election_timeout();
+        }
+        if self.raw.raft.state == StateRole::Leader {
+            self.led = self.raw.raft.term;
         }
         self.recover_voice();
         effects.messages.append(&mut self.aside);
