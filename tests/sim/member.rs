@@ -248,12 +248,10 @@ impl Boot {
             self.member.0, view.revision.0, view.applied.0
         ));
         let recovered = self.recovered.take().expect("it was just made");
-        let mut history = self.history.borrow_mut();
         let lost = ballots.ballot().lost;
-        history.boot(self.member.0, &recovered, view.applied.0, lost);
         self.chronicle.borrow_mut().see("a log that was lost", usize::from(lost));
-        history.show(self.member.0, view.applied.0);
-        drop(history);
+        self.history.borrow_mut().boot(self.member.0, &recovered, view.applied.0, lost);
+        self.history.borrow_mut().show(self.member.0, view.applied.0);
         node.set_strict(self.weather.strict);
         let newest = Newest::new(view);
         let rings = self.weather.ring_messages;

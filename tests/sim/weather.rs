@@ -260,7 +260,11 @@ impl Weather {
         offer("droughts".into(), &|w| w.days().for_each(|day| day.drought = None));
         offer("crowds".into(), &|w| w.days().for_each(|day| day.crowd = 0));
         for machine in 0..self.rows.len() {
-            offer(format!("a day of machine {machine}"), &|w| drop(w.rows[machine].pop()));
+            let shorter = |w: &mut Self| {
+                let last = w.rows[machine].len().saturating_sub(1);
+                w.rows[machine].truncate(last);
+            };
+            offer(format!("a day of machine {machine}"), &shorter);
         }
         all
     }
