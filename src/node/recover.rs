@@ -170,11 +170,6 @@ pub async fn find<D: Disk>(
     };
     let boxed = BallotBox::open(&disks.wal, facts.cluster.0, facts.member.0).await;
     let (mut ballots, ballot) = boxed.map_err(RecoverError::Log)?;
-    // Where none can be read, the wall clock is above all that were counted.
-    let known = ballots.ballot();
-    let boot = ballot.map_or(opening.boot_micros, |ballot| ballot.boot + 1);
-    let begun = ballots.cast(Ballot { boot, ..known }).await;
-    begun.map_err(|error| RecoverError::Log(WalError::Io(error)))?;
     let opened = Wal::open(disks.wal.clone(), disks.wal_background.clone(), options).await;
     let others_vote = store.cluster().voters().any(|voter| voter.id != facts.member);
     let (wal, recovered) = match (opened, ballot) {
@@ -189,6 +184,11 @@ pub async fn find<D: Disk>(
         }
         (opened, _) => opened.map_err(RecoverError::Log)?,
     };
+    // A start that is refused changes nothing, so it counts only now. Where no ballot can be read, the
+    // wall clock is above all starts that were counted.
+    let boot = ballot.map_or(opening.boot_micros, |ballot| ballot.boot + 1);
+    let begun = ballots.cast(Ballot { boot, ..ballots.ballot() }).await;
+    begun.map_err(|error| RecoverError::Log(WalError::Io(error)))?;
     Ok(Found { wal, recovered, ballots, store, facts })
 }
 
@@ -201,8 +201,7 @@ async fn lose<D: Disk>(
 ) -> Result<(Wal<D>, wal::Recovered), RecoverError> {
     let io = |error| RecoverError::Log(WalError::Io(error));
     // First it is known that something is lost, then it is.
-    let boot = ballots.ballot().boot;
-    ballots.cast(Ballot { lost: true, boot, ..ballot }).await.map_err(io)?;
+    ballots.cast(Ballot { lost: true, ..ballot }).await.map_err(io)?;
     Wal::set_aside(&disks.wal, options).await.map_err(io)?;
     let opened = Wal::open(disks.wal.clone(), disks.wal_background.clone(), options).await;
     opened.map_err(RecoverError::Log)
