@@ -28,7 +28,7 @@ use crate::{
     store::{Cluster, Unavailable},
     tree::{CheckpointDone, RootFacts, Staged, Tree},
     types::{Index, Revision, Ticket},
-    wal::{self, Ballot, BallotBox, Batch, LogEntry, Prepared, Wal, WalError},
+    wal::{self, Ballot, BallotBox, Batch, LogEntry, Prepared, Wal, WalError, frame::frame_bytes},
 };
 use std::{
     collections::VecDeque,
@@ -130,7 +130,7 @@ struct Driver<D: Disk, C: Clock> {
     /// Bytes of entries handed to the log, after those that it held at the start.
     log_bytes: u64,
     /// Appends that the log has no room for yet, in order; nothing is proposed meanwhile.
-    held: VecDeque<Append>,
+    held: VecDeque<Held>,
     /// The log was long at the start: its checkpoint comes before a new spare segment, which takes
     /// the same thread a second. A member that is killed again and again so gets somewhere.
     checkpoint_first: bool,
@@ -153,6 +153,13 @@ struct Appending {
     last: Index,
     since: Duration,
     done: Pending<io::Result<()>>,
+}
+
+/// An append, or a piece of one, that the log has not got yet.
+struct Held {
+    /// raft's number, on the last piece.
+    number: Option<u64>,
+    append: Append,
 }
 
 /// An append that takes its time.
@@ -261,7 +268,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         self.parts.node.flush(room, &mut actions).map_err(stuck)?;
         for action in actions.drain(..) {
             match action {
-                Action::Append(append) => self.held.push_back(append),
+                Action::Append(append) => self.hold(append),
                 Action::Install(staged) => self.staged = Some(staged),
                 Action::Peers(word) => self.tell_peers(word),
                 Action::Reply { ticket, reply } => self.reply(ticket, reply),
@@ -311,10 +318,28 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         }
     }
 
+    /// What a turn brings may be more than a frame of the log holds: a follower takes in many messages
+    /// at once. Then it goes in pieces, the last of which counts for raft.
+    fn hold(&mut self, append: Append) {
+        let room = self.parts.wal.frame_bytes_max();
+        let mut rest = vec![Held { number: Some(append.number), append }];
+        while let Some(mut last) = rest.pop() {
+            if last.append.entries.len() < 2 || frame_bytes(&batch(&last.append)) <= room {
+                self.held.push_back(last);
+                continue;
+            }
+            let half = last.append.entries.len() / 2;
+            let behind = last.append.entries.split_off(half);
+            let append = Append { entries: behind, snapshot: None, ..last.append.clone() };
+            rest.push(Held { number: last.number.take(), append });
+            rest.push(last);
+        }
+    }
+
     /// Hands over what the log has room for. Without a spare segment the rest waits for one, which
     /// [`Driver::maintain`] sees to.
     fn append_held(&mut self) -> Result<(), Fatal> {
-        while let Some(front) = self.held.front() {
+        while let Some(Held { number, append: front }) = self.held.front() {
             if front.snapshot.is_some() && (self.staged.is_some() || self.install.is_some()) {
                 self.begin_install();
                 return Ok(());
@@ -330,7 +355,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
                     });
                 }
             };
-            let (number, since) = (Some(front.number), self.parts.clock.now());
+            let (number, since) = (*number, self.parts.clock.now());
             let last = Index(self.parts.wal.last_index());
             let done = both(done, cast(&mut self.parts.ballots, front.hard_state));
             self.appends.push_back(Appending { number, last, since, done: Box::pin(done) });
@@ -674,7 +699,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         self.parts.node.flush(false, &mut actions).map_err(stuck)?;
         for action in actions {
             if let Action::Append(append) = action {
-                self.held.push_back(append);
+                self.hold(append);
             }
         }
         self.append_held()
