@@ -16,6 +16,10 @@ pub const TXN_OPS_MAX: usize = 128;
 /// Messages a shard may have on its way to the node. A full ring refuses with "too many requests";
 /// the size is what one shard's clients can usefully have in flight.
 pub const TO_NODE_RING_MESSAGES_MAX: usize = 16_384;
+/// Tickets between the first ones of two starts, where the wall clock does not set them further apart
+/// because it went back or begins anew with the machine: more than a start draws in six hours at
+/// 200,000 a second, and a thousand starts before they come round.
+pub const STARTS_APART_TICKETS_MIN: u64 = 1 << 32;
 /// Messages the node may have on its way to a shard: one a turn, so this many turns of delay.
 /// While a ring is full the node keeps the shard's answers, which its tickets bound.
 pub const TO_SHARD_RING_MESSAGES_MAX: usize = 1_024;

@@ -254,7 +254,7 @@ fn start(
     let view = node.publish().expect("nothing is published yet, so all of it is new");
     let newest = Newest::new(view);
     let who = Who { cluster, member: node.id(), name: config.name.clone() };
-    let boot_micros = GlommioClock::new().wall_nanos() / 1_000;
+    let boot = ballots.ballot().boot;
     let own = OwnFacts { who: who.clone(), client_urls: config.advertise_client.clone() };
 
     let (peers, peers_inbox) = rings(config.listen_peer.len(), ACCEPTED_RING_SOCKETS_MAX);
@@ -262,13 +262,7 @@ fn start(
         end: peers_end,
         inbox: peers_inbox,
         newest: newest.clone(),
-        setup: peer_setup(
-            config,
-            &who,
-            (ballots.ballot().boot, boot_micros),
-            &meters,
-            disk.clone(),
-        ),
+        setup: peer_setup(config, &who, boot, &meters, disk.clone()),
     };
     let mut clients = Vec::new();
     let mut seats = Vec::new();
@@ -280,7 +274,7 @@ fn start(
             end,
             inbox,
             newest: newest.clone(),
-            setup: setup(config, &who, boot_micros, &meters),
+            setup: setup(config, &who, boot, &meters),
         });
     }
     let parts = NodeSeat {
@@ -305,7 +299,7 @@ fn start(
     Ok(House { threads, _nudger: nudger, clients, peers, dealers: Dealers::default() })
 }
 
-fn setup(config: &Config, who: &Who, boot_micros: u64, meters: &Meters) -> Setup {
+fn setup(config: &Config, who: &Who, boot: u64, meters: &Meters) -> Setup {
     Setup {
         edge: Edge {
             request_bytes_max: config.max_request_bytes,
@@ -321,7 +315,7 @@ fn setup(config: &Config, who: &Who, boot_micros: u64, meters: &Meters) -> Setup
         request_timeout: Duration::from_secs(5) + 2 * config.election,
         leaderless_wait: NO_LEADER_ELECTIONS_MAX * config.election,
         watch_progress: config.watch_progress,
-        boot_micros,
+        first_ticket: boot,
         meters: meters.clone(),
     }
 }
@@ -329,7 +323,7 @@ fn setup(config: &Config, who: &Who, boot_micros: u64, meters: &Meters) -> Setup
 fn peer_setup(
     config: &Config,
     who: &Who,
-    (boot, boot_micros): (u64, u64),
+    boot: u64,
     meters: &Meters,
     disk: LaneDisk,
 ) -> peer::Setup {
@@ -338,7 +332,6 @@ fn peer_setup(
         cluster: who.cluster,
         peer_urls: config.advertise_peer.iter().map(Url::to_string).collect(),
         boot,
-        boot_micros,
         // etcd `ServerConfig.peerDialTimeout`: a second, and an election.
         dial_wait: Duration::from_secs(1) + config.election,
         request_timeout: Duration::from_secs(5) + 2 * config.election,

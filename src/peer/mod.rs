@@ -64,10 +64,9 @@ pub struct Setup {
     pub cluster: ClusterId,
     /// Where others reach it (`--initial-advertise-peer-urls`).
     pub peer_urls: Vec<String>,
-    /// Which start of this member it is: each is above all before it, whatever the clock says.
+    /// Which start of this member it is: each is above all before it, whatever the clock says. Here
+    /// tickets start.
     pub boot: u64,
-    /// The boot's microseconds since the epoch: where tickets start.
-    pub boot_micros: u64,
     /// How long another member may take to accept a connection (etcd: 1 s and an election).
     pub dial_wait: Duration,
     /// How long a forwarded question may take (etcd: 5 s and two elections).
@@ -100,7 +99,7 @@ struct Room {
 pub async fn serve(end: PeersEnd, newest: Newest, mut accepted: Inbox<Accepted>, setup: Setup) {
     let PeersEnd { desk: end, mut from_node } = end;
     let mut answers = end.inbox;
-    let desk = Desk::new(setup.member, end.shard, setup.boot_micros, end.to_node);
+    let desk = Desk::new(setup.member, end.shard, setup.boot, end.to_node);
     let room = Rc::new(Room::new(setup, newest, desk));
     room.meet(&room.newest.load().cluster);
     let look = |flushed| {

@@ -113,7 +113,6 @@ impl Bench {
             cluster: CLUSTER,
             peer_urls,
             boot,
-            boot_micros: boot,
             dial_wait: Duration::from_secs(2),
             request_timeout: Duration::from_secs(7),
             meters: meters.clone(),

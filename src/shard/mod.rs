@@ -65,8 +65,8 @@ pub struct Setup {
     pub leaderless_wait: Duration,
     /// `--watch-progress-notify-interval`.
     pub watch_progress: Duration,
-    /// The boot's microseconds since the epoch: where tickets start.
-    pub boot_micros: u64,
+    /// Where tickets start, see [`Ticket::new`](crate::types::Ticket::new).
+    pub first_ticket: u64,
     /// Whose numbers `/metrics` shows, this shard's among them.
     pub meters: Meters,
 }
@@ -136,7 +136,7 @@ impl Shard {
     /// A shard that serves from the newest view. Its ring from the node is driven by [`run`].
     pub fn new(end: ShardEnd, newest: Newest, setup: Setup) -> (Rc<Self>, Inbox<ToShard>) {
         let ShardEnd { shard: number, to_node, inbox, interest } = end;
-        let tickets = Tickets::new(setup.edge.member, number, setup.boot_micros);
+        let tickets = Tickets::new(setup.edge.member, number, setup.first_ticket);
         let watches = Watches::new(WatchSetup {
             cluster: setup.edge.cluster,
             member: setup.edge.member,

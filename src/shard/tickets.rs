@@ -14,7 +14,7 @@ pub struct Tickets<T> {
 }
 
 impl<T> Tickets<T> {
-    /// An empty table. `start` is the boot's microseconds since the epoch, see [`Ticket::new`].
+    /// An empty table. `start` is the count of the first ticket, see [`Ticket::new`].
     pub fn new(member: MemberId, shard: usize, start: u64) -> Self {
         Self { member, shard, first: start, waiting: VecDeque::new(), live: 0 }
     }
