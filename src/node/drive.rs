@@ -114,6 +114,8 @@ struct Driver<D: Disk, C: Clock> {
     introduced: Option<Arc<Cluster>>,
     /// The last entry of the log that is durable.
     durable: Index,
+    /// The log's last frame at the start.
+    frame_before: u64,
     /// How long an append usually takes.
     usual_append: Duration,
     /// What the oldest append on its way has taken so far.
@@ -194,6 +196,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
             published: parts.newest.load().revision,
             introduced: None,
             durable: Index(parts.wal.last_index()),
+            frame_before: parts.wal.durable_frame(),
             usual_append: Duration::ZERO,
             stall: None,
             found: None,
@@ -477,10 +480,12 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         Ok(())
     }
 
-    /// What was lost is there again: from now on a start need not ask for it.
+    /// What was lost is there again: from now on a start need not ask for it. But first a frame must
+    /// say where the new log begins, or that start would find it too short.
     fn note_found(&mut self) {
-        let before = self.parts.ballots.ballot();
-        if before.lost && !self.parts.node.has_lost() && self.found.is_none() {
+        let (before, wal) = (self.parts.ballots.ballot(), &self.parts.wal);
+        let is_there = !self.parts.node.has_lost() && wal.durable_frame() > self.frame_before;
+        if before.lost && is_there && self.found.is_none() {
             crate::log::info!("the log that was lost is there again");
             self.found = Some(self.parts.ballots.cast(Ballot { lost: false, ..before }));
         }
