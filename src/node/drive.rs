@@ -437,6 +437,10 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         self.parts.meters.leader_changes.set(node.leaders_seen());
         self.parts.meters.proposals_pending.set(node.proposals_waiting());
         self.parts.meters.proposals_failed.set(node.proposals_failed());
+        self.parts.meters.proposals_bytes.set(node.proposals_bytes());
+        self.parts.meters.window_bytes.set(node.window_bytes() as u64);
+        self.parts.meters.appends_in_flight.set(self.appends.len() as u64);
+        self.parts.meters.appends_held.set(self.held.len() as u64);
     }
 
     /// The peers' room hears of every change of the cluster's facts.

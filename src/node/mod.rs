@@ -295,6 +295,11 @@ impl Node {
         self.replica.committed()
     }
 
+    /// What entries take in memory, bytes.
+    pub fn window_bytes(&self) -> usize {
+        self.replica.window_bytes()
+    }
+
     /// Who this is.
     pub fn id(&self) -> MemberId {
         self.id

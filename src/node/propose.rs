@@ -107,6 +107,11 @@ impl Node {
         self.proposals.entries.iter().map(|packed| packed.tickets.len() as u64).sum()
     }
 
+    /// Bytes of them.
+    pub fn proposals_bytes(&self) -> u64 {
+        self.proposals.bytes as u64
+    }
+
     /// Requests that raft would not take, since the start.
     pub fn proposals_failed(&self) -> u64 {
         self.proposals.failed
