@@ -83,6 +83,11 @@ pub const APPENDS_IN_FLIGHT_MAX: usize = 2;
 pub const DISK_STALL_MIN: std::time::Duration = std::time::Duration::from_millis(200);
 /// Records that a checksum of the key space looks at before others may run: some 0.2 ms.
 pub const HASH_RECORDS_PER_STEP: usize = 256;
+/// Bytes of them after which a step ends early: with large values some 0.2 ms as well.
+pub const HASH_BYTES_PER_STEP: usize = 1 << 20;
+/// Compactions whose checksums are remembered (etcd `mvcc`: `hashStorageMaxSize`). So many views may
+/// wait to be summed up, too.
+pub const COMPACTION_SUMS_MAX: usize = 10;
 /// Heartbeats after which an unanswered ReadIndex round is asked again (etcd: 500 ms).
 pub const READ_INDEX_RETRY_TICKS: u32 = 5;
 

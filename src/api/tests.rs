@@ -143,7 +143,7 @@ impl World {
             Work::MoveLeader(_) | Work::Defragment => maintenance::encode_empty(&mut out),
             Work::Sum(sum) => {
                 let mut summing = maintenance::Summing::new(sum, &self.view, &self.edge)?;
-                while summing.step(&self.view) {}
+                while summing.step() {}
                 summing.finish(&mut out);
             }
             Work::Read { read: super::Read::RangeStream(query), .. } => {

@@ -156,6 +156,7 @@ impl Node {
             self.settle(out)?;
         }
         self.sweep(out);
+        self.sum_up();
         self.answer_defragment(out);
         self.tend_leases(out);
         self.give_back_unneeded(out);
@@ -222,7 +223,10 @@ impl Node {
 
     /// Whether another turn has work to do although nothing new happened.
     pub fn has_more(&self) -> bool {
-        self.sweeping.has_more() || self.leases.has_more() || self.listing.has_more()
+        self.sweeping.has_more()
+            || self.store.has_sums_due()
+            || self.leases.has_more()
+            || self.listing.has_more()
     }
 
     /// Times somebody came to lead, as seen from here.

@@ -246,7 +246,7 @@ impl Shard {
             Work::Defragment => self.defragment(What::Defragment { method, respond }),
             Work::Sum(sum) => match Summing::new(sum, &self.view.borrow(), &self.setup.edge) {
                 Ok(summing) => {
-                    let task = send_sum(self.clone(), self.view(), method, summing, respond);
+                    let task = send_sum(self.clone(), method, summing, respond);
                     glommio::spawn_local(task).detach();
                 }
                 Err(status) => self.refuse(method, respond, &status),
@@ -538,14 +538,8 @@ fn empty() -> Bytes {
 }
 
 /// Sends one checksum, letting others run while it is made.
-async fn send_sum(
-    shard: Rc<Shard>,
-    view: Arc<View>,
-    method: Method,
-    mut summing: Summing,
-    respond: Respond,
-) {
-    while summing.step(&view) {
+async fn send_sum(shard: Rc<Shard>, method: Method, mut summing: Summing, respond: Respond) {
+    while summing.step() {
         futures_lite::future::yield_now().await;
     }
     let mut out = Vec::with_capacity(64);

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::{
-    Cluster, Leases, Outcome, command::Range, outcome::Refusal, range, range::RangeOutcome,
+    Cluster, Leases, Outcome, command::Range, outcome::Refusal, range, range::RangeOutcome, sums,
 };
 use crate::{
     tree,
@@ -42,6 +42,7 @@ pub struct View {
     pub live_bytes: u64,
     /// Members, alarms, versions.
     pub cluster: Arc<Cluster>,
+    pub(super) sums: Arc<sums::Newest>,
 }
 
 impl View {
