@@ -88,6 +88,10 @@ pub const HASH_BYTES_PER_STEP: usize = 1 << 20;
 /// Compactions whose checksums are remembered (etcd `mvcc`: `hashStorageMaxSize`). So many views may
 /// wait to be summed up, too.
 pub const COMPACTION_SUMS_MAX: usize = 10;
+/// Steps that one turn makes of such a checksum, half a millisecond of records. Until it is whole its
+/// view holds on to every page that writes replace, so it may not take many turns: some 500 for a
+/// million keys.
+pub const SUM_STEPS_PER_TURN: usize = 8;
 /// Heartbeats after which an unanswered ReadIndex round is asked again (etcd: 500 ms).
 pub const READ_INDEX_RETRY_TICKS: u32 = 5;
 

@@ -3,7 +3,7 @@
 use super::{Action, Node, Stuck};
 use crate::{
     consensus::Entry,
-    limits::SWEEP_RECORDS_PER_TURN,
+    limits::{SUM_STEPS_PER_TURN, SWEEP_RECORDS_PER_TURN},
     mesh::Reply,
     store::{
         ALARM_NOSPACE, Outcome, Refusal,
@@ -116,9 +116,11 @@ impl Node {
         }
     }
 
-    /// One bounded piece of the checksums of compactions. No client waits for it: a view that shows
+    /// A bounded piece of the checksums of compactions. No client waits for it: a view that shows
     /// one as due is a place to make it from.
     pub(super) fn sum_up(&mut self) {
-        self.changed |= self.store.sum_up();
+        for _ in 0..SUM_STEPS_PER_TURN {
+            self.changed |= self.store.sum_up();
+        }
     }
 }

@@ -612,6 +612,16 @@ fn refusals_are_etcds() {
             (plain("POST", "/members").into(), 405, "Method Not Allowed\n"),
             (plain("GET", "/members/promote/1").into(), 405, "Method Not Allowed\n"),
             (plain("POST", "/members/promote/x").into(), 404, "member x not found in cluster\n"),
+            (plain("POST", "/members/hashkv").into(), 405, "Method Not Allowed\n"),
+            (plain("GET", "/members/hashkv").into(), 400, "error unmarshalling request\n"),
+            (from(&elsewhere, "/members/hashkv").into(), 412, "cluster ID mismatch\n"),
+            (
+                (from(&them, "/members/hashkv").trim_end().to_owned()
+                    + "\r\nContent-Length: 14\r\n\r\n{\"revision\":2}")
+                    .into(),
+                400,
+                "mvcc: required revision is a future revision\n",
+            ),
             (plain("GET", "/leases").into(), 405, "Method Not Allowed\n"),
             (
                 b"POST /leases HTTP/1.1\r\nContent-Length: 1\r\n\r\n\xff".to_vec(),
