@@ -318,7 +318,8 @@ impl History {
                 let kept = durable.term > term || (durable.term, durable.vote) == (term, vote);
                 assert!(kept, "{member:x} gives a vote of term {term} that is not on its disk");
             }
-            Kind::AppendResponse if !message.reject => {
+            // With a context it says where a leader's log ends, to one that lost its own.
+            Kind::AppendResponse if !message.reject && message.context.is_empty() => {
                 let ledger = self.ledgers.entry(member).or_default();
                 let last = ledger.durable.last.max(ledger.shown).max(self.begun);
                 let index = message.index.0;
@@ -333,9 +334,13 @@ impl History {
         self.forwarded.insert(own, asked);
     }
 
-    /// The ticket by which a client asked for what stands in the log under this one.
-    pub(crate) fn asked_as(&self, ticket: Ticket) -> Ticket {
-        self.forwarded.get(&ticket).copied().unwrap_or(ticket)
+    /// The ticket by which a client asked for what stands in the log under this one. Whoever leads no
+    /// more has sent it on.
+    pub(crate) fn asked_as(&self, mut ticket: Ticket) -> Ticket {
+        while let Some(before) = self.forwarded.get(&ticket) {
+            ticket = *before;
+        }
+        ticket
     }
 
     /// When each term's leader began.
