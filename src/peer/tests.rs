@@ -11,7 +11,7 @@ use super::{
 use crate::{
     consensus::{Entry, Kind, Message, SnapshotMark},
     io::thread::{Lane as Driven, LaneDisk, Priority},
-    limits::{PEER_LANE_BYTES_MAX, PEER_LANE_MESSAGES_MAX},
+    limits::{PEER_CONNECTION_WAIT_MIN, PEER_LANE_BYTES_MAX, PEER_LANE_MESSAGES_MAX},
     mesh::{Capacity, Forward, LeaseAsk, LeaseTime, NodeEnd, Reply, ToNode, ToShard, mesh, rings},
     net::{
         deal,
@@ -65,6 +65,9 @@ fn cluster(members: &[(MemberId, String)]) -> Cluster {
     Cluster { members, removed: [GONE].into(), ..Cluster::default() }
 }
 
+const PATIENCE: Patience =
+    Patience { read: PEER_CONNECTION_WAIT_MIN, write: PEER_CONNECTION_WAIT_MIN };
+
 fn view(cluster: Cluster, leader: MemberId) -> View {
     let mut store = Store::new(Tree::new(Options::default()), Quota::from_flag(-1));
     let raft = RaftSeen { leader, ..RaftSeen::default() };
@@ -115,6 +118,7 @@ impl Bench {
             boot,
             boot_micros: boot,
             dial_wait: Duration::from_secs(2),
+            patience: PATIENCE,
             request_timeout: Duration::from_secs(7),
             meters: meters.clone(),
             ground: ground(&root),
@@ -198,11 +202,13 @@ fn identity_of(member: MemberId, boot: u64) -> Identity {
 }
 
 async fn dial(address: SocketAddr) -> Socket {
-    Socket::new(TcpStream::connect(address).await.expect("it listens")).expect("a socket")
+    let stream = TcpStream::connect(address).await.expect("it listens");
+    Socket::new(stream, PATIENCE).expect("a socket")
 }
 
 async fn accept(listener: &TcpListener) -> Socket {
-    Socket::new(listener.accept().await.expect("a connection")).expect("a socket")
+    let stream = listener.accept().await.expect("a connection");
+    Socket::new(stream, PATIENCE).expect("a socket")
 }
 
 async fn request(socket: &mut Socket) -> (Request, Bytes) {

@@ -17,8 +17,8 @@ use crate::{
     },
     io::Clock,
     limits::{
-        CALLS_PER_SHARD_MAX, FAREWELL_INTERVAL, GRPC_OVERHEAD_BYTES,
-        UNFINISHED_REQUESTS_PER_SHARD_MAX,
+        CALLS_PER_SHARD_MAX, FAREWELL_INTERVAL, GRPC_OVERHEAD_BYTES, NO_LEADER_ELECTIONS_MAX,
+        UNFINISHED_REQUESTS_PER_SHARD_MAX, request_wait,
     },
     mesh::{LeaseAsk, Reply, ToNode},
     net::Promise,
@@ -317,7 +317,7 @@ impl Shard {
     }
 
     fn deadline(&self) -> Duration {
-        self.clock.now() + self.setup.request_timeout
+        self.clock.now() + request_wait(self.setup.election)
     }
 
     /// Sends the waiting reads on as one round, unless one is on its way.
@@ -462,13 +462,27 @@ impl Shard {
         self.on_watch_time(now);
         let late = self.waiting.borrow_mut().take_expired(|waiting| waiting.until <= now);
         for waiting in late {
-            self.finish(waiting, Reply::Unavailable(Unavailable::Timeout));
+            let why = self.why_late(&waiting);
+            self.finish(waiting, Reply::Unavailable(why));
         }
         // Reads that no round has taken along yet.
         let late = |reading: &mut Reading| reading.until().is_some_and(|until| until <= now);
         let late: Vec<_> = self.next_round.borrow_mut().extract_if(.., late).collect();
         let timeout = Status::from(Unavailable::Timeout);
         late.into_iter().for_each(|reading| self.finish_read(reading, Some(&timeout)));
+    }
+
+    /// What was proposed may have been lost with its leader, or on its way there; for the rest etcd
+    /// looks for no reasons.
+    fn why_late(&self, waiting: &Waiting) -> Unavailable {
+        let election = self.setup.election;
+        match waiting.what {
+            What::Proposal { .. } => {
+                let proposed = waiting.until.saturating_sub(request_wait(election));
+                self.newest.load().raft.why_late(proposed, election)
+            }
+            _ => Unavailable::Timeout,
+        }
     }
 
     fn require_leader(&self, call: &Rc<Call>) {
@@ -487,7 +501,7 @@ impl Shard {
             return;
         }
         let since = *led.leaderless_since.get_or_insert(now);
-        if now >= since + self.setup.leaderless_wait {
+        if now >= since + NO_LEADER_ELECTIONS_MAX * self.setup.election {
             for call in led.calls.drain(..).filter_map(|call| call.upgrade()) {
                 call.finish(Some(&status::NO_LEADER));
             }
