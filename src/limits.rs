@@ -570,6 +570,9 @@ pub const PEER_CALLS_AHEAD_MAX: usize = 256;
 pub const PEER_IDLE_WAIT: std::time::Duration = std::time::Duration::from_millis(4_500);
 /// Between two tries to forward a request (etcd `LeaseRenew`).
 pub const PEER_FORWARD_RETRY: std::time::Duration = std::time::Duration::from_millis(50);
+/// Between two looks for somebody who leads, to ask: many may look at once (etcd `waitLeader`: an
+/// election timeout).
+pub const PEER_LEADER_RETRY: std::time::Duration = std::time::Duration::from_millis(200);
 /// How long a forwarded question may wait at the leader (etcd `leasehttp.applyTimeout`).
 pub const PEER_LEASE_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
 

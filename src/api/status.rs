@@ -236,7 +236,7 @@ impl From<Unavailable> for Status {
             Unavailable::NoLeader => NO_LEADER,
             Unavailable::LeaderChanged => LEADER_CHANGED,
             Unavailable::Stopped => STOPPED,
-            Unavailable::Held => DEADLINE_EXCEEDED,
+            Unavailable::Held | Unavailable::Overdue => DEADLINE_EXCEEDED,
             Unavailable::Timeout => TIMEOUT,
             Unavailable::TimeoutLeaderFailed => TIMEOUT_LEADER_FAILED,
             Unavailable::TimeoutConnectionLost => TIMEOUT_CONNECTION_LOST,

@@ -815,6 +815,29 @@ fn a_question_is_asked_again_where_the_lead_has_gone() {
 }
 
 #[test]
+fn a_question_waits_until_somebody_leads() {
+    run(async {
+        let mut bench = Bench::default(A, 1);
+        let members = [(A, bench.url()), (B, nowhere())];
+        bench.meet(&members, MemberId(0));
+        let what = Forward::Lease(LeaseAsk::Renew(LeaseId(7)));
+        bench.tell(ToPeers::Forward { ticket: Ticket(3), to: MemberId(0), what });
+        bench.newest.publish(view(cluster(&members), A));
+        while answer_leases(&mut bench) == 0 {
+            future::yield_now().await;
+        }
+        bench
+            .word(|word| match word {
+                FromPeer::Answered { ticket: Ticket(3), reply: Reply::Renewed(Some(7)) } => {
+                    Some(())
+                }
+                _ => None,
+            })
+            .await;
+    });
+}
+
+#[test]
 fn a_desk_does_not_ask_further_for_others() {
     run(async {
         let mut bench = Bench::default(A, 1);

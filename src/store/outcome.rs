@@ -166,6 +166,8 @@ pub enum Unavailable {
     Stopped,
     /// Nobody led for as long as it could wait: it was never proposed.
     Held,
+    /// The client's own deadline has passed.
+    Overdue,
     /// No answer in time.
     Timeout,
     /// No answer in time, and the leader failed meanwhile.

@@ -6,7 +6,7 @@ use crate::store::{Refusal, Unavailable};
 
 #[test]
 fn refusals_have_etcds_code_and_sentence() {
-    let table: [(Status, u8, &str); 27] = [
+    let table: [(Status, u8, &str); 28] = [
         (Refusal::Compacted.into(), 11, "etcdserver: mvcc: required revision has been compacted"),
         (
             Refusal::FutureRevision.into(),
@@ -42,6 +42,7 @@ fn refusals_have_etcds_code_and_sentence() {
         (Unavailable::LeaderChanged.into(), 14, "etcdserver: leader changed"),
         (Unavailable::Stopped.into(), 14, "etcdserver: server stopped"),
         (Unavailable::Held.into(), 4, "context deadline exceeded"),
+        (Unavailable::Overdue.into(), 4, "context deadline exceeded"),
         (Unavailable::Timeout.into(), 14, "etcdserver: request timed out"),
         (
             Unavailable::TimeoutLeaderFailed.into(),

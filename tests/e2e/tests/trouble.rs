@@ -25,6 +25,8 @@ use proto::etcdserverpb::{
 
 /// Long enough for every answer.
 const ASK_MAX: Duration = Duration::from_secs(40);
+/// What a request has at default timeouts: 5 s, and two elections.
+const REQUEST_MAX: Duration = Duration::from_secs(7);
 /// Elections without a leader after which streams that require one end.
 const LEADERLESS_ELECTIONS: u32 = 3;
 
@@ -39,8 +41,10 @@ const CONNECTION_LOST: Said =
     Err((code::UNAVAILABLE, "etcdserver: request timed out, possibly due to connection lost"));
 const LEADER_CHANGED: Said = Err((code::UNAVAILABLE, "etcdserver: leader changed"));
 const NO_LEADER: Said = Err((code::UNAVAILABLE, "etcdserver: no leader"));
-/// etcd's words where nobody led for all the time that a request has.
-const HELD: Said = Err((code::DEADLINE_EXCEEDED, "context deadline exceeded"));
+/// The client's own deadline passed.
+const OVERDUE: Said = Err((code::DEADLINE_EXCEEDED, "context deadline exceeded"));
+/// etcd's words also where nobody led for all the time that a request has.
+const HELD: Said = OVERDUE;
 
 type Ask = fn(&mut Client) -> Result<(), Status>;
 
@@ -99,6 +103,13 @@ fn wants_leader(cluster: &Cluster, at: usize) -> Client {
     client
 }
 
+fn in_a_hurry(cluster: &Cluster, at: usize) -> Client {
+    let mut client = cluster.client(at).expect("it runs");
+    client.add_metadata("grpc-timeout", "200m");
+    client.set_timeout(ASK_MAX);
+    client
+}
+
 // ── nobody leads any more ───────────────────────────────────────────────────────────────────────
 
 fn leave_alone(mut cluster: Cluster, left: usize) {
@@ -118,15 +129,24 @@ fn leave_alone(mut cluster: Cluster, left: usize) {
     told(PUT(&mut wants_leader(&cluster, left)), &[NO_LEADER]);
     told(RANGE(&mut wants_leader(&cluster, left)), &[NO_LEADER]);
     told(Watch::open(wants_leader(&cluster, left), watch::prefix("w", 0)).map(drop), &[NO_LEADER]);
+    let asked = Instant::now();
+    told(PUT(&mut in_a_hurry(&cluster, left)), &[OVERDUE]);
+    told(RANGE(&mut in_a_hurry(&cluster, left)), &[OVERDUE]);
+    assert!(asked.elapsed() < REQUEST_MAX, "the client's deadline ends a call");
     // Never proposed.
     let later = [PUT, GRANT].map(|what| ask(&cluster, left, what));
+
+    // Asked of whoever will lead.
+    let keep_alive = LeaseKeepAliveRequest { id: 7 };
+    others.keep_alive.send(&keep_alive).expect("it serves");
 
     led.end(NO_LEADER);
     let waited = lost.elapsed();
     assert!(waited >= LEADERLESS_ELECTIONS * ELECTION_TIMEOUT, "streams end after {waited:?}");
+    others.go_on();
     at_once.into_iter().for_each(|asked| asked.is_told(&[TIMED_OUT]));
     later.into_iter().for_each(|asked| asked.is_told(&[HELD]));
-    others.go_on();
+    others.end_of_renewals(NO_LEADER);
 }
 
 /// A watch and a stream of keep-alives.
@@ -148,6 +168,10 @@ impl Streams {
 
     fn end(&mut self, with: Said) {
         told(self.watch.next(ASK_MAX).map(drop), &[with]);
+        self.end_of_renewals(with);
+    }
+
+    fn end_of_renewals(&mut self, with: Said) {
         told(self.keep_alive.next::<LeaseKeepAliveResponse>(ASK_MAX).map(drop), &[with]);
     }
 
