@@ -100,6 +100,10 @@ impl Drop for Bench {
 
 impl Bench {
     fn start(own: MemberId, boot: u64, capacity: Capacity) -> Self {
+        Self::patient(own, boot, capacity, PATIENCE)
+    }
+
+    fn patient(own: MemberId, boot: u64, capacity: Capacity, patience: Patience) -> Self {
         let (node, _shards, end) = mesh(0, capacity);
         let (senders, accepted) = rings(1, 64);
         let listener = listen("127.0.0.1:0".parse().expect("an address")).expect("a port");
@@ -118,7 +122,7 @@ impl Bench {
             boot,
             boot_micros: boot,
             dial_wait: Duration::from_secs(2),
-            patience: PATIENCE,
+            patience,
             request_timeout: Duration::from_secs(7),
             meters: meters.clone(),
             ground: ground(&root),
@@ -406,6 +410,22 @@ fn a_stream_torn_in_a_message_or_of_garbage_is_opened_again_and_nothing_of_it_is
         let [_appends, mut messages] = take_streams(&listener, None).await;
         send(&mut messages, &mut Writer::new(Lane::Message), &vote(B, A, 2)).await;
         assert_eq!(bench.message().await, vote(B, A, 2), "and nothing before it");
+    });
+}
+
+#[test]
+fn a_stream_that_brings_nothing_for_too_long_is_opened_again() {
+    run(async {
+        let (listener, url) = listener();
+        let patience = Patience { read: Duration::from_millis(200), ..PATIENCE };
+        let mut bench = Bench::patient(A, 1, Capacity::default(), patience);
+        bench.meet(&[(A, bench.url()), (B, url)], B);
+        let _silent = take_streams(&listener, None).await;
+        assert_eq!(bench.contact(true).await, B);
+        assert_eq!(bench.contact(false).await, B);
+        let [_appends, mut messages] = take_streams(&listener, None).await;
+        send(&mut messages, &mut Writer::new(Lane::Message), &vote(B, A, 2)).await;
+        assert_eq!(bench.message().await, vote(B, A, 2));
     });
 }
 
