@@ -291,3 +291,20 @@ fn what_a_leader_has_taken_does_not_come_back_once_it_leads_no_more() {
     again.step(forwarded);
     assert!(again.drain().messages.is_empty());
 }
+
+#[test]
+fn a_leader_that_is_removed_while_its_disk_writes_lets_another_lead() {
+    let mut trio = Trio::new();
+    trio.stuck.insert(MemberId(1), Vec::new());
+    trio.at(1).propose(b"x".to_vec()).unwrap();
+    trio.settle();
+    for id in 1..=3 {
+        trio.at(id).apply_change(Some(Change::Gone(MemberId(1))));
+    }
+    for number in trio.stuck.remove(&MemberId(1)).unwrap() {
+        trio.at(1).appended(number);
+    }
+    trio.settle();
+    assert!(!trio.at(1).leadership().own);
+    assert!(trio.at(2).leadership().own || trio.at(3).leadership().own, "at once, without a tick");
+}

@@ -480,11 +480,27 @@ impl Replica {
             Change::Learner(id) => (ConfChangeType::AddLearnerNode, id),
             Change::Gone(id) => (ConfChangeType::RemoveNode, id),
         };
-        let change = ConfChange { change_type: kind, node_id: id.0, ..ConfChange::default() };
-        let after = self.raw.apply_conf_change(&change);
+        let raft_change = ConfChange { change_type: kind, node_id: id.0, ..ConfChange::default() };
+        let after = self.raw.apply_conf_change(&raft_change);
         let after = after.expect("whoever applied it saw to it that somebody is left to vote");
         self.raw.mut_store().set_configuration(after);
+        let raft = &self.raw.raft;
+        if raft.state == StateRole::Leader && change == Change::Gone(MemberId(raft.id)) {
+            self.give_up_lead();
+        }
         self.pin_election_timeout();
+    }
+
+    /// A leader that is no member any more leads no more: raft 0.7 cannot count what its own disk
+    /// finishes then, and panics. Whoever has most of its log is asked to lead.
+    fn give_up_lead(&mut self) {
+        let heir = self.heirs().into_iter().find(|(_, progress)| progress.active);
+        let raft = &mut self.raw.raft;
+        raft.bcast_append();
+        if let Some((heir, _)) = heir {
+            raft.send_timeout_now(heir.0);
+        }
+        raft.become_follower(raft.term, raft::INVALID_ID);
     }
 
     /// Whether a change of members is on its way.

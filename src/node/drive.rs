@@ -14,9 +14,12 @@
 //!
 //! The same code runs in the simulator, over its disk and its clock.
 
-use super::{Action, Event, Node, Stuck};
+use super::{
+    Action, Event, Node, Stuck,
+    pieces::{Piece, batch, hard_state, in_pieces},
+};
 use crate::{
-    consensus::{self, Append},
+    consensus,
     fatal::Fatal,
     io::{Clock, Disk, File},
     limits::{
@@ -28,7 +31,7 @@ use crate::{
     store::{Cluster, Unavailable},
     tree::{CheckpointDone, RootFacts, Staged, Tree},
     types::{Index, Revision, Ticket},
-    wal::{self, Ballot, BallotBox, Batch, LogEntry, Prepared, Wal, WalError, frame::frame_bytes},
+    wal::{Ballot, BallotBox, Batch, Prepared, Wal, WalError},
 };
 use std::{
     collections::VecDeque,
@@ -130,7 +133,7 @@ struct Driver<D: Disk, C: Clock> {
     /// Bytes of entries handed to the log, after those that it held at the start.
     log_bytes: u64,
     /// Appends that the log has no room for yet, in order; nothing is proposed meanwhile.
-    held: VecDeque<Held>,
+    held: VecDeque<Piece>,
     /// The log was long at the start: its checkpoint comes before a new spare segment, which takes
     /// the same thread a second. A member that is killed again and again so gets somewhere.
     checkpoint_first: bool,
@@ -153,13 +156,6 @@ struct Appending {
     last: Index,
     since: Duration,
     done: Pending<io::Result<()>>,
-}
-
-/// An append, or a piece of one, that the log has not got yet.
-struct Held {
-    /// raft's number, on the last piece.
-    number: Option<u64>,
-    append: Append,
 }
 
 /// An append that takes its time.
@@ -269,7 +265,9 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         self.parts.node.flush(room, &mut actions).map_err(stuck)?;
         for action in actions.drain(..) {
             match action {
-                Action::Append(append) => self.hold(append),
+                Action::Append(append) => {
+                    self.held.extend(in_pieces(append, self.parts.wal.frame_bytes_max()));
+                }
                 Action::Install(staged) => self.staged = Some(staged),
                 Action::Peers(word) => self.tell_peers(word),
                 Action::Reply { ticket, reply } => self.reply(ticket, reply),
@@ -319,28 +317,10 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         }
     }
 
-    /// What a turn brings may be more than a frame of the log holds: a follower takes in many messages
-    /// at once. Then it goes in pieces, the last of which counts for raft.
-    fn hold(&mut self, append: Append) {
-        let room = self.parts.wal.frame_bytes_max();
-        let mut rest = vec![Held { number: Some(append.number), append }];
-        while let Some(mut last) = rest.pop() {
-            if last.append.entries.len() < 2 || frame_bytes(&batch(&last.append)) <= room {
-                self.held.push_back(last);
-                continue;
-            }
-            let half = last.append.entries.len() / 2;
-            let behind = last.append.entries.split_off(half);
-            let append = Append { entries: behind, snapshot: None, ..last.append.clone() };
-            rest.push(Held { number: last.number.take(), append });
-            rest.push(last);
-        }
-    }
-
     /// Hands over what the log has room for. Without a spare segment the rest waits for one, which
     /// [`Driver::maintain`] sees to.
     fn append_held(&mut self) -> Result<(), Fatal> {
-        while let Some(Held { number, append: front }) = self.held.front() {
+        while let Some(Piece { number, append: front }) = self.held.front() {
             if front.snapshot.is_some() && (self.staged.is_some() || self.install.is_some()) {
                 self.begin_install();
                 return Ok(());
@@ -700,7 +680,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         self.parts.node.flush(false, &mut actions).map_err(stuck)?;
         for action in actions {
             if let Action::Append(append) = action {
-                self.hold(append);
+                self.held.extend(in_pieces(append, self.parts.wal.frame_bytes_max()));
             }
         }
         self.append_held()
@@ -727,23 +707,6 @@ async fn both(append: impl Future<Output = io::Result<u64>>, cast: Option<Cast>)
             appended.map(drop).and(cast)
         }
     }
-}
-
-fn batch(append: &Append) -> Batch {
-    let entry = |entry: &crate::consensus::Entry| LogEntry {
-        index: entry.index.0,
-        term: entry.term.0,
-        kind: entry.kind,
-        data: entry.data.clone(),
-    };
-    Batch {
-        entries: append.entries.iter().map(entry).collect(),
-        hard_state: hard_state(append.hard_state),
-    }
-}
-
-fn hard_state(state: consensus::HardState) -> wal::HardState {
-    wal::HardState { term: state.term.0, vote: state.vote.0, commit: state.commit.0 }
 }
 
 fn stuck(stuck: Stuck) -> Fatal {

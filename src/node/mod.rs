@@ -22,6 +22,7 @@ mod lease;
 mod listing;
 mod members;
 mod peers;
+mod pieces;
 mod propose;
 mod read;
 pub mod recover;

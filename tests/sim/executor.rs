@@ -255,23 +255,38 @@ impl Clock for SimClock {
     }
 
     fn sleep_until(&self, until: Duration) -> impl Future<Output = ()> + 'static {
-        let clock = self.clone();
-        let made = {
-            let mut timers = self.0.borrow_mut();
-            timers.made += 1;
-            timers.made
-        };
-        std::future::poll_fn(move |context| {
-            let mut timers = clock.0.borrow_mut();
-            if timers.now >= until {
-                return Poll::Ready(());
-            }
-            // What never comes must not make time pass.
-            if until < Duration::MAX {
-                timers.set.insert((until, made), context.waker().clone());
-            }
-            Poll::Pending
-        })
+        let mut timers = self.0.borrow_mut();
+        timers.made += 1;
+        Sleep { clock: self.clone(), until, number: timers.made }
+    }
+}
+
+/// Nobody is woken by one that was dropped.
+struct Sleep {
+    clock: SimClock,
+    until: Duration,
+    number: u64,
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let mut timers = self.clock.0.borrow_mut();
+        if timers.now >= self.until {
+            return Poll::Ready(());
+        }
+        // What never comes must not make time pass.
+        if self.until < Duration::MAX {
+            timers.set.insert((self.until, self.number), context.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        self.clock.0.borrow_mut().set.remove(&(self.until, self.number));
     }
 }
 
@@ -291,6 +306,28 @@ fn time_passes_only_when_nothing_else_can_happen() {
     assert_eq!(end, Ended::Done(()));
     let expected = [1, 2, 3].map(|seconds| (seconds, Duration::from_secs(seconds)));
     assert_eq!(*seen.borrow(), expected);
+}
+
+#[test]
+fn a_timer_that_was_dropped_wakes_nobody() {
+    let executor = Executor::new(1);
+    let (clock, polls) = (executor.clock(), Rc::new(Cell::new(0)));
+    let (inner, counted) = (clock.clone(), polls.clone());
+    executor.spawn(async move {
+        let until = Duration::from_secs(1);
+        for _ in 0..10 {
+            let mut dropped = Box::pin(inner.sleep_until(until));
+            let first = |context: &mut Context<'_>| Poll::Ready(dropped.as_mut().poll(context));
+            assert!(std::future::poll_fn(first).await.is_pending());
+        }
+        std::future::poll_fn(|_| {
+            counted.set(counted.get() + 1);
+            Poll::<()>::Pending
+        })
+        .await;
+    });
+    executor.run(async move { clock.sleep_until(Duration::from_secs(2)).await }, || false).done();
+    assert_eq!(polls.get(), 1);
 }
 
 #[test]

@@ -333,9 +333,13 @@ impl History {
         self.forwarded.insert(own, asked);
     }
 
-    /// The ticket by which a client asked for what stands in the log under this one.
-    pub(crate) fn asked_as(&self, ticket: Ticket) -> Ticket {
-        self.forwarded.get(&ticket).copied().unwrap_or(ticket)
+    /// The ticket by which a client asked for what stands in the log under this one. Whoever leads no
+    /// more has sent it on.
+    pub(crate) fn asked_as(&self, mut ticket: Ticket) -> Ticket {
+        while let Some(before) = self.forwarded.get(&ticket) {
+            ticket = *before;
+        }
+        ticket
     }
 
     /// When each term's leader began.

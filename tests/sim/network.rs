@@ -5,8 +5,9 @@
 //!   room ── send ──▶ lost? twice? late? ──▶ mail, by time ── courier ──▶ cut? down? ──▶ port ──▶ room
 //! ```
 //!
-//! One thing it never does: nothing of an older boot of a sender arrives once something of a newer
-//! one has, since a new boot opens its connections anew.
+//! Two things it never does. Nothing of an older boot of a sender arrives once something of a newer
+//! one has, since a new boot opens its connections anew. And nothing arrives whose sender has ended
+//! before its receiver began: no connection was ever between them.
 
 use crate::{
     executor::{Lot, SimClock},
@@ -74,6 +75,8 @@ struct Letter {
     boot: u64,
     to: u64,
     word: Word,
+    /// Its sender has ended since.
+    orphan: bool,
 }
 
 /// Where a running member hears.
@@ -142,6 +145,7 @@ impl Network {
         let mut state = self.state.borrow_mut();
         let port = Port { inbox: VecDeque::new(), waker: None, removed: BTreeSet::new() };
         state.ports.insert(member, port);
+        state.mail.retain(|_, letter| letter.to != member || !letter.orphan);
         state.touch();
     }
 
@@ -149,6 +153,8 @@ impl Network {
     pub(crate) fn close(&self, member: u64) {
         let mut state = self.state.borrow_mut();
         state.ports.remove(&member);
+        let own = state.mail.values_mut().filter(|letter| letter.from == member);
+        own.for_each(|letter| letter.orphan = true);
         state.touch();
     }
 
@@ -170,16 +176,16 @@ impl Network {
             }
             if state.gust == Some(Gust::ForwardedTwice) && message.kind == Kind::Propose {
                 let word = Word::Raft(Message { term: Term(0), ..message.clone() });
-                state.post(now, Letter { from, boot, to, word });
+                state.post(now, Letter { from, boot, to, word, orphan: false });
             }
             let again = state.winds.twice_odds.is_some_and(|odds| state.lot.one_in(odds));
             if again {
                 state.see("a message that came twice");
                 let word = Word::Raft(message.clone());
-                state.post(now, Letter { from, boot, to, word });
+                state.post(now, Letter { from, boot, to, word, orphan: false });
             }
         }
-        state.post(now, Letter { from, boot, to, word });
+        state.post(now, Letter { from, boot, to, word, orphan: false });
     }
 
     /// What has arrived for a member, if anything has.
@@ -318,7 +324,7 @@ impl State {
         let (from, to) = (letter.to, letter.from);
         let boot = self.newest_boots.get(&(from, to)).copied().unwrap_or(0);
         self.sent += 1;
-        let letter = Letter { from, boot, to, word: Word::Raft(answer) };
+        let letter = Letter { from, boot, to, word: Word::Raft(answer), orphan: false };
         self.mail.insert((now, self.sent), letter);
         self.wake_courier();
     }
