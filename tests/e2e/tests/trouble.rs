@@ -43,6 +43,8 @@ const LEADER_CHANGED: Said = Err((code::UNAVAILABLE, "etcdserver: leader changed
 const NO_LEADER: Said = Err((code::UNAVAILABLE, "etcdserver: no leader"));
 /// The client's own deadline passed.
 const OVERDUE: Said = Err((code::DEADLINE_EXCEEDED, "context deadline exceeded"));
+/// What grpc-go's server does then; its client knows the reason.
+const RESET: Said = Err((code::UNAVAILABLE, "stream reset by the server, HTTP/2 error 8"));
 /// etcd's words also where nobody led for all the time that a request has.
 const HELD: Said = OVERDUE;
 
@@ -130,8 +132,8 @@ fn leave_alone(mut cluster: Cluster, left: usize) {
     told(RANGE(&mut wants_leader(&cluster, left)), &[NO_LEADER]);
     told(Watch::open(wants_leader(&cluster, left), watch::prefix("w", 0)).map(drop), &[NO_LEADER]);
     let asked = Instant::now();
-    told(PUT(&mut in_a_hurry(&cluster, left)), &[OVERDUE]);
-    told(RANGE(&mut in_a_hurry(&cluster, left)), &[OVERDUE]);
+    told(PUT(&mut in_a_hurry(&cluster, left)), &[OVERDUE, RESET]);
+    told(RANGE(&mut in_a_hurry(&cluster, left)), &[OVERDUE, RESET]);
     assert!(asked.elapsed() < REQUEST_MAX, "the client's deadline ends a call");
     // Never proposed.
     let later = [PUT, GRANT].map(|what| ask(&cluster, left, what));
