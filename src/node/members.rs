@@ -25,7 +25,8 @@ struct Voters {
 /// `isConnectedToQuorumAfterAddingNewMemberSince`). Else a member that joined just now would have to be
 /// in touch for some time before the next may be added.
 fn is_safe_to_add(Voters { all, healthy }: Voters) -> bool {
-    all == 1 || healthy > (all + 1) / 2
+    let with_it = all + 1;
+    all == 1 || healthy > with_it / 2
 }
 
 /// One of those who are there goes: the others of them must be a majority of the rest (etcd
