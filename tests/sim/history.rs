@@ -318,7 +318,8 @@ impl History {
                 let kept = durable.term > term || (durable.term, durable.vote) == (term, vote);
                 assert!(kept, "{member:x} gives a vote of term {term} that is not on its disk");
             }
-            Kind::AppendResponse if !message.reject => {
+            // With a context it says where a leader's log ends, to one that lost its own.
+            Kind::AppendResponse if !message.reject && message.context.is_empty() => {
                 let ledger = self.ledgers.entry(member).or_default();
                 let last = ledger.durable.last.max(ledger.shown).max(self.begun);
                 let index = message.index.0;
