@@ -83,7 +83,7 @@ const POLLED: &str = "the discovery service is asked with requests of their own"
 const NO_BACKEND: &str = "it tunes etcd's backend file, and the engine here is another";
 const NO_FILES: &str = "it counts etcd's files, and the log here is a ring of recycled segments";
 const NO_COMPARING: &str = "comparing members' data is not built yet";
-const KEPT_BY_BYTES: &str =
+const KEPT_BY_WEIGHT: &str =
     "the newest 64 MiB of entries are kept for members that lag, however many that are";
 const NO_SLOW_LOG: &str = "warnings about slow requests are not built yet";
 const NO_PROXY: &str = "it matters only with the v2 proxy, which is refused";
@@ -435,7 +435,7 @@ const FEATURES: &[Flag] = &[
         "a cluster has one learner at a time, and any other number is not built yet",
     ),
     harmless("downgrade-check-time", Duration, "5s", "downgrades are not built yet"),
-    harmless("snapshot-catchup-entries", UINT, "5000", KEPT_BY_BYTES),
+    harmless("snapshot-catchup-entries", UINT, "5000", KEPT_BY_WEIGHT),
 ];
 
 const UNSAFE: &[Flag] = &[

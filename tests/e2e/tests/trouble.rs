@@ -78,7 +78,7 @@ fn ask(cluster: &Cluster, at: usize, what: Ask) -> Asked {
 
 impl Asked {
     #[track_caller]
-    fn is_told(self, expected: &[Said]) {
+    fn expects(self, expected: &[Said]) {
         told(self.0.join().expect("it does not panic"), expected);
     }
 }
@@ -146,8 +146,8 @@ fn leave_alone(mut cluster: Cluster, left: usize) {
     let waited = lost.elapsed();
     assert!(waited >= LEADERLESS_ELECTIONS * ELECTION_TIMEOUT, "streams end after {waited:?}");
     others.go_on();
-    at_once.into_iter().for_each(|asked| asked.is_told(&[TIMED_OUT]));
-    later.into_iter().for_each(|asked| asked.is_told(&[HELD]));
+    at_once.into_iter().for_each(|asked| asked.expects(&[TIMED_OUT]));
+    later.into_iter().for_each(|asked| asked.expects(&[HELD]));
     others.end_of_renewals(NO_LEADER);
 }
 
@@ -219,9 +219,9 @@ fn what_was_lost_with_a_leader_is_told_by_the_next_one() {
             (true, true) => &[LEADER_FAILED],
             (true, false) => &[LEADER_FAILED, TIMED_OUT],
         };
-        writes.into_iter().for_each(|asked| asked.is_told(expected));
+        writes.into_iter().for_each(|asked| asked.expects(expected));
     }
-    reads.into_iter().flatten().for_each(|asked| asked.is_told(&[Ok(()), LEADER_CHANGED]));
+    reads.into_iter().flatten().for_each(|asked| asked.expects(&[Ok(()), LEADER_CHANGED]));
 }
 
 #[test]
@@ -236,5 +236,5 @@ fn what_was_lost_on_the_way_to_the_leader_is_told_so() {
     cluster.net.set(leader, follower, Link::Cut);
     thread::sleep(ELECTION_TIMEOUT / 4);
     cluster.net.heal();
-    asked.into_iter().for_each(|asked| asked.is_told(&[CONNECTION_LOST]));
+    asked.into_iter().for_each(|asked| asked.expects(&[CONNECTION_LOST]));
 }
