@@ -40,7 +40,13 @@ struct World {
     disk_bytes: u64,
 }
 
-const RAFT: RaftSeen = RaftSeen { term: Term(2), leader: MemberId(7), committed: Index(9) };
+const RAFT: RaftSeen = RaftSeen {
+    term: Term(2),
+    leader: MemberId(7),
+    committed: Index(9),
+    elected: None,
+    in_touch: None,
+};
 
 impl World {
     fn new() -> Self {

@@ -122,9 +122,9 @@ impl Answer {
 /// # Errors
 /// What the socket says.
 pub async fn serve(room: Rc<Room>, accepted: Accepted) -> std::io::Result<()> {
-    accepted.give_up_after(crate::limits::PEER_SILENCE_WAIT)?;
+    accepted.give_up_after(room.patience.write)?;
     let mut talk = Talk {
-        socket: Socket::new(accepted.adopt())?,
+        socket: Socket::new(accepted.adopt(), room.patience)?,
         head: None,
         questions: VecDeque::new(),
         over: false,
