@@ -17,56 +17,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/beside.sh"
 # shellcheck source=benches/table.sh
 source "$(dirname "${BASH_SOURCE[0]}")/table.sh"
 
-members=(0 1 2)
-servers=()
-endpoints=
-client_of() { echo "127.0.0.1:$((port + 2 * $1))"; }
-peer_of() { echo "http://127.0.0.1:$((port + 2 * $1 + 1))"; }
-serves() {
-    "$loadgen" put --ops 1 --keys 1 --endpoint "$(client_of "$1")" >/dev/null 2>&1
-}
-
-stop() {
-    if ((${#servers[@]})); then
-        kill "${servers[@]}" 2>/dev/null || true
-        wait "${servers[@]}" 2>/dev/null || true
-        servers=()
-    fi
-}
-
-# start SIDE BINARY: three members on fresh folders, until each takes a put.
-start() {
-    local at initial=
-    rm -rf "$run"/data.*
-    endpoints=
-    for at in "${members[@]}"; do
-        if serves "$at"; then
-            echo "$name: something answers on $(client_of "$at") already" >&2
-            exit 1
-        fi
-        initial+=",m$at=$(peer_of "$at")"
-        endpoints+=",$(client_of "$at")"
-    done
-    endpoints=${endpoints#,}
-    for at in "${members[@]}"; do
-        "$2" --name "m$at" --data-dir "$run/data.$at" --log-level error \
-            --listen-client-urls "http://$(client_of "$at")" \
-            --advertise-client-urls "http://$(client_of "$at")" \
-            --listen-peer-urls "$(peer_of "$at")" --initial-advertise-peer-urls "$(peer_of "$at")" \
-            --initial-cluster "${initial#,}" >"$run/$1.$at.log" 2>&1 &
-        servers+=($!)
-    done
-    for at in "${members[@]}"; do
-        for _ in {1..100}; do
-            serves "$at" && continue 2
-            kill -0 "${servers[at]}" 2>/dev/null || break
-            sleep 0.2
-        done
-        echo "$name: member $at of $2 does not serve:" >&2
-        tail -20 "$run/$1.$at.log" >&2
-        exit 1
-    done
-}
+# shellcheck source=benches/members.sh
+source "$(dirname "${BASH_SOURCE[0]}")/members.sh"
 
 one_side() {
     start "$1" "$2"

@@ -26,7 +26,7 @@ use crate::{
     },
     limits::{
         ACCEPTED_RING_SOCKETS_MAX, FAREWELL_WAIT, INTRODUCE_INTERVAL, INTRODUCE_RETRY,
-        LISTENERS_MAX, LOG_FLUSH_WAIT, NO_LEADER_ELECTIONS_MAX, SPIN,
+        LISTENERS_MAX, LOG_FLUSH_WAIT, SPIN, request_wait,
     },
     log,
     mesh::{Capacity, Inbox, Newest, NodeEnd, PeersEnd, Sender, ShardEnd, mesh, rings},
@@ -254,7 +254,7 @@ fn start(
     let view = node.publish().expect("nothing is published yet, so all of it is new");
     let newest = Newest::new(view);
     let who = Who { cluster, member: node.id(), name: config.name.clone() };
-    let boot = ballots.ballot().boot;
+    let (clock, boot) = (GlommioClock::new(), ballots.ballot().boot);
     let own = OwnFacts { who: who.clone(), client_urls: config.advertise_client.clone() };
 
     let (peers, peers_inbox) = rings(config.listen_peer.len(), ACCEPTED_RING_SOCKETS_MAX);
@@ -274,7 +274,7 @@ fn start(
             end,
             inbox,
             newest: newest.clone(),
-            setup: setup(config, &who, boot, &meters),
+            setup: setup(config, &who, (&clock, boot), &meters),
         });
     }
     let parts = NodeSeat {
@@ -282,6 +282,7 @@ fn start(
         wal,
         ballots,
         disk,
+        clock,
         mesh: node_end,
         newest,
         room,
@@ -299,7 +300,12 @@ fn start(
     Ok(House { threads, _nudger: nudger, clients, peers, dealers: Dealers::default() })
 }
 
-fn setup(config: &Config, who: &Who, boot: u64, meters: &Meters) -> Setup {
+fn setup(
+    config: &Config,
+    who: &Who,
+    (clock, boot): (&GlommioClock, u64),
+    meters: &Meters,
+) -> Setup {
     Setup {
         edge: Edge {
             request_bytes_max: config.max_request_bytes,
@@ -311,9 +317,8 @@ fn setup(config: &Config, who: &Who, boot: u64, meters: &Meters) -> Setup {
             lease_ttl_min: lease_ttl_min(config),
         },
         concurrent_streams_max: config.max_concurrent_streams,
-        // etcd `ServerConfig.ReqTimeout`: 5 s for the disk, and two elections.
-        request_timeout: Duration::from_secs(5) + 2 * config.election,
-        leaderless_wait: NO_LEADER_ELECTIONS_MAX * config.election,
+        election: config.election,
+        clock: clock.clone(),
         watch_progress: config.watch_progress,
         first_ticket: boot,
         meters: meters.clone(),
@@ -334,7 +339,11 @@ fn peer_setup(
         boot,
         // etcd `ServerConfig.peerDialTimeout`: a second, and an election.
         dial_wait: Duration::from_secs(1) + config.election,
-        request_timeout: Duration::from_secs(5) + 2 * config.election,
+        patience: peer::Patience {
+            read: config.raft_read_timeout,
+            write: config.raft_write_timeout,
+        },
+        request_timeout: request_wait(config.election),
         meters: meters.peers.clone(),
         ground: peer::Ground { disk, tree: crate::tree::Options::default() },
     }
@@ -378,6 +387,7 @@ struct NodeSeat {
     wal: crate::wal::Wal<LaneDisk>,
     ballots: crate::wal::BallotBox<LaneFile>,
     disk: LaneDisk,
+    clock: GlommioClock,
     mesh: NodeEnd,
     newest: Newest,
     room: RoomSeat,
@@ -396,10 +406,9 @@ struct RoomSeat {
 
 impl NodeSeat {
     async fn sit(self) {
-        let Self { node, wal, ballots, disk, mesh, newest, room, meters, pace, news } = self;
+        let Self { node, wal, ballots, disk, clock, mesh, newest, room, meters, pace, news } = self;
         let RoomSeat { end, inbox, newest: seen, setup } = room;
         let room = glommio::spawn_local(peer::serve(end, seen, inbox, setup)).detach();
-        let clock = GlommioClock::new();
         let parts = Parts { node, wal, ballots, disk, clock, mesh, newest, meters, pace };
         match drive(parts).await {
             Ok(Ended::Stopped) => {}

@@ -23,6 +23,7 @@ pub mod client;
 pub mod engine;
 pub mod expiry;
 pub mod fanout;
+pub mod flags;
 pub mod grpc;
 pub mod h2;
 pub mod history;

@@ -2,19 +2,13 @@
 //! line of JSON.
 #![allow(clippy::print_stdout, reason = "its output is what it is for")]
 
-use std::{
-    fmt::{Debug, Display},
-    path::PathBuf,
-    process::ExitCode,
-    str::FromStr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fmt::Display, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use loadgen::{
     check,
     engine::{self, Plan, Until},
     expiry, fanout,
+    flags::Flags,
     history::{self, Recorder},
     lease, mix,
     work::{Call, Order, Work},
@@ -58,8 +52,10 @@ loadgen WORK [--flag value ...]
   --attach               a key for each lease
   --gone-max SECONDS     60: expire: how long to wait until they are gone";
 
+const WORKS: [&str; 8] = ["put", "range", "fill", "watch", "keepalive", "expire", "check", "judge"];
+
 fn main() -> ExitCode {
-    match run(std::env::args().skip(1)) {
+    match run(Flags::new(std::env::args().skip(1))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("loadgen: {error}");
@@ -69,13 +65,13 @@ fn main() -> ExitCode {
 }
 
 /// What the flags say, of all works.
-struct Flags {
+struct Options {
     endpoints: Vec<String>,
     connections: usize,
     streams: usize,
     keys: u64,
     value_bytes: usize,
-    seconds: u64,
+    time: Duration,
     ops: Option<u64>,
     serializable: bool,
     pids: Vec<u32>,
@@ -90,78 +86,36 @@ struct Flags {
     ttl: i64,
     depth: usize,
     attach: bool,
-    gone_max: u64,
+    gone_max: Duration,
 }
 
-impl Default for Flags {
-    fn default() -> Self {
-        Self {
-            endpoints: vec!["127.0.0.1:2379".into()],
-            connections: 1,
-            streams: 1,
-            keys: 100_000,
-            value_bytes: 256,
-            seconds: 5,
-            ops: None,
-            serializable: false,
-            pids: Vec::new(),
-            history: PathBuf::new(),
-            seed: 1,
-            watchers: 1_000,
-            prev_kv: false,
-            stalled: 0,
-            writers: 1,
-            rate: None,
-            leases: 1_000,
-            ttl: 60,
-            depth: 1,
-            attach: false,
-            gone_max: 60,
-        }
-    }
-}
-
-impl Flags {
-    fn parse(mut args: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut flags = Self::default();
-        while let Some(flag) = args.next() {
-            let mut next = || args.next().ok_or(format!("{flag} wants a value"));
-            match flag.as_str() {
-                "--endpoint" => flags.endpoints = next()?.split(',').map(str::to_owned).collect(),
-                "--connections" => flags.connections = number(&flag, &next()?, 1)?,
-                "--streams" => flags.streams = number(&flag, &next()?, 1)?,
-                "--keys" => flags.keys = number(&flag, &next()?, 1)?,
-                "--value-size" => flags.value_bytes = number(&flag, &next()?, 0)?,
-                "--seconds" => flags.seconds = number(&flag, &next()?, 1)?,
-                "--ops" => flags.ops = Some(number(&flag, &next()?, 1)?),
-                "--serializable" => flags.serializable = true,
-                "--pid" => {
-                    let pids = next()?;
-                    flags.pids = pids
-                        .split(',')
-                        .map(|pid| number(&flag, pid, 1))
-                        .collect::<Result<_, _>>()?;
-                }
-                "--history" => flags.history = next()?.into(),
-                "--seed" => flags.seed = number(&flag, &next()?, 0)?,
-                "--watchers" => flags.watchers = number(&flag, &next()?, 1)?,
-                "--prev-kv" => flags.prev_kv = true,
-                "--stalled" => flags.stalled = number(&flag, &next()?, 0)?,
-                "--writers" => flags.writers = number(&flag, &next()?, 1)?,
-                "--rate" => flags.rate = Some(number(&flag, &next()?, 1)?),
-                "--leases" => flags.leases = number(&flag, &next()?, 1)?,
-                "--ttl" => flags.ttl = number(&flag, &next()?, 1)?,
-                "--depth" => flags.depth = number(&flag, &next()?, 1)?,
-                "--attach" => flags.attach = true,
-                "--gone-max" => flags.gone_max = number(&flag, &next()?, 0)?,
-                _ => return Err(format!("unknown flag {flag}\n\n{USAGE}")),
-            }
-        }
-        Ok(flags)
-    }
-
-    fn time(&self) -> Duration {
-        Duration::from_secs(self.seconds)
+impl Options {
+    fn take(mut flags: Flags) -> Result<Self, String> {
+        let endpoints = flags.list("--endpoint")?;
+        let options = Self {
+            endpoints: if endpoints.is_empty() { vec!["127.0.0.1:2379".into()] } else { endpoints },
+            connections: flags.number("--connections", 1, 1)?,
+            streams: flags.number("--streams", 1, 1)?,
+            keys: flags.number("--keys", 100_000, 1)?,
+            value_bytes: flags.number("--value-size", 256, 0)?,
+            time: flags.seconds("--seconds", 5)?,
+            ops: flags.at_least("--ops", 1)?,
+            serializable: flags.switch("--serializable"),
+            pids: flags.list("--pid")?,
+            history: flags.value("--history")?.unwrap_or_default(),
+            seed: flags.number("--seed", 1, 0)?,
+            watchers: flags.number("--watchers", 1_000, 1)?,
+            prev_kv: flags.switch("--prev-kv"),
+            stalled: flags.number("--stalled", 0, 0)?,
+            writers: flags.number("--writers", 1, 1)?,
+            rate: flags.at_least("--rate", 1)?,
+            leases: flags.number("--leases", 1_000, 1)?,
+            ttl: flags.number("--ttl", 60, 1)?,
+            depth: flags.number("--depth", 1, 1)?,
+            attach: flags.switch("--attach"),
+            gone_max: Duration::from_secs(flags.number("--gone-max", 60, 0)?),
+        };
+        flags.finish().map(|()| options)
     }
 
     fn puts(&self) -> Result<Puts, String> {
@@ -190,7 +144,7 @@ impl Flags {
             prev_kv,
             stalled,
             puts: self.puts()?,
-            time: self.time(),
+            time: self.time,
             pid,
         })
     }
@@ -218,9 +172,12 @@ impl Flags {
     }
 }
 
-fn run(mut args: impl Iterator<Item = String>) -> Result<(), String> {
-    let name = args.next().unwrap_or_default();
-    let flags = Flags::parse(args)?;
+fn run(mut flags: Flags) -> Result<(), String> {
+    let name = flags.command().unwrap_or_default();
+    if !WORKS.contains(&name.as_str()) {
+        return Err(format!("unknown work {name:?}\n\n{USAGE}"));
+    }
+    let flags = Options::take(flags).map_err(|wrong| format!("{wrong}\n\n{USAGE}"))?;
     match name.as_str() {
         "put" => calls(&name, &flags, Call::Put, Order::Random),
         "range" => {
@@ -232,24 +189,23 @@ fn run(mut args: impl Iterator<Item = String>) -> Result<(), String> {
             told(&report, &report.json(), report.failed())
         }
         "keepalive" => {
-            let report = lease::run(&flags.lease()?, flags.time());
+            let report = lease::run(&flags.lease()?, flags.time);
             let report = report.map_err(|failure| failure.to_string())?;
             told(&report, &report.json(&name), report.errors().values().sum())
         }
         "expire" => {
             let (plan, puts) = (flags.lease()?, flags.puts()?);
-            let gone_max = Duration::from_secs(flags.gone_max);
-            let report = expiry::run(&plan, &puts, flags.time(), gone_max);
+            let report = expiry::run(&plan, &puts, flags.time, flags.gone_max);
             let report = report.map_err(|failure| failure.to_string())?;
             told(&report, &report.json(), report.failed())
         }
         "check" => check(&flags),
         "judge" => judge(&flags),
-        _ => Err(format!("unknown work {name:?}\n\n{USAGE}")),
+        other => unreachable!("{other} is no work"),
     }
 }
 
-fn check(flags: &Flags) -> Result<(), String> {
+fn check(flags: &Options) -> Result<(), String> {
     let recorder = Recorder::create(&flags.history);
     let recorder = recorder.map_err(|error| format!("{}: {error}", flags.history.display()))?;
     let plan = mix::Plan {
@@ -261,12 +217,12 @@ fn check(flags: &Flags) -> Result<(), String> {
         seed: flags.seed,
     };
     let clients = mix::start(plan, Arc::new(recorder));
-    std::thread::sleep(flags.time());
+    std::thread::sleep(flags.time);
     clients.finish().map_err(|error| error.to_string())?;
     judge(flags)
 }
 
-fn judge(flags: &Flags) -> Result<(), String> {
+fn judge(flags: &Options) -> Result<(), String> {
     let named = |error| format!("{}: {error}", flags.history.display());
     let records = history::read(&flags.history).map_err(named)?;
     let summary = check::judge(&records).map_err(|broken| broken.to_string())?;
@@ -274,11 +230,11 @@ fn judge(flags: &Flags) -> Result<(), String> {
     Ok(())
 }
 
-fn calls(name: &str, flags: &Flags, call: Call, order: Order) -> Result<(), String> {
+fn calls(name: &str, flags: &Options, call: Call, order: Order) -> Result<(), String> {
     let until = match (order, flags.ops) {
         (Order::Sequential, _) => Until::Calls(flags.keys),
         (Order::Random, Some(ops)) => Until::Calls(ops),
-        (Order::Random, None) => Until::Elapsed(flags.time()),
+        (Order::Random, None) => Until::Elapsed(flags.time),
     };
     let work = Work::new(call, order, flags.keys, flags.value_bytes);
     let report = engine::run(&flags.calls(until), work).map_err(|failure| failure.to_string())?;
@@ -292,12 +248,4 @@ fn told(table: &impl Display, json: &Value, failed: u64) -> Result<(), String> {
         0 => Ok(()),
         failed => Err(format!("{failed} calls failed")),
     }
-}
-
-fn number<N>(flag: &str, text: &str, min: N) -> Result<N, String>
-where
-    N: FromStr<Err: Display> + PartialOrd + Display + Debug,
-{
-    let number = text.parse::<N>().map_err(|error| format!("{flag} {text}: {error}"))?;
-    if number < min { Err(format!("{flag} {text}: at least {min}")) } else { Ok(number) }
 }

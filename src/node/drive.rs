@@ -220,7 +220,8 @@ impl<D: Disk, C: Clock> Driver<D, C> {
     }
 
     async fn run(&mut self) -> Result<Ended, Fatal> {
-        self.parts.node.extend_leases_by(self.parts.pace.election);
+        let Pace { tick, election, .. } = self.parts.pace;
+        self.parts.node.keep_pace(tick, election);
         if self.parts.node.is_alone() {
             self.parts.node.campaign();
         }

@@ -27,6 +27,7 @@ mod stream;
 mod tests;
 
 pub use snapshot::Ground;
+pub use socket::Patience;
 
 use crate::{
     consensus::Kind,
@@ -69,6 +70,8 @@ pub struct Setup {
     pub boot: u64,
     /// How long another member may take to accept a connection (etcd: 1 s and an election).
     pub dial_wait: Duration,
+    /// How long connections may stand still.
+    pub patience: Patience,
     /// How long a forwarded question may take (etcd: 5 s and two elections).
     pub request_timeout: Duration,
     /// What is counted of other members.
@@ -81,6 +84,7 @@ pub struct Setup {
 struct Room {
     who: Identity,
     dial_wait: Duration,
+    patience: Patience,
     request_timeout: Duration,
     meters: Arc<PeerMeters>,
     clock: GlommioClock,
@@ -152,6 +156,7 @@ impl Room {
                 boot: setup.boot,
             },
             dial_wait: setup.dial_wait,
+            patience: setup.patience,
             request_timeout: setup.request_timeout,
             meters: setup.meters,
             clock: GlommioClock::new(),

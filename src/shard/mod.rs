@@ -59,10 +59,11 @@ pub struct Setup {
     pub edge: Edge,
     /// `--max-concurrent-streams`.
     pub concurrent_streams_max: u32,
-    /// How long a request may wait for the cluster (etcd: 5 s + 2 × election timeout).
-    pub request_timeout: Duration,
-    /// Time without a leader after which streams that require one are ended.
-    pub leaderless_wait: Duration,
+    /// `--election-timeout`, from which follows how long requests wait for the cluster
+    /// ([`request_wait`](crate::limits::request_wait)).
+    pub election: Duration,
+    /// The node's clock: what the newest view says of times is by that.
+    pub clock: GlommioClock,
     /// `--watch-progress-notify-interval`.
     pub watch_progress: Duration,
     /// Where tickets start, see [`Ticket::new`](crate::types::Ticket::new).
@@ -145,7 +146,7 @@ impl Shard {
         });
         let shard = Self {
             number,
-            clock: GlommioClock::new(),
+            clock: setup.clock.clone(),
             view: RefCell::new(newest.load()),
             newest,
             to_node: RefCell::new(to_node),

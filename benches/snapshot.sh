@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# What the leader's clients notice while a follower that fell off the log gets a snapshot. One cluster
+# of three at a time on fresh folders; the follower leaves before the keys are put, and comes back
+# while a writer puts at a steady rate. Real etcd and ours in turn.
+#
+#   benches/snapshot.sh [--etcd BINARY] [--ours BINARY] [--loadgen BINARY]
+#                       [--seconds 8] [--rounds 3] [--keys 200000] [--value 4096] [--rate 500]
+#                       [--writers 8] [--folder target/compare]
+#
+# Prints for each round the latency of puts at the leader in milliseconds, before and while the
+# follower is brought up, and how long that took.
+set -euo pipefail
+
+seconds=8 rounds=3 keys=200000 value=4096 rate=500 writers=8
+flags=(seconds rounds keys value rate writers)
+# shellcheck source=benches/beside.sh
+source "$(dirname "${BASH_SOURCE[0]}")/beside.sh"
+# shellcheck source=benches/members.sh
+source "$(dirname "${BASH_SOURCE[0]}")/members.sh"
+
+leads() {
+    [[ $(curl -s "http://$(client_of "$1")/metrics") == *$'\n'"etcd_server_is_leader 1"* ]]
+}
+
+# puts SIDE WHEN: at the leader, at the rate asked for.
+puts() {
+    local field line=
+    "$loadgen" watch --watchers 1 --writers "$writers" --rate "$rate" --seconds "$seconds" \
+        --value-size 256 --endpoint "$(client_of "$leader")" --pid "${servers[leader]}" \
+        | tail -1 >"$run/report"
+    for field in put_p50_us put_p99_us put_max_us; do
+        line+=" $(grep -o "\"$field\":[0-9.]*" "$run/report" | tail -1 | cut -d: -f2)"
+    done
+    # shellcheck disable=SC2086  # the numbers are meant to be split
+    printf '%-5s %-8s p50 %7.2f  p99 %7.2f  max %7.2f\n' "$1" "$2" \
+        $(awk '{ print $1 / 1e3, $2 / 1e3, $3 / 1e3 }' <<<"$line")
+    echo "$1 $2$line" >>"$run/results"
+}
+
+one_side() {
+    local at leader='' away='' began
+    start "$1" "$2"
+    for at in "${members[@]}"; do
+        if leads "$at"; then leader=$at; else away=$at; fi
+    done
+    kill "${servers[away]}"
+    wait "${servers[away]}" 2>/dev/null || true
+    "$loadgen" fill --connections 50 --streams 4 --keys "$keys" --value-size "$value" \
+        --endpoint "$(client_of "$leader")" >/dev/null
+    sleep 2
+    puts "$1" before
+    began=$SECONDS
+    launch "$1" "$2" "$away"
+    puts "$1" while
+    until serves "$away"; do sleep 0.2; done
+    echo "$1 caught up after $((SECONDS - began)) s or less"
+    stop
+}
+
+in_turn one_side
+awk '
+    { sum[$1, $2] += $4; runs[$1]++ }
+    END {
+        for (side in runs)
+            printf "%-5s p99 while it is brought up: %.2f times that before\n", side,
+                sum[side, "while"] / sum[side, "before"]
+    }' "$run/results"
