@@ -2,9 +2,9 @@
 //! about, and what was read.
 //!
 //! ```text
-//!      1.204 s  boot 3 of 4e: 12 requests, Crash(7) of serving …
+//!      1.204 s  4e starts, boot 3: 12 requests, Crash(7) of serving …
 //!      1.350 s  term 5 begins, led by 3e
-//!      1.402 s  ? request 17 to 3e: put k1 …
+//!      1.402 s  ? request 17 to 3e: put k1, 8 bytes
 //!      1.455 s  ! request 17: revision 9
 //! ```
 
@@ -160,8 +160,6 @@ fn spans(request: &Request) -> Vec<Span> {
                     spans(&Request::DeleteRange(r.clone()))
                 }
                 request_op::Request::RequestTxn(r) => spans(&Request::Txn(r.clone())),
-                #[allow(unreachable_patterns, reason = "etcd may add more")]
-                _ => Vec::new(),
             });
             compared.chain(done).collect()
         }
