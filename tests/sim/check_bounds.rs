@@ -23,7 +23,12 @@ const CONTROL_BYTES_MAX: usize = 1 << 10;
 /// At the first that is passed.
 pub(crate) fn judge(meters: &NodeMeters) {
     let bounds = [
-        ("appends on their way to the disk", &meters.appends_in_flight, WAL_FRAMES_IN_FLIGHT_MAX),
+        // The first may have its frame on the disk and wait for its vote.
+        (
+            "appends on their way to the disk",
+            &meters.appends_in_flight,
+            WAL_FRAMES_IN_FLIGHT_MAX + 1,
+        ),
         // What a leader sends before it has an answer; a lone member proposes nothing meanwhile.
         ("appends without room", &meters.appends_held, RAFT_MESSAGES_IN_FLIGHT_MAX as u64),
         ("bytes to be proposed", &meters.proposals_bytes, PACKED_BYTES_MAX as u64),

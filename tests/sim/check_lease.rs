@@ -313,7 +313,7 @@ const GONE_WITHIN: Duration = Duration::from_millis(100);
 fn judge_gone(life: &Life, renewals: &[Renewal<'_>], day: &Day, clock: &Clock<'_>) {
     let Some(evening) = day.ended else { return };
     let mut terms = clock.terms.iter().filter(|(_, term)| term.began <= evening);
-    let Some((term, Term { began, rate })) = terms.next_back() else { return };
+    let Some((_, Term { began, rate })) = terms.next_back() else { return };
     let began = &day.began.max(*began);
     let gone = match life.ended {
         Some(ended) if ended.place.at < *began => return,
@@ -321,7 +321,8 @@ fn judge_gone(life: &Life, renewals: &[Renewal<'_>], day: &Day, clock: &Clock<'_
         Some(ended) => ended.place.at.min(evening),
         None => evening,
     };
-    let granted = if life.granted.term == *term { life.granted.at } else { *began };
+    // Its time runs from when it was applied, which a rough day may have put off.
+    let granted = life.granted.at.max(*began);
     let renewed = renewals.iter().map(|renewal| renewal.answered.at).filter(|at| *at <= evening);
     let latest = renewed.fold(granted, Duration::max)
         + rate.lasts(life.ttl() + clock.election + clock.tick * 2);

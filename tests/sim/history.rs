@@ -59,8 +59,6 @@ struct Ledger {
     shown: u64,
     /// Where its frames are.
     frames: Vec<Framed>,
-    /// Up to this frame the log itself says that all is durable.
-    proven: u64,
     /// Rot has come over it.
     rotten: bool,
     snapshots: u64,
@@ -144,7 +142,6 @@ impl History {
             Seen::Intact(head, entries) => {
                 self.trims += usize::from(head.trimmed > ledger.trimmed);
                 ledger.trimmed = head.trimmed;
-                ledger.proven = ledger.proven.max(head.durable_upto);
                 let (name, bytes) = (name.to_owned(), frame.len());
                 ledger.frames.push(Framed { name, offset: at_byte, bytes, number: head.number });
                 let last = entries.last().map_or(ledger.durable_or_later().last, |last| last.index);
@@ -202,7 +199,7 @@ impl History {
     pub(crate) fn rot(&mut self, member: u64, disk: &SimDisk, lot: &mut Lot) -> Option<String> {
         let ledger = self.ledgers.get_mut(&member)?;
         let names = disk.names();
-        let proven = ledger.proven;
+        let proven = ledger.proven_on(disk);
         let there = |framed: &&Framed| framed.number < proven && names.contains(&framed.name);
         let all: Vec<&Framed> = ledger.frames.iter().filter(there).collect();
         let framed = all.get(lot.below(all.len().max(1) as u64) as usize)?;
@@ -234,7 +231,7 @@ impl History {
         if lost {
             assert!(ledger.rotten, "{member:x} calls its log damaged, which it is not");
             ledger.shown = ledger.shown.min(applied);
-            (ledger.proven, ledger.frames) = (0, Vec::new());
+            ledger.frames.clear();
         }
         let newer = recovered.entries.iter().filter(|entry| entry.index > applied);
         drop(ledger.terms.split_off(&(applied + 1)));
@@ -386,6 +383,21 @@ impl History {
 }
 
 impl Ledger {
+    /// Up to this frame the log on a disk says itself that all is durable: what was on its way when the
+    /// power went says nothing.
+    fn proven_on(&self, disk: &SimDisk) -> u64 {
+        let names = disk.names();
+        let there = self.frames.iter().filter(|framed| names.contains(&framed.name));
+        let proofs = there.filter_map(|Framed { name, offset, bytes, number }| {
+            let (image, salt) = (disk.peek(name), self.salts.get(name)?);
+            match frame::decode(image.get(*offset..offset + bytes)?, *salt, 0) {
+                Seen::Intact(head, _) if head.number == *number => Some(head.durable_upto),
+                _ => None,
+            }
+        });
+        proofs.max().unwrap_or(0)
+    }
+
     /// A term newer than all begins with this log, at `index`. Whoever leads it writes its first entry
     /// behind what it has, and whoever takes that from it has the same before it. What is fixed by now
     /// was committed in earlier terms, since nobody has led a later one.

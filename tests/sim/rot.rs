@@ -67,9 +67,10 @@ pub(crate) fn strike(
             "a header that was lost"
         }
         _ => {
+            // Not onto what lies behind: that is what tells.
+            let elsewhere = sector(lot, offset);
             disk.turn_back(name, offset, bytes);
-            let room = image.len().saturating_sub(elsewhere).min(bytes);
-            disk.poke(name, elsewhere, &image[offset..][..room]);
+            disk.poke(name, elsewhere, &image[offset..][..bytes.min(offset - elsewhere)]);
             "a write that went astray"
         }
     }
