@@ -53,6 +53,9 @@ pub const RETURNED_BYTES_MAX: usize = PACKED_BYTES_MAX;
 pub const LOST_LOG_ASK_TICKS: u32 = 5;
 /// What an entry takes in memory beside its data, bytes.
 pub const RAFT_ENTRY_OVERHEAD_BYTES: usize = 128;
+/// Entries that a member's disk has not finished, bytes: past it no more are taken until it has. As much
+/// as a leader may have under way to it.
+pub const UNWRITTEN_BYTES_MAX: usize = 64 << 20;
 /// Proposals that are not committed yet, bytes; past it they are refused, never queued.
 pub const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
 /// Entries that raft hands over to be applied at once, bytes, so that applying never fills a turn.
