@@ -1,6 +1,6 @@
 //! The works that are calls: their flags, and what they print.
 
-use std::{fmt::Display, io::Write, path::PathBuf};
+use std::{fmt::Display, io::Write, path::PathBuf, time::Duration};
 
 use loadgen::{
     arrivals::{Arrivals, Schedule},
@@ -10,13 +10,16 @@ use loadgen::{
     hdrlog::HdrLog,
     interrupt,
     keys::Order,
+    kubernetes::{self, Kubernetes},
+    link::Failure,
     ops::{Kind, Numbered},
     progress::Progress,
-    replay::Recording,
+    replay::{Recording, Replay},
     report::Report,
     scene::Scene,
     script::Script,
     sizes::Sizes,
+    watching::Watching,
     work::{Call, Work},
 };
 use serde_json::Value;
@@ -65,49 +68,30 @@ impl Servers {
     }
 }
 
-/// What the flags of all calls say.
+/// What the flags of all runs of the engine say.
 struct Options {
     servers: Servers,
     plan: Plan,
     pace: Pace,
-    keys: u64,
-    order: Order,
-    sizes: Sizes,
     hdr_log: Option<String>,
     recording: Option<String>,
     quiet: bool,
 }
 
 impl Options {
-    fn take(name: &str, flags: &mut Flags, line: &str) -> Result<Self, String> {
+    /// Of a work that has so many streams if nothing is said, and keys in such an order.
+    fn take(flags: &mut Flags, line: &str, streams: usize) -> Result<Self, String> {
         let servers = Servers::take(flags, line)?;
-        let keys = flags.number("--keys", 100_000, 1)?;
-        let seconds = flags.seconds("--seconds", 5)?;
-        let rate: Option<f64> = flags.at_least("--rate", 0.001)?;
-        let arrivals: Option<Arrivals> = flags.value("--arrivals")?;
-        if arrivals.is_some() && rate.is_none() {
-            return Err("--arrivals says how calls come at a --rate".into());
-        }
-        let (until, order) = match (name, flags.at_least("--ops", 1)?) {
-            ("fill", _) => (Until::Calls(keys), Order::Sequential),
-            (_, Some(ops)) => (Until::Calls(ops), Order::Random),
-            (_, None) => (Until::Elapsed(seconds), Order::Random),
-        };
-        let order = flags.value("--order")?.unwrap_or(order);
-        let warm_up = flags.number("--warm-up", 0, 0).map(std::time::Duration::from_secs)?;
-        let schedule = rate.map(|rate| Schedule::new(arrivals.unwrap_or(Arrivals::Even), rate));
+        let warm_up = flags.number("--warm-up", 0, 0).map(Duration::from_secs)?;
         Ok(Self {
             plan: Plan {
                 endpoints: servers.endpoints.clone(),
                 connections: flags.number("--connections", 1, 1)?,
-                streams: flags.number("--streams", 1, 1)?,
-                until,
+                streams: flags.number("--streams", streams, 1)?,
+                until: Until::Elapsed(flags.seconds("--seconds", 5)?),
                 pids: servers.pids.clone(),
             },
-            pace: Pace { schedule, warm_up },
-            keys,
-            order,
-            sizes: flags.value("--value-size")?.unwrap_or(Sizes::Fixed(256)),
+            pace: Pace { schedule: None, warm_up },
             hdr_log: flags.text("--hdr-log")?,
             recording: flags.text("--record")?,
             quiet: flags.switch("--quiet"),
@@ -132,12 +116,28 @@ impl Options {
         })
     }
 
-    fn run(&self, name: &str, script: &mut impl Script) -> Result<(), String> {
+    fn measure(&self, script: &mut impl Script) -> Result<(Scene, Report), String> {
         interrupt::listen().map_err(|error| error.to_string())?;
         let mut beside = self.beside()?;
         let scene = self.servers.scene();
         let report = engine::run_at(&self.plan, &self.pace, script, &mut beside);
-        tell(name, &scene, &report.map_err(|failure| failure.to_string())?)
+        Ok((scene, report.map_err(|failure| failure.to_string())?))
+    }
+
+    fn run(&self, name: &str, script: &mut impl Script) -> Result<(), String> {
+        let (scene, report) = self.measure(script)?;
+        tell(name, &scene, &report)
+    }
+}
+
+/// How many are due a second, where that is said, and how they come.
+fn schedule(flags: &mut Flags, or: Option<f64>) -> Result<Option<Schedule>, String> {
+    let rate = flags.at_least("--rate", 0.001)?.or(or);
+    let arrivals: Option<Arrivals> = flags.value("--arrivals")?;
+    match (rate, arrivals) {
+        (None, Some(_)) => Err("--arrivals says how calls come at a --rate".into()),
+        (None, None) => Ok(None),
+        (Some(rate), arrivals) => Ok(Some(Schedule::new(arrivals.unwrap_or(Arrivals::Even), rate))),
     }
 }
 
@@ -146,10 +146,25 @@ impl Options {
 /// # Errors
 /// What was wrong with the flags, the server or an output; calls that failed.
 pub fn run(name: &str, mut flags: Flags, line: &str) -> Result<(), String> {
-    let options = Options::take(name, &mut flags, line)?;
-    let Options { keys, order, sizes, .. } = &options;
-    let work = |call| Work::new(call, *order, *keys, sizes.clone());
-    let numbered = |kind| Numbered::new(kind, *order, *keys, sizes.clone());
+    let mut options = Options::take(&mut flags, line, 1)?;
+    options.pace.schedule = schedule(&mut flags, None)?;
+    let keys = flags.number("--keys", 100_000, 1)?;
+    let sizes: Sizes = flags.value("--value-size")?.unwrap_or(Sizes::Fixed(256));
+    let usual = match name {
+        "fill" => {
+            options.plan.until = Until::Calls(keys);
+            Order::Sequential
+        }
+        _ => {
+            if let Some(ops) = flags.at_least("--ops", 1)? {
+                options.plan.until = Until::Calls(ops);
+            }
+            Order::Random
+        }
+    };
+    let order = flags.value("--order")?.unwrap_or(usual);
+    let work = |call| Work::new(call, order, keys, sizes.clone());
+    let numbered = |kind| Numbered::new(kind, order, keys, sizes.clone());
     match name {
         "range" => {
             let call = Call::Range { serializable: flags.switch("--serializable") };
@@ -174,6 +189,49 @@ pub fn run(name: &str, mut flags: Flags, line: &str) -> Result<(), String> {
             }
         }
     }
+}
+
+/// What a cluster of nodes asks of its store.
+///
+/// # Errors
+/// As [`run`].
+pub fn kubernetes(mut flags: Flags, line: &str) -> Result<(), String> {
+    let mut options = Options::take(&mut flags, line, 100)?;
+    let nodes: u64 = flags.number("--nodes", 1000, 1)?;
+    let pods = flags.number("--pods", 10 * nodes, 0)?;
+    let watchers = flags.number("--watchers", 2, 0)?;
+    options.pace.schedule = schedule(&mut flags, Some(kubernetes::rate(nodes)))?;
+    flags.finish()?;
+    let mut mix = Kubernetes::new(nodes, pods);
+    let filling = Plan { until: Until::Calls(mix.chooser().filling()), ..options.plan.clone() };
+    let said = |failure: Failure| failure.to_string();
+    let filled = engine::run_at(&filling, &Pace::default(), &mut mix, &mut Beside::default());
+    if let Some((error, calls)) = filled.map_err(said)?.errors().first_key_value() {
+        return Err(format!("{calls} of the objects to begin with were refused: {error}"));
+    }
+    mix.forget_counts();
+    let watching = Watching::start(&options.plan.endpoints, &kubernetes::WATCHED, watchers);
+    let watching = watching.map_err(said)?;
+    let (scene, mut report) = options.measure(&mut mix)?;
+    let events = watching.finish();
+    report.add_count("events", *events.as_ref().unwrap_or(&0));
+    tell("kubernetes", &scene, &report)?;
+    events.map(drop).map_err(|failure| format!("watching: {failure}"))
+}
+
+/// Operations of a file, at their times.
+///
+/// # Errors
+/// As [`run`], and a file that is none.
+pub fn replay(mut flags: Flags, line: &str) -> Result<(), String> {
+    let mut options = Options::take(&mut flags, line, 100)?;
+    let speed = flags.number("--speed", 1.0, 0.001)?;
+    let file = flags.operand().ok_or("replay FILE: which operations?")?;
+    flags.finish()?;
+    let replay = Replay::read(&file)?;
+    options.plan.until = Until::Calls(replay.count());
+    options.pace.schedule = Some(replay.schedule(speed));
+    options.run("replay", &mut replay.ops())
 }
 
 fn tell(name: &str, scene: &Scene, report: &Report) -> Result<(), String> {

@@ -24,6 +24,8 @@ loadgen WORK [--flag value ...]
   cas        puts keys if they are as they were last known: a transaction, again until it wins
   list       reads all keys that begin alike
   fill       puts every key once
+  kubernetes node leases, pods that come and go, lists, gets and watches, as of N nodes
+  replay FILE  the operations of a file, at their times
   watch      watchers of one prefix, and puts under it: events, their latency, memory
   keepalive  leases kept alive
   expire     leases all renewed and then all let go, beside puts
@@ -38,21 +40,28 @@ loadgen WORK [--flag value ...]
   --streams N            1: calls, or watch or keep-alive streams, on each connection
   --seconds N            5; not for fill. watch: each phase; expire: puts before the storm
 
-  put, range, delete, cas, list, fill:
+  put, range, delete, cas, list, fill, kubernetes, replay:
+  --warm-up SECONDS      0: made and not counted
+  --hdr-log FILE         latencies of each second, for HdrHistogram's tools
+  --record FILE          the operations, for a replay
+  --quiet                no progress on the terminal
+
+  put, range, delete, cas, list, fill; --rate and --arrivals of kubernetes too:
   --keys N               100000
   --order ORDER          uniform, zipf, zipf:SKEW or sequential
   --value-size SIZE      256; 100-2000: by lot; 90%:256,10%:16384: by weight.
                          Of a range: that the values have at least
   --ops N                instead of --seconds
-  --warm-up SECONDS      0: made and not counted
   --rate N               an open loop: so many are due a second, whatever the server does
   --arrivals even        or poisson: how they are due
-  --hdr-log FILE         latencies of each second, for HdrHistogram's tools
-  --record FILE          the operations, for a replay
-  --quiet                no progress on the terminal
   --serializable         range: ask one member, not a quorum
   --digits N             3: list: the keys that differ in their last N digits, at most 10^N
   --limit N              0: list: keys in a page; 0: all in one
+
+  --nodes N              1000: kubernetes
+  --pods N               10 for each node: there to begin with
+  --watchers N           2: of pods, and as many of leases
+  --speed N              1: replay: so many times as fast
 
   watch, expire:
   --keys N               100000
@@ -94,6 +103,8 @@ fn run(mut flags: Flags, line: &str) -> Result<(), String> {
         "keepalive" => keepalive(flags, line),
         "expire" => expire(flags, line),
         "check" => checked(flags, line),
+        "kubernetes" => calls::kubernetes(flags, line),
+        "replay" => calls::replay(flags, line),
         "judge" => {
             let history = history_file(&mut flags)?;
             flags.finish().and_then(|()| judge(&history))

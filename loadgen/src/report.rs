@@ -307,6 +307,11 @@ impl Report {
         self.counts.iter().find(|(of, _)| *of == name).map_or(0, |(_, count)| *count)
     }
 
+    /// Something else was counted beside.
+    pub fn add_count(&mut self, name: &'static str, count: u64) {
+        self.counts.push((name, count));
+    }
+
     /// Why the run ended before it was over, where it did.
     pub fn cut_short(&self) -> Option<&str> {
         self.cut_short.as_deref()
