@@ -1,10 +1,17 @@
 //! The works that are calls: their flags, and what they print.
+#![allow(clippy::disallowed_methods, reason = "it measures real servers in real time")]
 
-use std::{fmt::Display, io::Write, path::PathBuf, time::Duration};
+use std::{
+    fmt::Display,
+    io::Write,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
 
 use loadgen::{
     arrivals::{Arrivals, Schedule},
     beside::Beside,
+    client::Client,
     engine::{self, Pace, Plan, Until},
     flags::Flags,
     hdrlog::HdrLog,
@@ -12,7 +19,7 @@ use loadgen::{
     keys::Order,
     kubernetes::{self, Kubernetes},
     link::Failure,
-    ops::{Kind, Numbered},
+    ops::{Kind, Numbered, Ops},
     progress::Progress,
     replay::{Recording, Replay},
     report::Report,
@@ -22,10 +29,17 @@ use loadgen::{
     watching::Watching,
     work::{Call, Work},
 };
+use proto::etcdserverpb::{DeleteRangeRequest, DeleteRangeResponse, kv};
 use serde_json::Value;
 
 /// Flags of what is not built yet, which etcd's own tools have.
 const REFUSED: [&str; 5] = ["--user", "--cacert", "--cert", "--key", "--insecure-skip-tls-verify"];
+
+/// Streams of an open loop on each connection, if nothing is said.
+const OPEN_STREAMS: usize = 100;
+
+/// How long a member may take to delete what a run leaves.
+const CLEAR: Duration = Duration::from_secs(20);
 
 /// The members that are asked.
 pub struct Servers {
@@ -79,7 +93,7 @@ struct Options {
 }
 
 impl Options {
-    /// Of a work that has so many streams if nothing is said, and keys in such an order.
+    /// Of a work that has so many streams if nothing is said.
     fn take(flags: &mut Flags, line: &str, streams: usize) -> Result<Self, String> {
         let servers = Servers::take(flags, line)?;
         let warm_up = flags.number("--warm-up", 0, 0).map(Duration::from_secs)?;
@@ -146,8 +160,11 @@ fn schedule(flags: &mut Flags, or: Option<f64>) -> Result<Option<Schedule>, Stri
 /// # Errors
 /// What was wrong with the flags, the server or an output; calls that failed.
 pub fn run(name: &str, mut flags: Flags, line: &str) -> Result<(), String> {
-    let mut options = Options::take(&mut flags, line, 1)?;
-    options.pace.schedule = schedule(&mut flags, None)?;
+    let schedule = schedule(&mut flags, None)?;
+    // What is due does not wait for a stream, if we can help it.
+    let streams = if schedule.is_some() { OPEN_STREAMS } else { 1 };
+    let mut options = Options::take(&mut flags, line, streams)?;
+    options.pace.schedule = schedule;
     let keys = flags.number("--keys", 100_000, 1)?;
     let sizes: Sizes = flags.value("--value-size")?.unwrap_or(Sizes::Fixed(256));
     let usual = match name {
@@ -196,27 +213,61 @@ pub fn run(name: &str, mut flags: Flags, line: &str) -> Result<(), String> {
 /// # Errors
 /// As [`run`].
 pub fn kubernetes(mut flags: Flags, line: &str) -> Result<(), String> {
-    let mut options = Options::take(&mut flags, line, 100)?;
+    let mut options = Options::take(&mut flags, line, OPEN_STREAMS)?;
     let nodes: u64 = flags.number("--nodes", 1000, 1)?;
     let pods = flags.number("--pods", 10 * nodes, 0)?;
     let watchers = flags.number("--watchers", 2, 0)?;
     options.pace.schedule = schedule(&mut flags, Some(kubernetes::rate(nodes)))?;
     flags.finish()?;
-    let mut mix = Kubernetes::new(nodes, pods);
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let root = format!("/loadgen-{:x}", since.as_millis());
+    let ran = mixed(&options, &mut Kubernetes::new(&root, nodes, pods), watchers);
+    // Whatever became of the run.
+    let cleared = clear(&options.plan.endpoints, &root);
+    ran.and(cleared)
+}
+
+/// Creates what there is to begin with, and runs the mix.
+fn mixed(options: &Options, mix: &mut Ops<Kubernetes>, watchers: usize) -> Result<(), String> {
+    interrupt::listen().map_err(|error| error.to_string())?;
     let filling = Plan { until: Until::Calls(mix.chooser().filling()), ..options.plan.clone() };
     let said = |failure: Failure| failure.to_string();
-    let filled = engine::run_at(&filling, &Pace::default(), &mut mix, &mut Beside::default());
-    if let Some((error, calls)) = filled.map_err(said)?.errors().first_key_value() {
+    let filled = engine::run_at(&filling, &Pace::default(), mix, &mut Beside::default());
+    let filled = filled.map_err(said)?;
+    if let Some((error, calls)) = filled.errors().first_key_value() {
         return Err(format!("{calls} of the objects to begin with were refused: {error}"));
     }
+    if let Some(why) = filled.cut_short() {
+        return Err(format!("cut short while the objects to begin with were created: {why}"));
+    }
     mix.forget_counts();
-    let watching = Watching::start(&options.plan.endpoints, &kubernetes::WATCHED, watchers);
+    let watching = Watching::start(&options.plan.endpoints, &mix.chooser().watched(), watchers);
     let watching = watching.map_err(said)?;
-    let (scene, mut report) = options.measure(&mut mix)?;
+    let (scene, mut report) = options.measure(mix)?;
     let events = watching.finish();
     report.add_count("events", *events.as_ref().unwrap_or(&0));
     tell("kubernetes", &scene, &report)?;
     events.map(drop).map_err(|failure| format!("watching: {failure}"))
+}
+
+/// Deletes all keys under a root that are a run's own, by way of the first member that does it.
+fn clear(endpoints: &[String], root: &str) -> Result<(), String> {
+    let range_end = format!("{root}0").into();
+    let key = format!("{root}/").into();
+    let delete = DeleteRangeRequest { key, range_end, ..Default::default() };
+    let mut last = String::new();
+    for endpoint in endpoints {
+        let done = Client::connect_within(endpoint, CLEAR).map_err(|error| error.to_string());
+        let done = done.and_then(|mut client| {
+            let done = client.unary::<_, DeleteRangeResponse>(kv::DELETE_RANGE, &delete);
+            done.map(drop).map_err(|status| status.to_string())
+        });
+        match done {
+            Ok(()) => return Ok(()),
+            Err(error) => last = error,
+        }
+    }
+    Err(format!("the keys under {root}/ are still there: {last}"))
 }
 
 /// Operations of a file, at their times.
@@ -224,7 +275,7 @@ pub fn kubernetes(mut flags: Flags, line: &str) -> Result<(), String> {
 /// # Errors
 /// As [`run`], and a file that is none.
 pub fn replay(mut flags: Flags, line: &str) -> Result<(), String> {
-    let mut options = Options::take(&mut flags, line, 100)?;
+    let mut options = Options::take(&mut flags, line, OPEN_STREAMS)?;
     let speed = flags.number("--speed", 1.0, 0.001)?;
     let file = flags.operand().ok_or("replay FILE: which operations?")?;
     flags.finish()?;

@@ -2,9 +2,11 @@
 //! lists, gets, and watches open all the while.
 //!
 //! ```text
-//!   /registry/leases/kube-node-lease/node-NNNNNN    one for each node, swapped every ten seconds
-//!   /registry/pods/ns-NN/pod-NNNNNNNNN              created, its status swapped, and swapped away
+//!   ROOT/leases/kube-node-lease/node-NNNNNN    one for each node, swapped every ten seconds
+//!   ROOT/pods/ns-NN/pod-NNNNNNNNN              created, its status swapped, and swapped away
 //! ```
+//!
+//! The root is one run's own, and not `/registry`: nothing that a real cluster has there is touched.
 //!
 //! Kinds come by lot, the same in every run, each in proportion to its share: while each of a thousand
 //! nodes renews its lease once, a hundred pods come, are updated three times and go. A pod is in one
@@ -20,10 +22,6 @@ use crate::{
     sizes::Sizes,
 };
 
-const PODS: &str = "/registry/pods/";
-const LEASES: &str = "/registry/leases/";
-/// What is watched, as the API server does.
-pub const WATCHED: [&str; 2] = [PODS, LEASES];
 /// Kubernetes' period of a node's lease (`nodeLeaseDurationSeconds` / 4).
 const LEASE_SECONDS: f64 = 10.0;
 /// Of a lease object as stored.
@@ -63,6 +61,7 @@ pub fn rate(nodes: u64) -> f64 {
 /// Who asks the store: nodes and their pods.
 #[derive(Debug)]
 pub struct Kubernetes {
+    root: String,
     nodes: u64,
     /// The node whose lease comes next.
     node: u64,
@@ -77,10 +76,12 @@ pub struct Kubernetes {
 }
 
 impl Kubernetes {
-    /// So many nodes and pods, which the first [`Self::filling`] operations create.
-    pub fn new(nodes: u64, pods: u64) -> Ops<Self> {
+    /// So many nodes and pods, which the first [`Self::filling`] operations create. No key under the
+    /// root is anybody else's.
+    pub fn new(root: &str, nodes: u64, pods: u64) -> Ops<Self> {
         assert!(nodes > 0, "there is a node");
         let mix = Self {
+            root: root.into(),
             nodes,
             node: 0,
             pods: VecDeque::new(),
@@ -97,17 +98,22 @@ impl Kubernetes {
         self.filling
     }
 
+    /// What is watched, as the API server does.
+    pub fn watched(&self) -> [String; 2] {
+        ["pods", "leases"].map(|kind| format!("{}/{kind}/", self.root))
+    }
+
     fn lease(&mut self) -> (usize, Op) {
         let node = self.node;
         self.node = (node + 1) % self.nodes;
-        let key = format!("{LEASES}kube-node-lease/node-{node:06}");
+        let key = format!("{}/leases/kube-node-lease/node-{node:06}", self.root);
         (NODE_LEASE, Op::Swap(key.into(), LEASE_BYTES))
     }
 
     fn create(&mut self) -> (usize, Op) {
         let pod = self.pod;
         self.pod += 1;
-        let key = format!("{PODS}ns-{:02}/pod-{pod:09}", lot(pod) % NAMESPACES);
+        let key = format!("{}/pods/ns-{:02}/pod-{pod:09}", self.root, lot(pod) % NAMESPACES);
         (POD_CREATE, Op::Create(key.into(), self.sizes.draw(pod)))
     }
 
@@ -121,7 +127,9 @@ impl Kubernetes {
         let any = self.any();
         let op = match (kind, any) {
             (NODE_LEASE, _) => return self.lease(),
-            (POD_LIST, _) => Op::List { prefix: PODS.into(), limit: LIST_LIMIT },
+            (POD_LIST, _) => {
+                Op::List { prefix: format!("{}/pods/", self.root).into(), limit: LIST_LIMIT }
+            }
             (POD_STATUS, Some(any)) => {
                 let pod = self.pods.swap_remove_back(any).expect("it is one of them");
                 Op::Swap(pod, self.sizes.draw(self.turn))
@@ -190,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_pod_is_in_one_operation_at_a_time_and_comes_before_it_goes() {
-        let mut ops = Kubernetes::new(10, 20);
+        let mut ops = Kubernetes::new("/a", 10, 20);
         let mix = ops.chooser();
         let mut there = std::collections::BTreeSet::new();
         let mut kinds = [0; SHARES.len()];
@@ -214,11 +222,11 @@ mod tests {
 
     #[test]
     fn each_node_renews_its_lease_in_turn() {
-        let mut ops = Kubernetes::new(3, 0);
+        let mut ops = Kubernetes::new("/a", 3, 0);
         let mix = ops.chooser();
         let leases: Vec<_> = (0..3).map(|_| mix.choose().1).collect();
         for (node, op) in leases.iter().enumerate() {
-            let key = format!("/registry/leases/kube-node-lease/node-{node:06}");
+            let key = format!("/a/leases/kube-node-lease/node-{node:06}");
             assert_eq!(*op, Op::Swap(key.into(), LEASE_BYTES));
         }
     }

@@ -1,9 +1,18 @@
 //! `loadgen WORK`: asks an etcd-compatible server, and prints a table and a line of JSON.
 //! [docs/loadgen.md](../../docs/loadgen.md) says what each work does and what the figures mean.
 
+#![allow(clippy::disallowed_methods, reason = "it measures real servers in real time")]
+
 mod calls;
 
-use std::{io::Write, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    fmt::Display,
+    io::Write,
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use loadgen::{
     check, expiry, fanout,
@@ -37,7 +46,8 @@ loadgen WORK [--flag value ...]
   --pid N                the server's process, to read its CPU time and memory; several: a,b,c
   --data-dir DIR         the server's, to say what disk it is on; without: asked of --pid
   --connections N        1; not those of writers or stalled watchers
-  --streams N            1: calls, or watch or keep-alive streams, on each connection
+  --streams N            calls, or watch or keep-alive streams, on each connection: 1;
+                         of an open loop 100
   --seconds N            5; not for fill. watch: each phase; expire: puts before the storm
 
   put, range, delete, cas, list, fill, kubernetes, replay:
@@ -82,6 +92,8 @@ loadgen WORK [--flag value ...]
   --history FILE         check, judge: where it is written down
   --seed N               1: check";
 
+/// How often is looked whether somebody wants an end.
+const LOOK: Duration = Duration::from_millis(100);
 const CALLS: [&str; 6] = ["put", "range", "delete", "cas", "list", "fill"];
 
 fn main() -> ExitCode {
@@ -218,22 +230,34 @@ fn history_file(flags: &mut Flags) -> Result<PathBuf, String> {
 }
 
 fn checked(mut flags: Flags, line: &str) -> Result<(), String> {
-    let Servers { endpoints, .. } = Servers::take(&mut flags, line)?;
+    let servers = Servers::take(&mut flags, line)?;
     let history = history_file(&mut flags)?;
     let (seed, time) = (flags.number("--seed", 1, 0)?, flags.seconds("--seconds", 5)?);
     flags.finish()?;
     let recorder = Recorder::create(&history);
     let recorder = recorder.map_err(|error| format!("{}: {error}", history.display()))?;
+    print(&servers.scene())?;
+    listen()?;
+    let endpoints = servers.endpoints;
     let plan = mix::Plan { endpoints, workers: 8, keepers: 3, watchers: 3, rate: 100, seed };
     let clients = mix::start(plan, Arc::new(recorder));
-    std::thread::sleep(time);
+    let begin = Instant::now();
+    while begin.elapsed() < time && !interrupt::asked() {
+        std::thread::sleep(LOOK.min(time));
+    }
     clients.finish().map_err(|error| error.to_string())?;
-    judge(&history)
+    judge(&history)?;
+    interrupted()
 }
 
 fn judge(history: &std::path::Path) -> Result<(), String> {
     let named = |error| format!("{}: {error}", history.display());
     let records = history::read(history).map_err(named)?;
     let summary = check::judge(&records).map_err(|broken| broken.to_string())?;
-    writeln!(std::io::stdout(), "{summary}").map_err(|error| format!("standard output: {error}"))
+    print(&format_args!("{summary}\n"))
+}
+
+fn print(text: &impl Display) -> Result<(), String> {
+    let written = write!(std::io::stdout(), "{text}");
+    written.map_err(|error| format!("standard output: {error}"))
 }

@@ -128,7 +128,7 @@ fn disk(folder: &Path) -> Option<String> {
         text += &format!(" ({model})");
     }
     if let Some(rotates) = queue("queue/rotational") {
-        text += if rotates == "1" { ", rotating" } else { ", not rotating" };
+        text += if rotates == "1" { ", rotational" } else { ", not rotational" };
     }
     if let Some(cache) = queue("queue/write_cache") {
         text += &format!(", {cache}");

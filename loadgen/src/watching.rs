@@ -56,7 +56,7 @@ impl Watching {
     ///
     /// # Errors
     /// An endpoint that cannot be reached; a watch that is refused.
-    pub fn start(endpoints: &[String], prefixes: &[&str], each: usize) -> Result<Self, Failure> {
+    pub fn start(endpoints: &[String], prefixes: &[String], each: usize) -> Result<Self, Failure> {
         let mut ears = Ears::connect(endpoints, prefixes, each)?;
         let told: Arc<Told> = Arc::default();
         let tell = Arc::clone(&told);
@@ -98,7 +98,7 @@ struct Ears {
 }
 
 impl Ears {
-    fn connect(endpoints: &[String], prefixes: &[&str], each: usize) -> Result<Self, Failure> {
+    fn connect(endpoints: &[String], prefixes: &[String], each: usize) -> Result<Self, Failure> {
         let poll = Poll::new()?;
         let mut listeners = Vec::new();
         for (token, endpoint) in endpoints.iter().enumerate() {

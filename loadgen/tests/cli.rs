@@ -149,6 +149,20 @@ fn a_dying_endpoint_is_said() {
 }
 
 #[test]
+fn a_servers_process_that_ended_does_not_take_the_report_with_it() {
+    let server = Server::start(Delay::of(MS));
+    let mut process = Command::new("sleep").arg("60").spawn().expect("there is a sleep");
+    let line = format!("put --endpoint {} --seconds 1 --pid {}", server.endpoint, process.id());
+    let run = loadgen(&line).spawn().expect("it runs");
+    thread::sleep(300 * MS);
+    process.kill().expect("it is ours");
+    process.wait().expect("it is ours");
+    let output = run.wait_with_output().expect("it is ours");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(json(&output)["server_cpu_us_per_op"].is_null());
+}
+
+#[test]
 fn what_was_recorded_can_be_replayed() {
     let server = Server::start(Delay::of(MS));
     let file = std::env::temp_dir().join(format!("loadgen-{}-cli.replay", std::process::id()));

@@ -18,7 +18,7 @@ use loadgen::{
     engine::{self, Pace, Plan, Until},
     expiry, fanout,
     grpc::code,
-    kubernetes::{self, Kubernetes},
+    kubernetes::Kubernetes,
     lease as keeping,
     ops::{Chooser, Kind, Numbered, Ops},
     report::Report,
@@ -350,11 +350,11 @@ fn a_list_has_every_key_once_page_by_page() {
 fn a_mix_of_kubernetes_leaves_the_pods_it_says() {
     let Some(etcd) = Etcd::start("kubernetes") else { return };
     let mut client = etcd.client();
-    let mut mix = Kubernetes::new(20, 50);
+    let mut mix = Kubernetes::new("/mix", 20, 50);
     let fill = mix.chooser().filling();
     assert_eq!(report_of(&etcd, &mut mix, 16, fill).errors().len(), 0);
     let endpoints = [etcd.endpoint.clone()];
-    let watching = Watching::start(&endpoints, &kubernetes::WATCHED, 3).unwrap();
+    let watching = Watching::start(&endpoints, &mix.chooser().watched(), 3).unwrap();
     mix.forget_counts();
     // One at a time, so that no renewal overtakes another and no pod goes while it is read.
     let report = report_of(&etcd, &mut mix, 1, 600);
