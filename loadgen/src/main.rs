@@ -240,9 +240,10 @@ fn checked(mut flags: Flags, line: &str) -> Result<(), String> {
     listen()?;
     let endpoints = servers.endpoints;
     let plan = mix::Plan { endpoints, workers: 8, keepers: 3, watchers: 3, rate: 100, seed };
-    let clients = mix::start(plan, Arc::new(recorder));
+    let recorder = Arc::new(recorder);
+    let clients = mix::start(plan, Arc::clone(&recorder));
     let begin = Instant::now();
-    while begin.elapsed() < time && !interrupt::asked() {
+    while begin.elapsed() < time && !interrupt::asked() && !recorder.failed() {
         std::thread::sleep(LOOK.min(time));
     }
     clients.finish().map_err(|error| error.to_string())?;

@@ -393,7 +393,9 @@ impl fmt::Display for Report {
         writeln!(f)?;
         let kinds = &self.tallies.0;
         for (kind, tally) in kinds {
-            self.row(f, kind, tally)?;
+            if kinds.len() == 1 || tally.done() + tally.failed() > 0 {
+                self.row(f, kind, tally)?;
+            }
         }
         if kinds.len() > 1 {
             self.row(f, "all", &all)?;

@@ -110,6 +110,8 @@ fn a_full_disk_for_an_output_is_said() {
         let error = refused(&format!("put --endpoint {endpoint} --ops 20 {flag} /dev/full"));
         assert!(error.contains("/dev/full: No space left on device"), "{flag}: {error}");
     }
+    let error = refused(&format!("check --endpoint {endpoint} --history /dev/full"));
+    assert!(error.contains("/dev/full: No space left on device"), "{error}");
     let mut full = loadgen(&format!("put --endpoint {endpoint} --ops 20"));
     let full = full.stdout(File::create("/dev/full").expect("Linux has one"));
     let output = full.output().expect("it runs");
