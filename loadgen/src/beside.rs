@@ -3,7 +3,7 @@
 use std::{io, time::Duration};
 
 use crate::{
-    hdrlog::HdrLog, progress::Progress, replay::Recording, report::Tallies, script::Script,
+    hdrlog::HdrLog, progress::Progress, replay::Recording, script::Script, tally::Tallies,
 };
 
 /// Each where it is wanted.

@@ -12,25 +12,30 @@
 //! and the latencies say nothing of what an open world would have waited. In an open loop times are
 //! fixed beforehand, and an operation's latency counts from when it was due.
 
+mod lost;
+mod seat;
+
 use std::{
-    collections::VecDeque,
     io, mem,
-    sync::mpsc,
-    thread,
     time::{Duration, Instant},
 };
+
+use lost::Lost;
+pub(crate) use seat::Slot;
+use seat::{Asker, Due, Seat};
 
 use crate::{
     arrivals::Schedule,
     beside::Beside,
-    client::{Dialed, dial},
-    grpc::{self, Status, Verdict, code},
+    cpu::CpuUse,
+    grpc::Status,
     h2::{Broken, Event, Window},
     interrupt,
     link::{Failure, Link, PATIENCE, READ_BYTES_MAX},
     poll::Poll,
-    report::{CpuUse, Lateness, OpenLoop, Report, Tallies, Tally},
-    script::{Answer, Ask, Next, Script},
+    report::{OpenLoop, Report},
+    script::{Answer, Next, Script},
+    tally::{Lateness, Tallies, Tally},
 };
 
 /// When to stop.
@@ -66,12 +71,6 @@ pub struct Pace {
     pub warm_up: Duration,
 }
 
-/// A link that is lost is tried again after this time.
-const RETRY: Duration = Duration::from_millis(100);
-/// How long one try may take.
-const TRY: Duration = Duration::from_secs(2);
-/// With no link at all for so long, the run is over.
-const ALONE_MAX: Duration = Duration::from_secs(10);
 /// How often is looked at what has nothing to do with answers.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -112,79 +111,6 @@ pub fn run_at<S: Script>(
     Ok(Report { elapsed, cpu, tallies, open, counts, connections, streams, cut_short })
 }
 
-/// One connection and its seats, which are known by their number on it.
-struct Asker {
-    /// None while it is lost.
-    link: Option<Link>,
-    /// The header block of each of the script's methods.
-    heads: Vec<Vec<u8>>,
-    endpoint: usize,
-    seats: Vec<Seat>,
-    /// When bytes last came, or it was made.
-    heard: Duration,
-    /// A new connection is on its way.
-    dialing: bool,
-    retry_at: Duration,
-    /// Something waits to be written.
-    touched: bool,
-}
-
-/// A place for one operation.
-#[derive(Default)]
-struct Seat {
-    call: Slot,
-    kind: usize,
-    /// When it was to begin, and when it did.
-    due: Duration,
-    sent: Duration,
-    answer: Vec<u8>,
-    busy: bool,
-}
-
-/// One call that is open.
-#[derive(Default)]
-pub(crate) struct Slot {
-    pub(crate) began: Duration,
-    bytes: usize,
-    verdict: Verdict,
-    reset: Option<u32>,
-}
-
-impl Slot {
-    pub(crate) fn new(began: Duration) -> Self {
-        Self { began, ..Self::default() }
-    }
-
-    /// Takes in what came; whether that was all.
-    pub(crate) fn on(&mut self, event: Event<'_>) -> bool {
-        match event {
-            Event::Headers(fields) => self.verdict.add(fields),
-            Event::Data(bytes) => self.bytes += bytes.len(),
-            Event::End => return true,
-            Event::Reset(code) => {
-                self.reset = Some(code);
-                return true;
-            }
-        }
-        false
-    }
-
-    /// How the call ended; an answer of fewer bytes than this is none.
-    pub(crate) fn outcome(&self, bytes_min: usize) -> Result<(), Status> {
-        if let Some(code) = self.reset {
-            return Err(grpc::reset(code));
-        }
-        self.verdict.read()?;
-        if self.bytes < bytes_min {
-            return Err(crate::work::empty_answer());
-        }
-        Ok(())
-    }
-}
-
-/// A connection that somebody tried to make, and whose it is.
-type Dial = (usize, io::Result<Dialed>);
-
 struct Engine<'a, S> {
     plan: &'a Plan,
     script: &'a mut S,
@@ -204,35 +130,10 @@ struct Engine<'a, S> {
     left: u64,
     /// When the last operation that counts ended.
     last_ended: Duration,
-    /// How many connections are lost, since when all are, and why the last one was.
-    lost: usize,
-    alone_since: Option<Duration>,
-    lost_by: String,
-    dials: (mpsc::Sender<Dial>, mpsc::Receiver<Dial>),
+    lost: Lost,
     looked: Duration,
     buffer: Box<[u8]>,
     ended: Vec<usize>,
-}
-
-/// What is due, and who can take it.
-struct Due {
-    schedule: Schedule,
-    next: Option<Duration>,
-    /// Connection and seat, longest free first.
-    free: VecDeque<(usize, usize)>,
-    /// Until then, last, no seat was free: what was due before had to wait for that.
-    taken_until: Duration,
-    lateness: Lateness,
-    service: Tally,
-}
-
-impl Due {
-    fn free_up(&mut self, seats: impl IntoIterator<Item = (usize, usize)>, now: Duration) {
-        if self.free.is_empty() {
-            self.taken_until = now;
-        }
-        self.free.extend(seats);
-    }
 }
 
 impl<'a, S: Script> Engine<'a, S> {
@@ -292,10 +193,7 @@ impl<'a, S: Script> Engine<'a, S> {
             open: 0,
             left,
             last_ended: Duration::ZERO,
-            lost: 0,
-            alone_since: None,
-            lost_by: String::new(),
-            dials: mpsc::channel(),
+            lost: Lost::default(),
             looked: Duration::ZERO,
             buffer: vec![0; READ_BYTES_MAX].into(),
             ended: Vec::new(),
@@ -416,9 +314,7 @@ impl<'a, S: Script> Engine<'a, S> {
             }
         }
         self.reconnect(now)?;
-        Ok(self.alone_since.filter(|since| now > *since + ALONE_MAX).map(|_| {
-            format!("no endpoint could be reached for {} s: {}", ALONE_MAX.as_secs(), self.lost_by)
-        }))
+        Ok(self.lost.alone(now))
     }
 
     /// Waits once, at most `time`, and serves the links that are ready.
@@ -540,20 +436,6 @@ impl<S: Script> Engine<'_, S> {
     }
 }
 
-impl Asker {
-    /// Sends a seat's next call.
-    fn ask(&mut self, seat: usize, ask: Ask<'_>, now: Duration) -> Result<(), Broken> {
-        let Some(link) = &mut self.link else { return Ok(()) };
-        if link.connection.is_quiet() {
-            self.heard = now;
-        }
-        self.seats[seat].call = Slot::new(now);
-        self.seats[seat].answer.clear();
-        self.touched = true;
-        link.connection.request(seat, &self.heads[ask.path], ask.body).map(drop)
-    }
-}
-
 // ── hearing ─────────────────────────────────────────────────────────────────────────────────────
 
 impl<S: Script> Engine<'_, S> {
@@ -649,71 +531,5 @@ impl<S: Script> Engine<'_, S> {
             }
         }
         self.tallies.add(*kind, now - *due, outcome);
-    }
-}
-
-// ── losing and finding again ────────────────────────────────────────────────────────────────────
-
-impl<S: Script> Engine<'_, S> {
-    /// A connection is gone, and what was open on it has failed.
-    fn lose(&mut self, at: usize, failure: &Failure, now: Duration) {
-        if self.askers[at].link.take().is_none() {
-            return;
-        }
-        self.lost += 1;
-        self.askers[at].retry_at = now + RETRY;
-        let endpoint = &self.plan.endpoints[self.askers[at].endpoint];
-        self.lost_by = format!("{endpoint}: {failure}");
-        if self.lost == self.askers.len() {
-            self.alone_since = Some(now);
-        }
-        if let Some(due) = &mut self.due {
-            due.free.retain(|(of, _)| *of != at);
-        }
-        let status = Status::new(code::UNAVAILABLE, format!("connection lost: {failure}"));
-        for seat in 0..self.askers[at].seats.len() {
-            if self.askers[at].seats[seat].busy {
-                self.script.failed(at * self.plan.streams + seat);
-                self.over(at, seat, now, Err(status.clone()));
-            }
-        }
-    }
-
-    /// Takes the connections that were made meanwhile, and has others made: not here, where it would
-    /// hold up those that work.
-    fn reconnect(&mut self, now: Duration) -> Result<(), Failure> {
-        while let Ok((at, dialed)) = self.dials.1.try_recv() {
-            self.askers[at].dialing = false;
-            match dialed {
-                Ok(dialed) => self.found(at, dialed, now)?,
-                Err(error) => {
-                    self.lost_by = error.to_string();
-                    self.askers[at].retry_at = now + RETRY;
-                }
-            }
-        }
-        for (at, asker) in self.askers.iter_mut().enumerate() {
-            if asker.link.is_none() && !asker.dialing && now >= asker.retry_at {
-                asker.dialing = true;
-                let (told, endpoint) = (self.dials.0.clone(), &self.plan.endpoints[asker.endpoint]);
-                let endpoint = endpoint.clone();
-                // Nobody listens any more once the run is over.
-                thread::spawn(move || told.send((at, dial(&endpoint, Window::Wide, TRY))).ok());
-            }
-        }
-        Ok(())
-    }
-
-    fn found(&mut self, at: usize, dialed: Dialed, now: Duration) -> Result<(), Failure> {
-        let asker = &mut self.askers[at];
-        asker.link = Some(Link::new(dialed, &self.poll, at)?);
-        asker.heard = now;
-        self.lost -= 1;
-        self.alone_since = None;
-        match &mut self.due {
-            Some(due) => due.free_up((0..asker.seats.len()).map(|seat| (at, seat)), now),
-            None => self.begin_all(at, now)?,
-        }
-        Ok(())
     }
 }

@@ -20,11 +20,12 @@ use serde_json::{Value, json};
 
 use crate::{
     client::Client,
+    cpu::{CpuUse, heap_bytes},
     interrupt,
     lease::{self, Goal, Plan, Renewals},
     link::{Failure, PATIENCE, READ_BYTES_MAX},
     poll::Poll,
-    report::{CpuUse, Tally, heap_bytes},
+    tally::Tally,
     writers::{Puts, Writers},
 };
 

@@ -17,7 +17,7 @@ use hdrhistogram::{
     },
 };
 
-use crate::report;
+use crate::tally;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 const NANOS_PER_MILLI: f64 = 1e6;
@@ -44,7 +44,7 @@ impl HdrLog {
             name: name.into(),
             file: BufWriter::new(file),
             serializer: V2DeflateSerializer::new(),
-            interval: report::latencies(),
+            interval: tally::latencies(),
             since: Duration::ZERO,
             now: Duration::ZERO,
         };

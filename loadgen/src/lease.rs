@@ -15,6 +15,7 @@ use std::{
 use proto::etcdserverpb::{LeaseKeepAliveRequest, lease as method};
 
 use crate::{
+    cpu::CpuUse,
     engine::{self, Until},
     fanout::Shares,
     grpc::{self, Status, Verdict, code},
@@ -23,7 +24,8 @@ use crate::{
     link::{Failure, Link, PATIENCE, READ_BYTES_MAX},
     notice,
     poll::Poll,
-    report::{CpuUse, Report, Tallies, Tally},
+    report::Report,
+    tally::{Tallies, Tally},
     work::{Call, Order, Work},
 };
 

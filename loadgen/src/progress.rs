@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use crate::report::Tallies;
+use crate::tally::Tallies;
 
 const BAR_WIDTH: usize = 30;
 const CLEAR: &str = "\r\x1b[K";

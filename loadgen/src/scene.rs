@@ -17,7 +17,8 @@ use crate::client::Client;
 const ASK: Duration = Duration::from_secs(5);
 const UNKNOWN: &str = "unknown";
 
-/// Where and when something was measured. [`fmt::Display`] is three lines.
+/// Where and when something was measured. [`fmt::Display`] is three lines, two without
+/// servers.
 #[derive(Clone, Debug)]
 pub struct Scene {
     host: String,
@@ -33,8 +34,15 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// Of this host, now. The disk is that of the folder, or of what the process says is its folder.
-    pub fn new(endpoints: &[String], data_dir: Option<&Path>, pids: &[u32], flags: &str) -> Self {
+    /// Of this host, now. The disk is that of the folder, or of what the first process was told is its
+    /// folder.
+    pub fn new(
+        endpoints: &[String],
+        data_dir: Option<&Path>,
+        pids: impl IntoIterator<Item = u32>,
+        flags: &str,
+    ) -> Self {
+        let pids: Vec<_> = pids.into_iter().collect();
         let told = || data_dir_of(*pids.first()?);
         let folder = data_dir.map(Path::to_path_buf).or_else(told);
         let read = |path: &str| fs::read_to_string(path).unwrap_or_else(|_| UNKNOWN.into());
@@ -74,10 +82,12 @@ impl fmt::Display for Scene {
         let Self { host, kernel, cpus, cpu_model, disk, servers, programs, flags, date } = self;
         writeln!(f, "{date}  loadgen {} {flags}", env!("CARGO_PKG_VERSION"))?;
         writeln!(f, "host {host}, Linux {kernel}, {cpus} CPUs ({cpu_model}), disk {disk}")?;
-        write!(f, "against {}", servers.join(", "))?;
-        match &programs[..] {
-            [] => writeln!(f),
-            programs => writeln!(f, "; processes: {}", programs.join(", ")),
+        match (&servers[..], &programs[..]) {
+            ([], _) => Ok(()),
+            (servers, []) => writeln!(f, "against {}", servers.join(", ")),
+            (servers, programs) => {
+                writeln!(f, "against {}; processes: {}", servers.join(", "), programs.join(", "))
+            }
         }
     }
 }
@@ -218,8 +228,7 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_said_to_be_unknown() {
-        let scene =
-            Scene::new(&["127.0.0.1:1".into()], None, &[std::process::id()], "put --keys 7");
+        let scene = Scene::new(&["127.0.0.1:1".into()], None, [std::process::id()], "put --keys 7");
         let (json, text) = (scene.json(), scene.to_string());
         let program = json["programs"][0].as_str().unwrap();
         assert!(program.starts_with("loadgen"), "{program}");
@@ -227,8 +236,8 @@ mod tests {
         assert_eq!(json["flags"], "put --keys 7");
         assert!(text.contains("loadgen 0") && text.contains("version unknown"), "{text}");
         assert!(json["host"] != "unknown" && json["kernel"] != "unknown", "{json}");
-        assert_eq!(Scene::new(&[], None, &[], "").json()["disk"], "unknown");
-        let here = Scene::new(&[], Some(Path::new(".")), &[], "");
+        assert_eq!(Scene::new(&[], None, None, "").json()["disk"], "unknown");
+        let here = Scene::new(&[], Some(Path::new(".")), None, "");
         assert_ne!(here.json()["disk"], "unknown");
     }
 }

@@ -36,6 +36,7 @@ use proto::{
     },
     v3electionpb::{LeaderRequest, LeaderResponse, election},
 };
+use serde_json::Value;
 
 /// One member with its own folder, both gone when dropped.
 struct Etcd {
@@ -378,4 +379,47 @@ fn comes_true(is_so: impl Fn() -> bool) -> bool {
         std::thread::sleep(Duration::from_millis(10));
     }
     is_so()
+}
+
+/// Runs the program; its last line.
+fn told(line: &str) -> Value {
+    let words = line.split_whitespace();
+    let output = Command::new(env!("CARGO_BIN_EXE_loadgen")).args(words).output().expect("it runs");
+    let [out, err] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+    assert!(output.status.success(), "{line}: {err} {out}");
+    serde_json::from_str(out.lines().last().unwrap_or_default()).unwrap_or(Value::String(out))
+}
+
+#[test]
+fn every_work_runs_from_end_to_end() {
+    let Some(etcd) = Etcd::start("works") else { return };
+    let mut client = etcd.client();
+    let (folder, endpoint, pid) = (etcd.folder.display(), &etcd.endpoint, etcd.process.id());
+    let recording = format!("{folder}/recording");
+    let asks = format!("--endpoint {endpoint} --pid {pid} --connections 2 --streams 3");
+    for line in [
+        "fill --keys 50 --value-size 10-90".into(),
+        "put --keys 50 --ops 100 --order zipf".into(),
+        format!("put --keys 50 --ops 100 --rate 500 --arrivals poisson --record {recording}"),
+        "range --keys 50 --ops 100 --serializable --value-size 10".into(),
+        "cas --keys 50 --ops 100 --order sequential".into(),
+        "list --keys 50 --ops 10 --limit 20".into(),
+        format!("replay {recording}"),
+        "delete --keys 50 --ops 100 --order sequential".into(),
+        "kubernetes --nodes 20 --pods 30 --seconds 1".into(),
+        "watch --watchers 10 --keys 5 --seconds 1".into(),
+        "keepalive --leases 10 --seconds 1".into(),
+        "expire --leases 10 --ttl 3 --seconds 1 --rate 50".into(),
+    ] {
+        let json = told(&format!("{line} {asks}"));
+        let work = line.split(' ').next().unwrap();
+        assert_eq!((&json["work"], &json["scene"]["programs"][0]), (&work.into(), &"etcd".into()));
+        let version = json["scene"]["servers"][0].as_str().unwrap();
+        assert!(version.starts_with(&format!("{endpoint} version 3.")), "{version}");
+        assert_ne!(json["scene"]["disk"], "unknown", "its process says which folder");
+    }
+    // The watch's five keys; what the mix had is gone, and so is what was deleted.
+    let response: RangeResponse = client.unary(kv::RANGE, &everything()).unwrap();
+    let left: Vec<_> = response.kvs.iter().map(|kv| String::from_utf8_lossy(&kv.key)).collect();
+    assert!(left.iter().all(|key| key.starts_with("key-")), "{left:?}");
 }
