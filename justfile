@@ -8,9 +8,13 @@ ci:
 test:
     cargo test --workspace
 
-# the simulator alone; `just sim 1000..2000` for other seeds
-sim seeds="0..300":
-    RINGLEADER_SEEDS={{ seeds }} cargo test --release --test sim members_keep -- --nocapture
+# the simulator alone; `just sim --seeds 1000..2000` for other seeds
+sim *seeds="0..2000":
+    RINGLEADER_SEEDS='{{ trim_start_match(seeds, "--seeds ") }}' cargo test --release --test sim members_keep -- --nocapture
+
+# bugs planted into the simulator, with their stories; `just mutants snapshot` for some of them
+mutants words="":
+    RINGLEADER_MUTANTS="{{ words }}" cargo test --release --test sim planted_bugs -- --nocapture
 
 # the decoders, from a fresh seed, so many milliseconds each
 fuzz millis="10000":

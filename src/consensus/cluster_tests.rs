@@ -215,6 +215,13 @@ fn who_lags_behind_the_window_is_sent_a_snapshot_and_goes_on_from_there() {
     trio.stuck.insert(MemberId(3), Vec::new());
     trio.deliver(snapshot);
     trio.settle();
+    // While the snapshot waits for the disk nobody is heard, and raft must not stand for election.
+    trio.cut.insert(MemberId(3));
+    let term = trio.at(3).leadership().term;
+    trio.at(3).step(Message { term, ..Message::new(Kind::TimeoutNow, IDS[0], IDS[2]) });
+    trio.tick(30);
+    trio.cut.clear();
+    trio.tick(1);
     assert!(trio.at(1).progress(MemberId(3)).unwrap().matched < mark.index, "said too early");
     for number in trio.stuck.remove(&MemberId(3)).unwrap() {
         trio.at(3).appended(number);
@@ -307,4 +314,24 @@ fn a_leader_that_is_removed_while_its_disk_writes_lets_another_lead() {
     trio.settle();
     assert!(!trio.at(1).leadership().own);
     assert!(trio.at(2).leadership().own || trio.at(3).leadership().own, "at once, without a tick");
+}
+
+#[test]
+fn a_follower_whose_disk_stands_still_takes_no_more_than_it_may_and_catches_up() {
+    let mut trio = Trio::new();
+    trio.stuck.insert(MemberId(3), Vec::new());
+    let large = vec![7; 1 << 20];
+    for _ in 0..UNWRITTEN_BYTES_MAX / large.len() + 16 {
+        trio.at(1).propose(large.clone()).unwrap();
+        trio.settle();
+        trio.tick(1);
+    }
+    let waiting = trio.at(3).unwritten_bytes;
+    let most = UNWRITTEN_BYTES_MAX + 2 * large.len();
+    assert!((UNWRITTEN_BYTES_MAX..most).contains(&waiting), "{waiting}");
+    for number in trio.stuck.remove(&MemberId(3)).unwrap() {
+        trio.at(3).appended(number);
+    }
+    trio.tick(30);
+    assert_eq!(trio.data(3), trio.data(1));
 }

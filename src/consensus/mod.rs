@@ -26,8 +26,8 @@ pub use message::{Configuration, KINDS, Kind, Message, SnapshotMark};
 
 use crate::{
     limits::{
-        COMMITTED_BYTES_PER_READY_MAX, RAFT_MESSAGE_BYTES_MAX, RAFT_MESSAGES_IN_FLIGHT_MAX,
-        UNCOMMITTED_BYTES_MAX,
+        COMMITTED_BYTES_PER_READY_MAX, RAFT_ENTRY_OVERHEAD_BYTES, RAFT_MESSAGE_BYTES_MAX,
+        RAFT_MESSAGES_IN_FLIGHT_MAX, UNCOMMITTED_BYTES_MAX, UNWRITTEN_BYTES_MAX,
     },
     types::{Index, MemberId, Term},
 };
@@ -216,6 +216,8 @@ pub struct Replica {
     seed: u64,
     /// What raft was handed and has not been told to be durable, in order.
     unwritten: VecDeque<Unwritten>,
+    /// Of all of them.
+    unwritten_bytes: usize,
     /// Messages that are not raft's own words, on their way out.
     aside: Vec<Message>,
     boot: u64,
@@ -236,6 +238,8 @@ struct Unwritten {
     messages: Vec<raft::eraftpb::Message>,
     /// Up to here the store is replaced by it.
     snapshot: Option<Index>,
+    /// Of its entries.
+    bytes: usize,
 }
 
 impl Replica {
@@ -269,6 +273,7 @@ impl Replica {
             election_ticks: timing.election_ticks,
             seed: timing.seed,
             unwritten: VecDeque::new(),
+            unwritten_bytes: 0,
             aside: Vec::new(),
             boot: timing.boot,
             forwards: Forwards::default(),
@@ -289,8 +294,19 @@ impl Replica {
         if self.has_lost() {
             return self.tick_mute();
         }
+        let raft = &self.raw.raft;
+        let would_stand = raft.election_elapsed + 1 >= raft.randomized_election_timeout();
+        if would_stand && self.is_installing() {
+            return;
+        }
         let _has_ready = self.raw.tick();
         self.pin_election_timeout();
+    }
+
+    /// Whether the store is being replaced by a snapshot. Until it is, raft 0.7 cannot stand for
+    /// election: it looks for changes of members among entries that are gone, and panics.
+    fn is_installing(&self) -> bool {
+        self.unwritten.iter().any(|unwritten| unwritten.snapshot.is_some())
     }
 
     /// Brings the first election forward: all but one tick of its timeout have passed.
@@ -331,7 +347,15 @@ impl Replica {
         self.propose_entry(convert::proposal(1, data))
     }
 
+    /// Whether more waits for the disk than may.
+    fn is_clogged(&self) -> bool {
+        self.unwritten_bytes >= UNWRITTEN_BYTES_MAX
+    }
+
     fn lead_proposal(&mut self, entry: raft::eraftpb::Entry) -> Result<(), Dropped> {
+        if self.is_clogged() {
+            return Err(Dropped);
+        }
         if entry.entry_type != EntryType::EntryNormal {
             return self.lead_change(entry);
         }
@@ -368,6 +392,9 @@ impl Replica {
             Kind::ReadIndex | Kind::TransferLeader => self.step_raft(message),
             // Only its own words reach raft without a term.
             _ if message.term.0 == 0 => {}
+            Kind::TimeoutNow if self.is_installing() => {}
+            // As if it were lost on the way: a disk that stands still must not fill the memory.
+            Kind::Append if !message.entries.is_empty() && self.is_clogged() => {}
             // A leader that knows more of this log than is there: it is not the log that it was.
             Kind::Heartbeat if message.commit.0 > self.raw.raft.raft_log.last_index() => {}
             _ => self.step_raft(message),
@@ -406,6 +433,7 @@ impl Replica {
     fn settle(&mut self, messages: &mut Vec<Message>) {
         while let Some(settled) = self.unwritten.pop_front_if(|oldest| !oldest.on_disk) {
             self.raw.on_persist_ready(settled.number);
+            self.unwritten_bytes -= settled.bytes;
             if let Some(index) = settled.snapshot {
                 self.raw.advance_apply_to(index.0);
             }
@@ -439,9 +467,18 @@ impl Replica {
             if let Some(mark) = &snapshot {
                 self.raw.mut_store().restore(mark);
             }
-            let behind = snapshot.as_ref().map(|mark| mark.index);
-            self.unwritten.push_back(Unwritten { number, on_disk, messages, snapshot: behind });
             let entries = ready.take_entries();
+            let bytes =
+                entries.iter().map(|entry| entry.data.len() + RAFT_ENTRY_OVERHEAD_BYTES).sum();
+            self.unwritten_bytes += bytes;
+            let replaced = snapshot.as_ref().map(|mark| mark.index);
+            self.unwritten.push_back(Unwritten {
+                number,
+                on_disk,
+                messages,
+                snapshot: replaced,
+                bytes,
+            });
             self.raw.mut_store().append(&entries);
             if let Some(hard_state) = ready.hs() {
                 self.raw.mut_store().hard_state = hard_state.clone();
@@ -554,6 +591,11 @@ impl Replica {
     /// Who takes part, as of the last applied change.
     pub fn configuration(&self) -> Configuration {
         convert::configuration(&self.raw.raft.prs().conf().to_conf_state())
+    }
+
+    /// What entries take in memory, bytes.
+    pub fn window_bytes(&self) -> usize {
+        self.raw.store().bytes()
     }
 
     /// The last entry of its log, durable or not.
