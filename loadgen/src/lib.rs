@@ -4,15 +4,17 @@
 //!
 //! ```text
 //!   client   one call at a time, blocking: for tests          engine   operations: many at a time
+//!        │                                                      └ script   what they are: work, ops,
+//!        │                                                                 kubernetes, replay
 //!        │                                                    fanout   watchers, and who puts
 //!        │                                                    lease    keep-alives; expiry
-//!        │
-//!        │                                                    script   what the engine is to do:
-//!        │                                                             work, ops, kubernetes, replay
-//!        └──────────────┬─────────────────────────────────────────┬── work, writers, report, poll
+//!        └──────────────┬─────────────────────────────────────────┬── writers, watching, poll
 //!                     grpc    messages, statuses                 link    a socket that never blocks
 //!                       └──────── h2    frames, windows ──────────┘
 //!                                 hpack    header blocks
+//!
+//!   what is asked       keys, sizes, arrivals          what is said    tally, cpu → report; scene
+//!   beside a run        progress, hdrlog, replay       judged later    history, mix, check
 //! ```
 //!
 //! What makes it cheap: the headers of a request are encoded once and sent as literals, with no

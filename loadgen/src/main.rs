@@ -8,7 +8,7 @@ mod calls;
 use std::{
     fmt::Display,
     io::Write,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
@@ -22,10 +22,12 @@ use loadgen::{
     writers::Puts,
 };
 
+use serde_json::json;
+
 use crate::calls::{Servers, told};
 
 const USAGE: &str = "\
-loadgen WORK [--flag value ...]
+loadgen WORK [--flag value ...]      docs/loadgen.md says more
 
   put        puts keys
   range      reads single keys
@@ -110,6 +112,9 @@ fn main() -> ExitCode {
 
 fn run(mut flags: Flags, line: &str) -> Result<(), String> {
     let name = flags.command().unwrap_or_default();
+    if flags.switch("--help") {
+        return print(&format_args!("{USAGE}\n"));
+    }
     match name.as_str() {
         "watch" => watch(flags, line),
         "keepalive" => keepalive(flags, line),
@@ -122,7 +127,7 @@ fn run(mut flags: Flags, line: &str) -> Result<(), String> {
             flags.finish().and_then(|()| judge(&history))
         }
         call if CALLS.contains(&call) => calls::run(call, flags, line),
-        "help" => Err(USAGE.into()),
+        "help" => print(&format_args!("{USAGE}\n")),
         _ => Err(format!("unknown work {name:?}\n\n{USAGE}")),
     }
 }
@@ -236,7 +241,7 @@ fn checked(mut flags: Flags, line: &str) -> Result<(), String> {
     flags.finish()?;
     let recorder = Recorder::create(&history);
     let recorder = recorder.map_err(|error| format!("{}: {error}", history.display()))?;
-    print(&servers.scene())?;
+    let scene = servers.scene();
     listen()?;
     let endpoints = servers.endpoints;
     let plan = mix::Plan { endpoints, workers: 8, keepers: 3, watchers: 3, rate: 100, seed };
@@ -247,15 +252,22 @@ fn checked(mut flags: Flags, line: &str) -> Result<(), String> {
         std::thread::sleep(LOOK.min(time));
     }
     clients.finish().map_err(|error| error.to_string())?;
-    judge(&history)?;
+    let summary = judged(&history)?;
+    let json = json!({ "work": "check", "seed": seed, "possible": summary });
+    told(&scene, &format_args!("{summary}\n"), json, 0)?;
     interrupted()
 }
 
-fn judge(history: &std::path::Path) -> Result<(), String> {
+fn judge(history: &Path) -> Result<(), String> {
+    print(&format_args!("{}\n", judged(history)?))
+}
+
+/// What a history has that was possible.
+fn judged(history: &Path) -> Result<String, String> {
     let named = |error| format!("{}: {error}", history.display());
     let records = history::read(history).map_err(named)?;
     let summary = check::judge(&records).map_err(|broken| broken.to_string())?;
-    print(&format_args!("{summary}\n"))
+    Ok(summary.to_string())
 }
 
 fn print(text: &impl Display) -> Result<(), String> {

@@ -73,6 +73,14 @@ fn bad_flags_are_named() {
 }
 
 #[test]
+fn help_is_no_failure() {
+    for line in ["help", "--help", "put --help"] {
+        let output = ran(line);
+        assert!(output.status.success() && text(&output.stdout).contains("--endpoint"), "{line}");
+    }
+}
+
+#[test]
 fn an_endpoint_that_is_not_there_is_named() {
     for work in ["put", "watch", "keepalive", "kubernetes"] {
         let error = refused(&format!("{work} --endpoint 127.0.0.1:1"));

@@ -423,3 +423,16 @@ fn every_work_runs_from_end_to_end() {
     let left: Vec<_> = response.kvs.iter().map(|kv| String::from_utf8_lossy(&kv.key)).collect();
     assert!(left.iter().all(|key| key.starts_with("key-")), "{left:?}");
 }
+
+#[test]
+fn a_check_says_that_a_real_history_was_possible() {
+    let Some(etcd) = Etcd::start("check") else { return };
+    etcd.client();
+    let history = etcd.folder.join("history");
+    let (endpoint, history) = (&etcd.endpoint, history.display());
+    let json = told(&format!("check --endpoint {endpoint} --history {history} --seconds 2"));
+    let possible = json["possible"].as_str().unwrap_or_else(|| panic!("{json}"));
+    assert_ne!(possible, "");
+    let judged = told(&format!("judge --history {history}"));
+    assert_eq!(judged.as_str().map(str::trim), Some(possible));
+}
