@@ -433,3 +433,6 @@ impl Chooser for Numbered {
         (0, op)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -206,7 +206,7 @@ impl fmt::Display for Lateness {
         let &Self { begun, late, late_max, slip_max, unsent, .. } = self;
         writeln!(
             f,
-            "late: {late} of {begun}, all streams being busy: {:.2} ms on average, {:.2} ms at most; \
+            "late: {late} of {begun}, all streams being busy or lost: {:.2} ms on average, {:.2} ms at most; \
              the others, by our own doing: {:.2} ms on average, {:.2} ms at most",
             millis(self.late_mean()),
             millis(late_max),
