@@ -172,6 +172,7 @@ impl<'a, S: Script> Engine<'a, S> {
             taken_until: Duration::ZERO,
             lateness: Lateness::default(),
             service: Tally::default(),
+            slip: Tally::default(),
         });
         let left = match plan.until {
             Until::Elapsed(_) => u64::MAX,
@@ -337,7 +338,11 @@ impl<'a, S: Script> Engine<'a, S> {
     }
 
     fn take_open(&mut self) -> Option<OpenLoop> {
-        self.due.take().map(|Due { lateness, service, .. }| OpenLoop { lateness, service })
+        self.due.take().map(|Due { lateness, service, slip, .. }| OpenLoop {
+            lateness,
+            service,
+            slip,
+        })
     }
 
     /// Waits for what is open, so that nothing disturbs who comes next. It counts no more.
@@ -372,7 +377,7 @@ impl<S: Script> Engine<'_, S> {
             let Some((at, seat)) = due.free.pop_front() else { break };
             due.next = due.schedule.next();
             if next >= self.warm_up {
-                due.lateness.add(now - next, next < due.taken_until);
+                due.begun(next, now);
             }
             self.begin(at, seat, next, now)?;
             begun = true;

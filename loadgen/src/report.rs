@@ -15,6 +15,21 @@ pub struct OpenLoop {
     pub lateness: Lateness,
     /// From when they began; the latencies count from when they were due.
     pub(crate) service: Tally,
+    /// How much later than due the others began: our own doing.
+    pub(crate) slip: Tally,
+}
+
+/// A larger part of the latency than this is worth a warning.
+const OWN_PART_MAX: f64 = 0.1;
+
+impl OpenLoop {
+    /// The part of these latencies that may be our own, at the hundredth that is slowest.
+    fn own_part(&self, all: &Tally) -> f64 {
+        match (all.done(), self.slip.done()) {
+            (0, _) | (_, 0) => 0.0,
+            _ => self.slip.micros_at(0.99) / all.micros_at(0.99),
+        }
+    }
 }
 
 /// What a run came to. [`fmt::Display`] is the table.
@@ -92,15 +107,17 @@ impl Report {
         });
         extend(&mut json, all.percentiles());
         extend(&mut json, self.counts.iter().copied());
-        if let Some(OpenLoop { lateness, service }) = &self.open {
+        if let Some(open @ OpenLoop { lateness, service, slip }) = &self.open {
             json["late"] = json!({
                 "begun": lateness.begun,
                 "late": lateness.late,
                 "late_mean_us": micros(lateness.late_mean()),
                 "late_max_us": micros(lateness.late_max),
                 "unsent": lateness.unsent,
-                "own_mean_us": micros(lateness.slip_mean()),
-                "own_max_us": micros(lateness.slip_max),
+                "own_p50_us": slip.micros_at(0.5),
+                "own_p99_us": slip.micros_at(0.99),
+                "own_max_us": slip.micros_at(1.0),
+                "own_part_of_p99": open.own_part(&all),
             });
             json["service"] = json!({});
             extend(&mut json["service"], service.percentiles());
@@ -158,7 +175,15 @@ impl fmt::Display for Report {
         }
         if let Some(open) = &self.open {
             self.row(f, "service time", &open.service)?;
-            open.lateness.fmt(f)?;
+            open.fmt(f)?;
+            let own = open.own_part(&all);
+            if own > OWN_PART_MAX {
+                writeln!(
+                    f,
+                    "WARNING: loadgen itself was late by up to {:.0} % of p99: this host is busy",
+                    own * 100.0
+                )?;
+            }
         }
         let counts: Vec<_> =
             self.counts.iter().map(|(name, count)| format!("{count} {name}")).collect();
@@ -201,21 +226,42 @@ impl Report {
     }
 }
 
-impl fmt::Display for Lateness {
+impl fmt::Display for OpenLoop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let &Self { begun, late, late_max, slip_max, unsent, .. } = self;
+        let Lateness { begun, late, late_max, unsent, .. } = self.lateness;
         writeln!(
             f,
-            "late: {late} of {begun}, all streams being busy or lost: {:.2} ms on average, {:.2} ms at most; \
-             the others, by our own doing: {:.2} ms on average, {:.2} ms at most",
-            millis(self.late_mean()),
+            "late: {late} of {begun}, all streams being busy or lost: {:.2} ms on average, \
+             {:.2} ms at most; the others, by our own doing: p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms",
+            millis(self.lateness.late_mean()),
             millis(late_max),
-            millis(self.slip_mean()),
-            millis(slip_max),
+            self.slip.micros_at(0.5) / 1e3,
+            self.slip.micros_at(0.99) / 1e3,
+            self.slip.micros_at(1.0) / 1e3,
         )?;
         match unsent {
             0 => Ok(()),
             unsent => writeln!(f, "unsent: {unsent} were due and not begun when the time was over"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_loadgen_itself_adds_to_the_latencies_is_a_part_of_them() {
+        let tally = |millis: u64| {
+            let mut tally = Tally::default();
+            (0..100).for_each(|_| tally.record(millis * 1_000_000));
+            tally
+        };
+        let part = |slip| {
+            let open = OpenLoop { lateness: Lateness::default(), service: tally(9), slip };
+            open.own_part(&tally(10))
+        };
+        assert!((part(tally(2)) - 0.2).abs() < 0.01);
+        assert!(part(Tally::default()).abs() < f64::EPSILON);
     }
 }

@@ -132,33 +132,23 @@ pub struct Lateness {
     pub late_sum: Duration,
     /// As above.
     pub late_max: Duration,
-    /// How much later than due the others began, at most: our own doing.
-    pub slip_max: Duration,
-    /// In sum.
-    pub slip_sum: Duration,
     /// Operations that were due, and not begun before the end.
     pub unsent: u64,
 }
 
 impl Lateness {
-    pub(crate) fn add(&mut self, late: Duration, blocked: bool) {
+    /// One that had to wait for so long, or did not have to.
+    pub(crate) fn add(&mut self, waited: Option<Duration>) {
         self.begun += 1;
-        if blocked {
+        if let Some(late) = waited {
             self.late += 1;
             self.late_sum += late;
             self.late_max = self.late_max.max(late);
-        } else {
-            self.slip_sum += late;
-            self.slip_max = self.slip_max.max(late);
         }
     }
 
     /// How long the late ones waited, on average.
     pub fn late_mean(&self) -> Duration {
         self.late_sum.div_f64(self.late.max(1) as f64)
-    }
-
-    pub(crate) fn slip_mean(&self) -> Duration {
-        self.slip_sum.div_f64((self.begun - self.late).max(1) as f64)
     }
 }

@@ -106,9 +106,22 @@ pub(super) struct Due {
     pub(super) taken_until: Duration,
     pub(super) lateness: Lateness,
     pub(super) service: Tally,
+    /// How much later than due those began that did not have to wait: our own doing.
+    pub(super) slip: Tally,
 }
 
 impl Due {
+    /// An operation that was due then begins now.
+    pub(super) fn begun(&mut self, due: Duration, now: Duration) {
+        let late = now - due;
+        if due < self.taken_until {
+            self.lateness.add(Some(late));
+        } else {
+            self.lateness.add(None);
+            self.slip.record(late.as_nanos() as u64);
+        }
+    }
+
     pub(super) fn free_up(
         &mut self,
         seats: impl IntoIterator<Item = (usize, usize)>,
