@@ -2,10 +2,10 @@
 //! line of JSON.
 #![allow(clippy::print_stdout, reason = "its output is what it is for")]
 
-use std::{fmt::Display, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{fmt::Display, io, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use loadgen::{
-    check,
+    check, disk,
     engine::{self, Plan, Until},
     expiry, fanout,
     flags::Flags,
@@ -27,6 +27,7 @@ loadgen WORK [--flag value ...]
   expire     leases all renewed and then all let go, beside puts
   check      a bit of everything on an empty cluster, written down and judged
   judge      what an earlier check wrote down
+  disk DIR   whether the disk of a folder is good enough, and for which settings
 
   --endpoint host:port   127.0.0.1:2379; several for put, range, fill and check: a,b,c
   --connections N        1; not those of writers or stalled watchers
@@ -174,6 +175,9 @@ impl Options {
 
 fn run(mut flags: Flags) -> Result<(), String> {
     let name = flags.command().unwrap_or_default();
+    if name == "disk" {
+        return disk::command(flags, &mut io::stdout().lock());
+    }
     if !WORKS.contains(&name.as_str()) {
         return Err(format!("unknown work {name:?}\n\n{USAGE}"));
     }
