@@ -20,6 +20,7 @@
 
 pub mod check;
 pub mod client;
+pub mod compare;
 pub mod disk;
 pub mod engine;
 pub mod expiry;

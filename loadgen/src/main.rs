@@ -5,7 +5,7 @@
 use std::{fmt::Display, io, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use loadgen::{
-    check, disk,
+    check, compare, disk,
     engine::{self, Plan, Until},
     expiry, fanout,
     flags::Flags,
@@ -28,6 +28,7 @@ loadgen WORK [--flag value ...]
   check      a bit of everything on an empty cluster, written down and judged
   judge      what an earlier check wrote down
   disk DIR   whether the disk of a folder is good enough, and for which settings
+  compare A B -- WORK [--flag value ...]   two servers in turn, and the ratios of each pair
 
   --endpoint host:port   127.0.0.1:2379; several for put, range, fill and check: a,b,c
   --connections N        1; not those of writers or stalled watchers
@@ -177,6 +178,9 @@ fn run(mut flags: Flags) -> Result<(), String> {
     let name = flags.command().unwrap_or_default();
     if name == "disk" {
         return disk::command(flags, &mut io::stdout().lock());
+    }
+    if name == "compare" {
+        return compare::command(flags, &mut io::stdout().lock());
     }
     if !WORKS.contains(&name.as_str()) {
         return Err(format!("unknown work {name:?}\n\n{USAGE}"));
