@@ -15,7 +15,7 @@ use std::{
 
 use serde_json::{Map, Value, json};
 
-use crate::flags::Flags;
+use crate::{flags::Flags, interrupt, scene::Scene};
 
 /// What is taken from a command line.
 pub const USAGE: &str = "\
@@ -30,17 +30,21 @@ loadgen compare A B [--rounds N] [--pid-a N] [--pid-b N] -- WORK [--flag value .
 /// Flags that say which server, and are said here.
 const OURS: [&str; 2] = ["--endpoint", "--pid"];
 
-/// Does what the flags say, and tells `out`. When a server fails on the way it tells of the rounds
-/// that are whole.
+/// Does what the flags say, and tells `out`. When a server fails on the way, or it is interrupted, it
+/// tells of the rounds that are whole.
 ///
 /// # Errors
 /// A sentence: flags, a work that ended badly, or an output that takes no more.
-pub fn command(mut flags: Flags, out: &mut impl Write) -> Result<(), String> {
+pub fn command(mut flags: Flags, line: &str, out: &mut impl Write) -> Result<(), String> {
     let work = flags.behind_dashes();
     let plan = Plan::take(flags, work).map_err(|wrong| format!("{wrong}\n\n{USAGE}"))?;
+    interrupt::listen().map_err(|error| error.to_string())?;
+    let scene = plan.scene(line);
     let (report, failure) = compare(plan, run);
     if !report.rounds.is_empty() {
-        let told = write!(out, "{report}").and_then(|()| writeln!(out, "{}", report.json()));
+        let mut json = report.json();
+        json["scene"] = scene.json();
+        let told = write!(out, "{scene}{report}").and_then(|()| writeln!(out, "{json}"));
         told.and_then(|()| out.flush()).map_err(|error| format!("standard output: {error}"))?;
     }
     failure.map_or(Ok(()), Err)
@@ -84,31 +88,50 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// Where and when; the disk is that of A, if its process is known.
+    fn scene(&self, line: &str) -> Scene {
+        let members = self.sides.iter().flat_map(|side| side.endpoint.split(','));
+        let endpoints: Vec<_> = members.map(str::to_owned).collect();
+        let first = self.sides[0].pid.as_deref().and_then(|pids| pids.split(',').next());
+        Scene::new(&endpoints, None, first.and_then(|pid| pid.parse().ok()), line)
+    }
+}
+
 /// Runs the rounds until one fails, and says how it failed.
 fn compare(
     plan: Plan,
     mut run: impl FnMut(&[String], &Side) -> Result<Value, String>,
 ) -> (Report, Option<String>) {
-    let mut report = Report { plan: plan.clone(), rounds: Vec::new() };
     let shown = io::stderr().is_terminal();
-    for round in 1..=plan.rounds {
-        let pair = plan.sides.each_ref().map(|side| {
-            if shown {
-                eprint!("\r\x1b[Kround {round} of {}: {}", plan.rounds, side.name);
-            }
-            run(&plan.work, side)
-        });
+    let (work, [a, b]) = (&plan.work, &plan.sides);
+    let mut one = |round, side: &Side| {
+        if shown {
+            eprint!("\r\x1b[Kround {round} of {}: {}", plan.rounds, side.name);
+        }
+        let said = run(work, side);
         if shown {
             eprint!("\r\x1b[K");
         }
-        match pair {
-            [Ok(a), Ok(b)] => report.rounds.push([measures(&a), measures(&b)]),
-            [Err(failure), _] | [_, Err(failure)] => {
-                return (report, Some(format!("round {round}: {failure}")));
+        match interrupt::asked() {
+            true => Err("the run was cut short: interrupted".to_owned()),
+            false => {
+                said.map(|said| measures(&said)).map_err(|why| format!("round {round}: {why}"))
+            }
+        }
+    };
+    let mut pair = |round| Ok([one(round, a)?, one(round, b)?]);
+    let (mut rounds, mut failure) = (Vec::new(), None);
+    for round in 1..=plan.rounds {
+        match pair(round) {
+            Ok(pair) => rounds.push(pair),
+            Err(why) => {
+                failure = Some(why);
+                break;
             }
         }
     }
-    (report, None)
+    (Report { plan: plan.clone(), rounds }, failure)
 }
 
 /// One run of the work as a process of its own.
@@ -242,7 +265,6 @@ impl Report {
         let [a, b] = &self.plan.sides;
         json!({
             "work": "compare",
-            "loadgen": env!("CARGO_PKG_VERSION"),
             "of": self.plan.work,
             "a": a.endpoint,
             "b": b.endpoint,

@@ -20,7 +20,7 @@ use std::{
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
-use crate::flags::Flags;
+use crate::{flags::Flags, interrupt, scene::Scene};
 
 mod ground;
 mod kernel;
@@ -49,18 +49,26 @@ loadgen disk DIR [--seconds N]
   written before), as etcd does (reserved), and into a growing file; and for which settings that will do
   --seconds N            3: for each of nine rows";
 
-/// Does what the flags say, and tells `out`.
+/// Does what the flags say, and tells `out`; when it is interrupted, what there is so far.
 ///
 /// # Errors
 /// A sentence: flags, the folder, or an output that takes no more.
-pub fn command(mut flags: Flags, out: &mut impl Write) -> Result<(), String> {
+pub fn command(mut flags: Flags, line: &str, out: &mut impl Write) -> Result<(), String> {
     let asked = |wrong: String| format!("{wrong}\n\n{USAGE}");
     let time = flags.seconds("--seconds", 3).map_err(asked)?;
     let dir = flags.operand().ok_or_else(|| asked("disk wants a folder".to_owned()))?;
     flags.finish().map_err(asked)?;
+    interrupt::listen().map_err(|error| error.to_string())?;
+    let scene = Scene::new(&[], Some(Path::new(&dir)), None, line);
     let report = measure(Path::new(&dir), time)?;
-    let told = write!(out, "{report}").and_then(|()| writeln!(out, "{}", report.json()));
-    told.and_then(|()| out.flush()).map_err(|error| format!("standard output: {error}"))
+    let mut json = report.json();
+    json["scene"] = scene.json();
+    let told = write!(out, "{scene}{report}").and_then(|()| writeln!(out, "{json}"));
+    told.and_then(|()| out.flush()).map_err(|error| format!("standard output: {error}"))?;
+    match report.rows.len() == Way::ALL.len() * SIZES.len() && !interrupt::asked() {
+        true => Ok(()),
+        false => Err("the run was cut short: interrupted".to_owned()),
+    }
 }
 
 /// What a folder's disk came to. [`fmt::Display`] is the table and the verdict.
@@ -114,8 +122,14 @@ pub fn measure(dir: &Path, time: Duration) -> Result<Report, String> {
 fn rows(dir: &Path, time: Duration) -> io::Result<Vec<Row>> {
     let all: Vec<_> = Way::ALL.into_iter().flat_map(|way| SIZES.map(|size| (way, size))).collect();
     let progress = Progress::new(all.len());
-    let rows = all.iter().enumerate();
-    rows.map(|(at, (way, bytes))| row(dir, *way, *bytes, time, &mut progress.of(at))).collect()
+    let mut rows = Vec::new();
+    for (at, (way, bytes)) in all.into_iter().enumerate() {
+        rows.push(row(dir, way, bytes, time, &mut progress.of(at))?);
+        if interrupt::asked() {
+            break;
+        }
+    }
+    Ok(rows)
 }
 
 fn row(dir: &Path, way: Way, bytes: usize, time: Duration, told: &mut Step) -> io::Result<Row> {
@@ -124,12 +138,15 @@ fn row(dir: &Path, way: Way, bytes: usize, time: Duration, told: &mut Step) -> i
     let mut took =
         Histogram::new_with_bounds(1_000, LONGEST.as_nanos() as u64, 3).expect("bounds in order");
     let start = Instant::now();
-    let (mut elapsed, mut busy) = (Duration::ZERO, Duration::ZERO);
-    while elapsed < time {
+    let mut busy = Duration::ZERO;
+    loop {
         let one = log.append()?;
         took.saturating_record(one.as_nanos() as u64);
         busy += one;
-        elapsed = start.elapsed();
+        let elapsed = start.elapsed();
+        if elapsed >= time || interrupt::asked() {
+            break;
+        }
         told.say(elapsed, way, bytes);
     }
     Ok(Row { way, bytes, elapsed: busy, took })
@@ -252,7 +269,6 @@ impl Report {
     pub fn json(&self) -> Value {
         json!({
             "work": "disk",
-            "loadgen": env!("CARGO_PKG_VERSION"),
             "dir": self.dir.display().to_string(),
             "ground": self.ground.as_ref().map(Ground::json),
             "real_time": self.real_time,
@@ -294,7 +310,10 @@ impl fmt::Display for Report {
         }
         writeln!(f, " {:>9}", "max ms")?;
         self.rows.iter().try_for_each(|row| row.fmt(f))?;
-        writeln!(f, "\nMedians of one block, in those of filled: {}.", self.beside())?;
+        match self.beside() {
+            none if none.is_empty() => writeln!(f)?,
+            beside => writeln!(f, "\nMedians of one block, in those of filled: {beside}.")?,
+        }
         self.verdict().fmt(f)
     }
 }

@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 use crate::{
     grpc::{self, Status, Verdict, code},
     h2::{Event, Window},
+    interrupt,
     link::{Failure, Link, PATIENCE, READ_BYTES_MAX},
     notice,
     poll::Poll,
@@ -216,7 +217,7 @@ impl<'a> Fanout<'a> {
         self.writers.start(begin, &self.poll)?;
         loop {
             let now = self.clock.elapsed();
-            if now >= end {
+            if now >= end || interrupt::asked() {
                 break;
             }
             self.writers.ask(now, &self.poll)?;

@@ -18,6 +18,8 @@
 //! connection has to say leaves in one write.
 #![allow(clippy::disallowed_methods, reason = "it measures real servers in real time")]
 
+pub mod arrivals;
+pub mod beside;
 pub mod check;
 pub mod client;
 pub mod compare;
@@ -28,13 +30,22 @@ pub mod fanout;
 pub mod flags;
 pub mod grpc;
 pub mod h2;
+pub mod hdrlog;
 pub mod history;
 pub mod hpack;
+pub mod interrupt;
+pub mod keys;
 pub mod lease;
 pub mod link;
 pub mod mix;
 mod notice;
+pub mod ops;
 mod poll;
+pub mod progress;
+pub mod replay;
 pub mod report;
+pub mod scene;
+pub mod script;
+pub mod sizes;
 pub mod work;
 pub mod writers;

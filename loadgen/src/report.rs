@@ -20,11 +20,15 @@ pub struct Tally {
     errors: BTreeMap<String, u64>,
 }
 
+/// An empty histogram of latencies, in nanoseconds.
+pub(crate) fn latencies() -> Histogram<u64> {
+    let nanos_max = LATENCY_MAX.as_nanos() as u64;
+    Histogram::new_with_bounds(1000, nanos_max, 3).expect("bounds in order")
+}
+
 impl Default for Tally {
     fn default() -> Self {
-        let nanos_max = LATENCY_MAX.as_nanos() as u64;
-        let latency = Histogram::new_with_bounds(1000, nanos_max, 3).expect("bounds in order");
-        Self { latency, errors: BTreeMap::new() }
+        Self { latency: latencies(), errors: BTreeMap::new() }
     }
 }
 
@@ -32,6 +36,11 @@ impl Tally {
     /// How many calls went well.
     pub(crate) fn done(&self) -> u64 {
         self.latency.len()
+    }
+
+    /// How many did not.
+    pub(crate) fn failed(&self) -> u64 {
+        self.errors.values().sum()
     }
 
     /// The others, by what they said.
@@ -56,13 +65,120 @@ impl Tally {
             Err(status) => *self.errors.entry(status.to_string()).or_default() += 1,
         }
     }
+
+    fn merge(&mut self, other: &Self) {
+        self.latency.add(&other.latency).expect("all have the same bounds");
+        for (error, calls) in &other.errors {
+            *self.errors.entry(error.clone()).or_default() += calls;
+        }
+    }
+
+    /// The percentiles, each under its name.
+    fn percentiles(&self) -> impl Iterator<Item = (&'static str, f64)> {
+        PERCENTILES.into_iter().map(|(name, _, quantile)| (name, self.micros_at(quantile)))
+    }
 }
 
-/// CPU time in user and kernel mode, of all threads.
+/// As JSON and the table call them, and the part of the calls.
+const PERCENTILES: [(&str, &str, f64); 6] = [
+    ("p50_us", "p50 ms", 0.5),
+    ("p90_us", "p90 ms", 0.9),
+    ("p99_us", "p99 ms", 0.99),
+    ("p999_us", "p99.9 ms", 0.999),
+    ("p9999_us", "p99.99 ms", 0.9999),
+    ("max_us", "max ms", 1.0),
+];
+
+/// One tally for each kind of operation.
+#[derive(Default)]
+pub struct Tallies(Vec<(&'static str, Tally)>);
+
+impl Tallies {
+    /// Empty ones.
+    pub(crate) fn new(kinds: &[&'static str]) -> Self {
+        Self(kinds.iter().map(|kind| (*kind, Tally::default())).collect())
+    }
+
+    /// One kind.
+    pub(crate) fn of(kind: &'static str, tally: Tally) -> Self {
+        Self(vec![(kind, tally)])
+    }
+
+    pub(crate) fn add(&mut self, kind: usize, took: Duration, outcome: Result<(), Status>) {
+        self.0[kind].1.add(took, outcome);
+    }
+
+    pub(crate) fn done(&self) -> u64 {
+        self.0.iter().map(|(_, tally)| tally.done()).sum()
+    }
+
+    pub(crate) fn failed(&self) -> u64 {
+        self.0.iter().map(|(_, tally)| tally.failed()).sum()
+    }
+
+    fn merged(&self) -> Tally {
+        let mut all = Tally::default();
+        self.0.iter().for_each(|(_, tally)| all.merge(tally));
+        all
+    }
+}
+
+/// How late operations began, where their times were fixed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Lateness {
+    /// Operations that were begun.
+    pub begun: u64,
+    /// Of them, those that had to wait because all seats were taken.
+    pub late: u64,
+    /// How long they waited, in sum and at most.
+    pub late_sum: Duration,
+    /// As above.
+    pub late_max: Duration,
+    /// How much later than due the others began, at most: our own doing.
+    pub slip_max: Duration,
+    /// In sum.
+    pub slip_sum: Duration,
+    /// Operations that were due, and not begun before the end.
+    pub unsent: u64,
+}
+
+impl Lateness {
+    pub(crate) fn add(&mut self, late: Duration, blocked: bool) {
+        self.begun += 1;
+        if blocked {
+            self.late += 1;
+            self.late_sum += late;
+            self.late_max = self.late_max.max(late);
+        } else {
+            self.slip_sum += late;
+            self.slip_max = self.slip_max.max(late);
+        }
+    }
+
+    /// How long the late ones waited, on average.
+    pub fn late_mean(&self) -> Duration {
+        self.late_sum.div_f64(self.late.max(1) as f64)
+    }
+
+    fn slip_mean(&self) -> Duration {
+        self.slip_sum.div_f64((self.begun - self.late).max(1) as f64)
+    }
+}
+
+/// What only an open loop knows.
+pub struct OpenLoop {
+    /// How late operations began.
+    pub lateness: Lateness,
+    /// From when they began; the latencies count from when they were due.
+    pub(crate) service: Tally,
+}
+
+/// CPU time in user and kernel mode, of all threads; and of the thread that asks.
 #[derive(Clone, Copy, Debug)]
 pub struct CpuUse {
     server: Option<Duration>,
     client: Duration,
+    thread: Duration,
 }
 
 impl CpuUse {
@@ -72,15 +188,34 @@ impl CpuUse {
         for pid in servers {
             *server.get_or_insert(Duration::ZERO) += cpu_time(&pid.to_string())?;
         }
-        Ok(Self { server, client: cpu_time("self")? })
+        Ok(Self { server, client: cpu_time("self")?, thread: cpu_time("thread-self")? })
     }
 
     /// What was used between `before` and now.
     pub fn since(&self, before: &Self) -> Self {
         let server = self.server.zip(before.server).map(|(now, before)| now.saturating_sub(before));
-        Self { server, client: self.client.saturating_sub(before.client) }
+        Self {
+            server,
+            client: self.client.saturating_sub(before.client),
+            thread: self.thread.saturating_sub(before.thread),
+        }
+    }
+
+    /// Whether what was measured is us and not the server: the thread that asks was busy for nearly
+    /// all the time, and the server was not busy with all the CPUs that were left.
+    fn is_ours(&self, wall: Duration, cpus: usize) -> bool {
+        let busy = |cpu: Duration, of: f64| cpu.as_secs_f64() >= BUSY * of * wall.as_secs_f64();
+        let left = (cpus - 1).max(1) as f64;
+        wall >= JUDGED_MIN
+            && busy(self.thread, 1.0)
+            && !self.server.is_some_and(|server| busy(server, left))
     }
 }
+
+/// The part of a CPU's time that counts as nearly all.
+const BUSY: f64 = 0.8;
+/// CPU time is known in steps of 10 ms, so that of a shorter run says nothing.
+const JUDGED_MIN: Duration = Duration::from_millis(200);
 
 impl CpuUse {
     /// The server's, per so many of what it did, in microseconds.
@@ -128,81 +263,192 @@ fn cpu_ticks(stat: &str) -> Option<u64> {
 pub struct Report {
     pub(crate) elapsed: Duration,
     pub(crate) cpu: CpuUse,
-    pub(crate) tally: Tally,
+    pub(crate) tallies: Tallies,
+    pub(crate) open: Option<OpenLoop>,
+    pub(crate) counts: Vec<(&'static str, u64)>,
     pub(crate) connections: usize,
     pub(crate) streams: usize,
+    pub(crate) cut_short: Option<String>,
 }
 
 impl Report {
-    /// Calls that went well.
+    /// Operations that went well.
     pub fn done(&self) -> u64 {
-        self.tally.latency.len()
+        self.tallies.done()
     }
 
-    /// Calls that failed, by what they said.
-    pub fn errors(&self) -> &BTreeMap<String, u64> {
-        &self.tally.errors
+    /// Operations that failed, by what they said.
+    pub fn errors(&self) -> BTreeMap<String, u64> {
+        self.tallies.merged().errors
+    }
+
+    /// The latency that this part of the operations did not exceed, in microseconds.
+    pub fn micros_at(&self, quantile: f64) -> f64 {
+        self.tallies.merged().micros_at(quantile)
+    }
+
+    /// Operations a second.
+    pub fn rate(&self) -> f64 {
+        self.done() as f64 / self.elapsed.as_secs_f64().max(1e-9)
+    }
+
+    /// As [`Self::micros_at`], from when they began: an open loop's.
+    pub fn service_micros_at(&self, quantile: f64) -> Option<f64> {
+        self.open.as_ref().map(|open| open.service.micros_at(quantile))
+    }
+
+    /// How late operations began, in an open loop.
+    pub fn lateness(&self) -> Option<Lateness> {
+        self.open.as_ref().map(|open| open.lateness)
+    }
+
+    /// What the script counted, by name.
+    pub fn count(&self, name: &str) -> u64 {
+        self.counts.iter().find(|(of, _)| *of == name).map_or(0, |(_, count)| *count)
+    }
+
+    /// Why the run ended before it was over, where it did.
+    pub fn cut_short(&self) -> Option<&str> {
+        self.cut_short.as_deref()
     }
 
     /// The whole report under a name, for machines.
     pub fn json(&self, name: &str) -> Value {
-        json!({
+        let all = self.tallies.merged();
+        let mut json = json!({
             "work": name,
             "connections": self.connections,
             "streams": self.streams,
             "seconds": self.elapsed.as_secs_f64(),
             "ops": self.done(),
             "ops_per_second": self.rate(),
-            "p50_us": self.micros_at(0.5),
-            "p99_us": self.micros_at(0.99),
-            "p999_us": self.micros_at(0.999),
-            "max_us": self.micros_at(1.0),
-            "server_cpu_us_per_op": self.cpu.server.map(|cpu| self.micros_per_call(cpu)),
-            "client_cpu_us_per_op": self.micros_per_call(self.cpu.client),
-            "errors": self.tally.errors,
-        })
+            "server_cpu_us_per_op": self.cpu.server.map(|cpu| self.micros_per_op(cpu)),
+            "client_cpu_us_per_op": self.micros_per_op(self.cpu.client),
+            "client_is_bottleneck": self.client_is_bottleneck(),
+            "errors": all.errors,
+        });
+        extend(&mut json, all.percentiles());
+        extend(&mut json, self.counts.iter().copied());
+        if let Some(OpenLoop { lateness, service }) = &self.open {
+            json["late"] = json!({
+                "begun": lateness.begun,
+                "late": lateness.late,
+                "late_mean_us": micros(lateness.late_mean()),
+                "late_max_us": micros(lateness.late_max),
+                "unsent": lateness.unsent,
+                "own_mean_us": micros(lateness.slip_mean()),
+                "own_max_us": micros(lateness.slip_max),
+            });
+            json["service"] = json!({});
+            extend(&mut json["service"], service.percentiles());
+        }
+        if let [_, _, ..] = &self.tallies.0[..] {
+            json["kinds"] = json!({});
+            for (kind, tally) in &self.tallies.0 {
+                let mut row = json!({ "ops": tally.done(), "errors": tally.errors });
+                extend(&mut row, tally.percentiles());
+                json["kinds"][kind] = row;
+            }
+        }
+        if let Some(why) = &self.cut_short {
+            json["cut_short"] = json!(why);
+        }
+        json
     }
 
-    fn rate(&self) -> f64 {
-        self.done() as f64 / self.elapsed.as_secs_f64()
+    fn client_is_bottleneck(&self) -> bool {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        self.cpu.is_ours(self.elapsed, cpus)
     }
 
-    fn micros_at(&self, quantile: f64) -> f64 {
-        self.tally.micros_at(quantile)
+    fn micros_per_op(&self, cpu: Duration) -> f64 {
+        micros_per(cpu, self.done() + self.tallies.failed())
     }
+}
 
-    fn micros_per_call(&self, cpu: Duration) -> f64 {
-        micros_per(cpu, self.done() + self.tally.errors.values().sum::<u64>())
-    }
+fn extend<V: Into<Value>>(json: &mut Value, more: impl Iterator<Item = (&'static str, V)>) {
+    more.for_each(|(name, value)| json[name] = value.into());
+}
+
+fn micros(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "{:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>12} {:>12}",
-            "ops",
-            "ops/s",
-            "p50 ms",
-            "p99 ms",
-            "p99.9 ms",
-            "max ms",
-            "server µs/op",
-            "client µs/op"
-        )?;
-        write!(f, "{:>9} {:>9.0}", self.done(), self.rate())?;
-        for quantile in [0.5, 0.99, 0.999, 1.0] {
-            write!(f, " {:>9.2}", self.micros_at(quantile) / 1e3)?;
+        let all = self.tallies.merged();
+        write!(f, "{:<12} {:>9} {:>9}", "", "ops", "ops/s")?;
+        PERCENTILES.iter().try_for_each(|(_, name, _)| write!(f, " {name:>9}"))?;
+        writeln!(f)?;
+        let kinds = &self.tallies.0;
+        for (kind, tally) in kinds {
+            self.row(f, kind, tally)?;
         }
+        if kinds.len() > 1 {
+            self.row(f, "all", &all)?;
+        }
+        if let Some(open) = &self.open {
+            self.row(f, "service time", &open.service)?;
+            open.lateness.fmt(f)?;
+        }
+        let counts: Vec<_> =
+            self.counts.iter().map(|(name, count)| format!("{count} {name}")).collect();
+        if !counts.is_empty() {
+            writeln!(f, "{}", counts.join(", "))?;
+        }
+        write!(f, "CPU per operation: ")?;
         match self.cpu.server {
-            Some(cpu) => write!(f, " {:>12.1}", self.micros_per_call(cpu))?,
-            None => write!(f, " {:>12}", "-")?,
+            Some(cpu) => write!(f, "server {:.1} µs, ", self.micros_per_op(cpu))?,
+            None => write!(f, "server unknown (--pid), ")?,
         }
-        writeln!(f, " {:>12.2}", self.micros_per_call(self.cpu.client))?;
-        for (error, calls) in &self.tally.errors {
+        writeln!(f, "loadgen {:.2} µs", self.micros_per_op(self.cpu.client))?;
+        if self.client_is_bottleneck() {
+            writeln!(
+                f,
+                "WARNING: loadgen's thread was busy for {:.0} % of the time, and the server was not: \
+                 this measures loadgen",
+                self.cpu.thread.as_secs_f64() / self.elapsed.as_secs_f64() * 100.0
+            )?;
+        }
+        for (error, calls) in &all.errors {
             writeln!(f, "{calls:>9} failed: {error}")?;
         }
-        Ok(())
+        match &self.cut_short {
+            Some(why) => writeln!(f, "CUT SHORT: {why}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Report {
+    fn row(&self, f: &mut fmt::Formatter<'_>, name: &str, tally: &Tally) -> fmt::Result {
+        let rate = tally.done() as f64 / self.elapsed.as_secs_f64().max(1e-9);
+        write!(f, "{name:<12} {:>9} {rate:>9.0}", tally.done())?;
+        tally.percentiles().try_for_each(|(_, micros)| write!(f, " {:>9.2}", micros / 1e3))?;
+        writeln!(f)
+    }
+}
+
+impl fmt::Display for Lateness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let &Self { begun, late, late_max, slip_max, unsent, .. } = self;
+        writeln!(
+            f,
+            "of {begun} begun {late} were late, all streams being busy: {:.2} ms on average, \
+             {:.2} ms at most; by our own doing {:.2} ms on average, {:.2} ms at most",
+            millis(self.late_mean()),
+            millis(late_max),
+            millis(self.slip_mean()),
+            millis(slip_max),
+        )?;
+        match unsent {
+            0 => Ok(()),
+            unsent => writeln!(f, "{unsent} were due and not begun when the time was over"),
+        }
     }
 }
 
@@ -215,6 +461,22 @@ mod tests {
         let stat = "7 (a) S 1 (b) R 1 2 3 4 5 6 7 8 9 10 250 50 0 0 20";
         assert_eq!(cpu_ticks(stat), Some(300));
         assert_eq!(cpu_ticks("7 (a) R 1"), None);
+    }
+
+    #[test]
+    fn a_busy_client_beside_an_idle_server_is_the_bottleneck() {
+        let second = Duration::from_secs(1);
+        let used = |client: u64, server: Option<u64>| CpuUse {
+            server: server.map(Duration::from_millis),
+            client: second,
+            thread: Duration::from_millis(client),
+        };
+        assert!(used(900, Some(500)).is_ours(second, 2));
+        assert!(used(900, None).is_ours(second, 2));
+        assert!(used(900, Some(900)).is_ours(second, 4), "three were left to the server");
+        assert!(!used(900, Some(900)).is_ours(second, 2), "both are busy");
+        assert!(!used(700, Some(100)).is_ours(second, 2));
+        assert!(!used(900, None).is_ours(Duration::from_millis(50), 2), "too short to say");
     }
 
     #[test]
