@@ -12,6 +12,10 @@ test:
 sim seeds="0..300":
     RINGLEADER_SEEDS={{ seeds }} cargo test --release --test sim members_keep -- --nocapture
 
+# bugs planted into the simulator, with their stories; `just mutants snapshot` for some of them
+mutants words="":
+    RINGLEADER_MUTANTS="{{ words }}" cargo test --release --test sim planted_bugs -- --nocapture
+
 # the decoders, from a fresh seed, so many milliseconds each
 fuzz millis="10000":
     RINGLEADER_FUZZ_SEED=$(date +%s) RINGLEADER_FUZZ_MILLIS={{ millis }} cargo test --test fuzz --lib fuzz -- --nocapture

@@ -16,6 +16,10 @@ pub const TXN_OPS_MAX: usize = 128;
 /// Messages a shard may have on its way to the node. A full ring refuses with "too many requests";
 /// the size is what one shard's clients can usefully have in flight.
 pub const TO_NODE_RING_MESSAGES_MAX: usize = 16_384;
+/// Tickets between the first ones of two starts, where the wall clock does not set them further apart
+/// because it went back or begins anew with the machine: more than a start draws in six hours at
+/// 200,000 a second, and a thousand starts before they come round.
+pub const STARTS_APART_TICKETS_MIN: u64 = 1 << 32;
 /// Messages the node may have on its way to a shard: one a turn, so this many turns of delay.
 /// While a ring is full the node keeps the shard's answers, which its tickets bound.
 pub const TO_SHARD_RING_MESSAGES_MAX: usize = 1_024;
@@ -68,9 +72,22 @@ pub const ENTRY_BYTES_MAX: usize = 1 << 20;
 /// Requests that wait to be proposed, bytes; past it a shard is told "too many requests". A turn
 /// proposes all of them at once, and the log takes that as one frame: half a segment of it.
 pub const PACKED_BYTES_MAX: usize = 32 << 20;
-/// Ticks for which requests wait for somebody to lead; several elections, and less than the time that
-/// a request has.
-pub const PROPOSALS_HELD_TICKS_MAX: u32 = 50;
+/// What a request gets for queues, work and the disk; elections come on top, see [`request_wait`].
+pub const REQUEST_WAIT_BASE: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// How long a request may wait for the cluster: [`REQUEST_WAIT_BASE`] and two elections (etcd
+/// `ServerConfig.ReqTimeout`).
+pub fn request_wait(election: std::time::Duration) -> std::time::Duration {
+    REQUEST_WAIT_BASE + 2 * election
+}
+
+/// Ticks for which a request waits for somebody to lead: one or two less than fit [`request_wait`],
+/// so that whoever asked is told by the node, which knows that it was never proposed.
+pub fn held_ticks(tick: std::time::Duration, election: std::time::Duration) -> u32 {
+    let ticks = request_wait(election).as_nanos() / tick.as_nanos();
+    u32::try_from(ticks.saturating_sub(1)).unwrap_or(u32::MAX)
+}
+
 /// Events a turn takes in before it flushes, so that replies are never far behind requests.
 pub const EVENTS_PER_TURN_MAX: usize = 4_096;
 /// Records that physical compaction looks at in one turn: about a tenth of a millisecond.
@@ -83,6 +100,15 @@ pub const APPENDS_IN_FLIGHT_MAX: usize = 2;
 pub const DISK_STALL_MIN: std::time::Duration = std::time::Duration::from_millis(200);
 /// Records that a checksum of the key space looks at before others may run: some 0.2 ms.
 pub const HASH_RECORDS_PER_STEP: usize = 256;
+/// Bytes of them after which a step ends early: with large values some 0.2 ms as well.
+pub const HASH_BYTES_PER_STEP: usize = 1 << 20;
+/// Compactions whose checksums are remembered (etcd `mvcc`: `hashStorageMaxSize`). So many views may
+/// wait to be summed up, too.
+pub const COMPACTION_SUMS_MAX: usize = 10;
+/// Steps that one turn makes of such a checksum, half a millisecond of records. Until it is whole its
+/// view holds on to every page that writes replace, so it may not take many turns: some 500 for a
+/// million keys.
+pub const SUM_STEPS_PER_TURN: usize = 8;
 /// Heartbeats after which an unanswered ReadIndex round is asked again (etcd: 500 ms).
 pub const READ_INDEX_RETRY_TICKS: u32 = 5;
 
@@ -387,7 +413,9 @@ pub const DNS_DATAGRAM_BYTES_MAX: usize = 512;
 pub const DNS_TIMEOUT_SECONDS_MAX: u64 = 30;
 /// Tries of each name server.
 pub const DNS_ATTEMPTS_MAX: u32 = 5;
-/// Shortest timeout of connections between members (etcd `rafthttp.DefaultConnReadTimeout`).
+/// Shortest timeout of connections between members, and the default of `--raft-read-timeout` and
+/// `--raft-write-timeout`: so soon may another member take silence for the end (etcd
+/// `rafthttp.DefaultConnReadTimeout`).
 pub const PEER_CONNECTION_WAIT_MIN: std::time::Duration = std::time::Duration::from_secs(5);
 
 const _: () = assert!(BOOTSTRAP_ASK_WAIT.as_millis() < JOIN_MEMBERS_WAIT.as_millis());
@@ -516,12 +544,9 @@ pub const PEER_READ_BYTES: usize = 64 << 10;
 pub const PEER_POSTS_MAX: usize = 64;
 /// Largest message that is posted, bytes: votes and heartbeats are a hundred.
 pub const PEER_POST_BYTES_MAX: usize = 64 << 10;
-/// A connection with another member on which nothing comes or goes for so long is dead (etcd
-/// `rafthttp.ConnReadTimeout`).
-pub const PEER_SILENCE_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
-/// How often a stream says that it is alive.
+/// How often a stream says that it is alive: often enough for a member that waits no longer than it must.
 pub const PEER_LINK_HEARTBEAT_INTERVAL: std::time::Duration =
-    std::time::Duration::from_nanos(PEER_SILENCE_WAIT.as_nanos() as u64 / 3);
+    std::time::Duration::from_nanos(PEER_CONNECTION_WAIT_MIN.as_nanos() as u64 / 3);
 /// Between two tries to open a stream (etcd `DialRetryFrequency`: ten a second).
 pub const PEER_DIAL_INTERVAL: std::time::Duration = std::time::Duration::from_millis(100);
 /// How often another member is asked how long an answer takes (etcd `proberInterval`); below
@@ -554,10 +579,13 @@ pub const PEER_CALL_CONNECTIONS_MAX: usize = 4;
 /// Requests on their way on one connection, either way.
 pub const PEER_CALLS_AHEAD_MAX: usize = 256;
 /// A connection for requests that nobody has used for so long is closed, before the other side does
-/// (after [`PEER_SILENCE_WAIT`]).
+/// (after [`PEER_CONNECTION_WAIT_MIN`]).
 pub const PEER_IDLE_WAIT: std::time::Duration = std::time::Duration::from_millis(4_500);
 /// Between two tries to forward a request (etcd `LeaseRenew`).
 pub const PEER_FORWARD_RETRY: std::time::Duration = std::time::Duration::from_millis(50);
+/// Between two looks for somebody who leads, to ask: many may look at once (etcd `waitLeader`: an
+/// election timeout).
+pub const PEER_LEADER_RETRY: std::time::Duration = std::time::Duration::from_millis(200);
 /// How long a forwarded question may wait at the leader (etcd `leasehttp.applyTimeout`).
 pub const PEER_LEASE_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
 
@@ -569,4 +597,4 @@ const _: () = assert!(
 const _: () =
     assert!(PEER_MESSAGE_BYTES_MAX >= 2 * PACKED_BYTES_MAX, "all that waits is forwarded");
 const _: () = assert!(PEER_PROBE_INTERVAL.as_millis() < PEER_IDLE_WAIT.as_millis());
-const _: () = assert!(PEER_IDLE_WAIT.as_millis() < PEER_SILENCE_WAIT.as_millis());
+const _: () = assert!(PEER_IDLE_WAIT.as_millis() < PEER_CONNECTION_WAIT_MIN.as_millis());

@@ -146,7 +146,7 @@ pub enum ToPeers {
     Forward {
         /// Who waits.
         ticket: Ticket,
-        /// Who leads.
+        /// Who leads; 0 for whoever will.
         to: MemberId,
         /// What to ask.
         what: Forward,

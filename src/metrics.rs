@@ -114,6 +114,14 @@ pub struct NodeMeters {
     pub proposals_pending: Gauge,
     /// Requests raft would not take.
     pub proposals_failed: Gauge,
+    /// Bytes of the requests packed and not yet proposed.
+    pub proposals_bytes: Gauge,
+    /// Bytes of entries in memory, with what they take beside their data.
+    pub window_bytes: Gauge,
+    /// Appends on their way to the disk.
+    pub appends_in_flight: Gauge,
+    /// Appends that the log has no room for yet.
+    pub appends_held: Gauge,
     /// From handing an append to the disk until it is durable.
     pub log_sync: Histogram,
     /// From beginning a checkpoint until its superblock is durable.

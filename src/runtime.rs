@@ -26,7 +26,7 @@ use crate::{
     },
     limits::{
         ACCEPTED_RING_SOCKETS_MAX, FAREWELL_WAIT, INTRODUCE_INTERVAL, INTRODUCE_RETRY,
-        LISTENERS_MAX, LOG_FLUSH_WAIT, NO_LEADER_ELECTIONS_MAX, SPIN,
+        LISTENERS_MAX, LOG_FLUSH_WAIT, SPIN, request_wait,
     },
     log,
     mesh::{Capacity, Inbox, Newest, NodeEnd, PeersEnd, Sender, ShardEnd, mesh, rings},
@@ -263,7 +263,7 @@ fn start(
     let view = node.publish().expect("nothing is published yet, so all of it is new");
     let newest = Newest::new(view);
     let who = Who { cluster, member: node.id(), name: config.name.clone() };
-    let boot_micros = GlommioClock::new().wall_nanos() / 1_000;
+    let (clock, boot) = (GlommioClock::new(), ballots.ballot().boot);
     let own = OwnFacts { who: who.clone(), client_urls: config.advertise_client.clone() };
 
     let (peers, peers_inbox) = rings(config.listen_peer.len(), ACCEPTED_RING_SOCKETS_MAX);
@@ -271,13 +271,7 @@ fn start(
         end: peers_end,
         inbox: peers_inbox,
         newest: newest.clone(),
-        setup: peer_setup(
-            config,
-            &who,
-            (ballots.ballot().boot, boot_micros),
-            &meters,
-            disk.clone(),
-        ),
+        setup: peer_setup(config, &who, boot, &meters, disk.clone()),
     };
     let mut clients = Vec::new();
     let mut seats = Vec::new();
@@ -289,7 +283,7 @@ fn start(
             end,
             inbox,
             newest: newest.clone(),
-            setup: setup(config, &who, boot_micros, &meters),
+            setup: setup(config, &who, (&clock, boot), &meters),
         });
     }
     let parts = NodeSeat {
@@ -297,6 +291,7 @@ fn start(
         wal,
         ballots,
         disk,
+        clock,
         mesh: node_end,
         newest,
         room,
@@ -314,7 +309,12 @@ fn start(
     Ok(House { threads, _nudger: nudger, clients, peers, dealers: Dealers::default() })
 }
 
-fn setup(config: &Config, who: &Who, boot_micros: u64, meters: &Meters) -> Setup {
+fn setup(
+    config: &Config,
+    who: &Who,
+    (clock, boot): (&GlommioClock, u64),
+    meters: &Meters,
+) -> Setup {
     Setup {
         edge: Edge {
             request_bytes_max: config.max_request_bytes,
@@ -326,11 +326,10 @@ fn setup(config: &Config, who: &Who, boot_micros: u64, meters: &Meters) -> Setup
             lease_ttl_min: lease_ttl_min(config),
         },
         concurrent_streams_max: config.max_concurrent_streams,
-        // etcd `ServerConfig.ReqTimeout`: 5 s for the disk, and two elections.
-        request_timeout: Duration::from_secs(5) + 2 * config.election,
-        leaderless_wait: NO_LEADER_ELECTIONS_MAX * config.election,
+        election: config.election,
+        clock: clock.clone(),
         watch_progress: config.watch_progress,
-        boot_micros,
+        first_ticket: boot,
         meters: meters.clone(),
     }
 }
@@ -338,7 +337,7 @@ fn setup(config: &Config, who: &Who, boot_micros: u64, meters: &Meters) -> Setup
 fn peer_setup(
     config: &Config,
     who: &Who,
-    (boot, boot_micros): (u64, u64),
+    boot: u64,
     meters: &Meters,
     disk: LaneDisk,
 ) -> peer::Setup {
@@ -347,10 +346,13 @@ fn peer_setup(
         cluster: who.cluster,
         peer_urls: config.advertise_peer.iter().map(Url::to_string).collect(),
         boot,
-        boot_micros,
         // etcd `ServerConfig.peerDialTimeout`: a second, and an election.
         dial_wait: Duration::from_secs(1) + config.election,
-        request_timeout: Duration::from_secs(5) + 2 * config.election,
+        patience: peer::Patience {
+            read: config.raft_read_timeout,
+            write: config.raft_write_timeout,
+        },
+        request_timeout: request_wait(config.election),
         meters: meters.peers.clone(),
         ground: peer::Ground { disk, tree: crate::tree::Options::default() },
     }
@@ -394,6 +396,7 @@ struct NodeSeat {
     wal: crate::wal::Wal<LaneDisk>,
     ballots: crate::wal::BallotBox<LaneFile>,
     disk: LaneDisk,
+    clock: GlommioClock,
     mesh: NodeEnd,
     newest: Newest,
     room: RoomSeat,
@@ -412,10 +415,9 @@ struct RoomSeat {
 
 impl NodeSeat {
     async fn sit(self) {
-        let Self { node, wal, ballots, disk, mesh, newest, room, meters, pace, news } = self;
+        let Self { node, wal, ballots, disk, clock, mesh, newest, room, meters, pace, news } = self;
         let RoomSeat { end, inbox, newest: seen, setup } = room;
         let room = glommio::spawn_local(peer::serve(end, seen, inbox, setup)).detach();
-        let clock = GlommioClock::new();
         let parts = Parts { node, wal, ballots, disk, clock, mesh, newest, meters, pace };
         match drive(parts).await {
             Ok(Ended::Stopped) => {}

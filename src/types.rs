@@ -84,9 +84,12 @@ const TICKET_SHARD_BITS: u32 = 8;
 pub const SHARDS_MAX: usize = 1 << TICKET_SHARD_BITS;
 
 impl Ticket {
-    /// The ticket `count` of a shard. `count` starts at the boot's microseconds since the epoch, so
-    /// that no ticket of an earlier boot comes back while fewer than a million are drawn a second;
-    /// it wraps after 200 days' worth.
+    /// The ticket `count` of a shard. `count` starts at the start's number, its microseconds since the
+    /// epoch at least, so that no ticket of an earlier start comes back while fewer than a million
+    /// are drawn a second; where the wall clock is behind, it starts
+    /// [`STARTS_APART_TICKETS_MIN`](crate::limits::STARTS_APART_TICKETS_MIN) after the last time. What
+    /// an earlier start proposed is still applied later, and must not answer somebody else. It wraps
+    /// after 200 days' worth.
     pub fn new(member: MemberId, shard: usize, count: u64) -> Self {
         let count = count & ((1 << TICKET_COUNT_BITS) - 1);
         let owner = Self::owner(member) | shard as u64;

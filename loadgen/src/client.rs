@@ -102,6 +102,8 @@ impl Dialed {
 pub struct Client {
     dialed: Dialed,
     timeout: Duration,
+    /// Headers that each call has beside what all have.
+    metadata: Vec<(&'static str, String)>,
 }
 
 impl Client {
@@ -113,7 +115,19 @@ impl Client {
     /// As [`Self::connect`], where nothing may take longer than this: neither to be connected and
     /// greeted, nor, until [`Self::set_timeout`] says otherwise, each message of an answer.
     pub fn connect_within(endpoint: &str, timeout: Duration) -> io::Result<Self> {
-        Ok(Self { dialed: dial(endpoint, Window::Wide, timeout)?, timeout })
+        let dialed = dial(endpoint, Window::Wide, timeout)?;
+        Ok(Self { dialed, timeout, metadata: Vec::new() })
+    }
+
+    /// Sends this header with each call from now on, such as `hasleader: true`.
+    pub fn add_metadata(&mut self, name: &'static str, value: impl Into<String>) {
+        self.metadata.push((name, value.into()));
+    }
+
+    fn head(&self, path: &str) -> Vec<u8> {
+        let mut head = grpc::head(path, &self.dialed.authority);
+        self.metadata.iter().for_each(|(name, value)| grpc::add_header(name, value, &mut head));
+        head
     }
 
     /// How long each message of an answer may take from now on.
@@ -150,7 +164,7 @@ impl Client {
         Req: Message,
         Resp: Message + Default,
     {
-        let head = grpc::head(path, &self.dialed.authority);
+        let head = self.head(path);
         let sent = self.dialed.connection.request(0, &head, &grpc::body(request));
         let stream = sent.map_err(|broken| Status::new(code::UNAVAILABLE, broken.to_string()))?;
         self.dialed.flush().map_err(|error| lost(&error))?;
@@ -160,7 +174,7 @@ impl Client {
 
     /// Opens a call with messages both ways, and gives it the connection.
     pub fn duplex(mut self, path: &str) -> Result<Duplex, Status> {
-        let head = grpc::head(path, &self.dialed.authority);
+        let head = self.head(path);
         let opened = self.dialed.connection.open(0, &head);
         let stream = opened.map_err(|broken| Status::new(code::UNAVAILABLE, broken.to_string()))?;
         self.dialed.flush().map_err(|error| lost(&error))?;

@@ -93,6 +93,11 @@ pub fn head(path: &str, authority: &str) -> Vec<u8> {
     block
 }
 
+/// Adds one header to those of [`head`].
+pub fn add_header(name: &str, value: &str, block: &mut Vec<u8>) {
+    hpack::encode_literal(name, value, block);
+}
+
 /// A message with its prefix: the whole body of a call that sends one.
 pub fn body(message: &impl Message) -> Vec<u8> {
     let bytes = message.encoded_len();

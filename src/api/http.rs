@@ -1,9 +1,9 @@
-//! Bodies of the plain HTTP endpoints `/health`, `/livez`, `/readyz` and `/version`
-//! (etcd `api/etcdhttp`). Which read to make is the shard's; what to say is here.
+//! Bodies of the plain HTTP endpoints, of clients and of members (etcd `api/etcdhttp`,
+//! `etcdserver/corrupt.go`). Which read to make is the shard's; what to say is here.
 
 use super::{API_VERSION, maintenance::alarm_name, status::Status};
-use crate::store::{ALARM_CORRUPT, ALARM_NOSPACE, Cluster, Member, RaftSeen};
-use crate::types::MemberId;
+use crate::store::{ALARM_CORRUPT, ALARM_NOSPACE, Cluster, Hash, Member, RaftSeen};
+use crate::types::{MemberId, Revision};
 
 /// An HTTP answer without its headers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,6 +113,35 @@ pub fn read_members(body: &[u8]) -> Option<Vec<Member>> {
     said.as_array()?.iter().map(one).collect()
 }
 
+/// The revision in the body of a `/members/hashkv`, as Go reads it: names in any case, the last one
+/// counts, and nothing is 0. `None`: that is no such body.
+pub fn read_hash_kv(body: &[u8]) -> Option<Revision> {
+    let said: serde_json::Value = serde_json::from_slice(body).ok()?;
+    if said.is_null() {
+        return Some(Revision(0));
+    }
+    let mut revision = 0;
+    for (name, value) in said.as_object()? {
+        if name.eq_ignore_ascii_case("revision") && !value.is_null() {
+            revision = value.as_i64()?;
+        }
+    }
+    Some(Revision(revision))
+}
+
+/// The answer to it: Go's JSON of `HashKVResponse`, which leaves out what is 0. Its header has the
+/// newest revision and nothing else.
+pub fn hash_kv(newest: Revision, hash: Hash) -> Answer {
+    let fields = [
+        ("hash", i64::from(hash.sum)),
+        ("compact_revision", hash.compacted.0),
+        ("hash_revision", hash.revision.0),
+    ];
+    let said = fields.into_iter().filter(|(_, number)| *number != 0);
+    let said: String = said.map(|(name, number)| format!(r#","{name}":{number}"#)).collect();
+    Answer { code: 200, body: format!(r#"{{"header":{{"revision":{}}}{said}}}"#, newest.0) }
+}
+
 /// etcd's storage version follows the cluster's, minor for minor.
 pub fn storage_version(cluster: &Cluster) -> Option<String> {
     let mut parts = cluster.version.as_deref()?.split('.');
@@ -146,5 +175,16 @@ mod tests {
         for bad in ["", "{}", "[1]", r#"[{"id":-1}]"#, r#"[{"id":1,"name":2}]"#] {
             assert_eq!(read_members(bad.as_bytes()), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn numbers_that_are_zero_are_not_said() {
+        let hash = |sum, revision, compacted| {
+            let (revision, compacted) = (Revision(revision), Revision(compacted));
+            hash_kv(Revision(9), Hash { sum, revision, compacted }).body
+        };
+        let all = r#"{"header":{"revision":9},"hash":1,"compact_revision":-1,"hash_revision":8}"#;
+        assert_eq!(hash(1, 8, -1), all);
+        assert_eq!(hash(0, 0, 0), r#"{"header":{"revision":9}}"#);
     }
 }

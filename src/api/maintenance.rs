@@ -62,14 +62,14 @@ pub enum Sum {
     All,
 }
 
-/// A sum on its way to its client, in steps over one view.
-#[derive(Debug, Clone)]
+/// A sum on its way to its client, in steps.
+#[derive(Clone)]
 pub struct Summing {
     what: Of,
     header: Header,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 enum Of {
     Keys(Hashing),
     All(HashingAll),
@@ -88,12 +88,11 @@ impl Summing {
         Ok(Self { what, header: Header::of(view, edge) })
     }
 
-    /// Does a bounded piece of the work; false once nothing is left. `view` is that of the
-    /// beginning.
-    pub fn step(&mut self, view: &View) -> bool {
+    /// Does a bounded piece of the work; false once nothing is left.
+    pub fn step(&mut self) -> bool {
         match &mut self.what {
-            Of::Keys(hashing) => hashing.step(view),
-            Of::All(hashing) => hashing.step(view),
+            Of::Keys(hashing) => hashing.step(),
+            Of::All(hashing) => hashing.step(),
         }
     }
 

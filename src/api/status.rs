@@ -167,17 +167,19 @@ pub const UNKNOWN_ACTION: Status = Status::new(Unknown, "etcdserver: unknown met
 pub const STOPPED: Status = Status::new(Code::Unavailable, "etcdserver: server stopped");
 /// No answer in time.
 pub const TIMEOUT: Status = Status::new(Code::Unavailable, "etcdserver: request timed out");
-/// No answer in time; the leader failed.
+/// No answer in time; this member came to lead meanwhile, so the one before was lost.
 pub const TIMEOUT_LEADER_FAILED: Status = Status::new(
     Code::Unavailable,
     "etcdserver: request timed out, possibly due to previous leader failure",
 );
-/// No answer in time; no connection to the quorum.
+/// No answer in time; the connection to the leader, or of the leader to a majority, is younger than the
+/// request.
 pub const TIMEOUT_CONNECTION_LOST: Status = Status::new(
     Code::Unavailable,
     "etcdserver: request timed out, possibly due to connection lost",
 );
-/// The call's own deadline passed (gRPC's text, not etcd's).
+/// The call's own deadline passed (gRPC's text, not etcd's); also what etcd says where nobody led for
+/// all the time that a request has (`raft.Node.Propose` ends with its context).
 pub const DEADLINE_EXCEEDED: Status = Status::new(DeadlineExceeded, "context deadline exceeded");
 /// The client gave the call up (gRPC's text, not etcd's).
 pub const CANCELED: Status = Status::new(Canceled, "context canceled");
@@ -234,6 +236,7 @@ impl From<Unavailable> for Status {
             Unavailable::NoLeader => NO_LEADER,
             Unavailable::LeaderChanged => LEADER_CHANGED,
             Unavailable::Stopped => STOPPED,
+            Unavailable::Held | Unavailable::Overdue => DEADLINE_EXCEEDED,
             Unavailable::Timeout => TIMEOUT,
             Unavailable::TimeoutLeaderFailed => TIMEOUT_LEADER_FAILED,
             Unavailable::TimeoutConnectionLost => TIMEOUT_CONNECTION_LOST,

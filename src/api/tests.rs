@@ -40,7 +40,13 @@ struct World {
     disk_bytes: u64,
 }
 
-const RAFT: RaftSeen = RaftSeen { term: Term(2), leader: MemberId(7), committed: Index(9) };
+const RAFT: RaftSeen = RaftSeen {
+    term: Term(2),
+    leader: MemberId(7),
+    committed: Index(9),
+    elected: None,
+    in_touch: None,
+};
 
 impl World {
     fn new() -> Self {
@@ -143,7 +149,7 @@ impl World {
             Work::MoveLeader(_) | Work::Defragment => maintenance::encode_empty(&mut out),
             Work::Sum(sum) => {
                 let mut summing = maintenance::Summing::new(sum, &self.view, &self.edge)?;
-                while summing.step(&self.view) {}
+                while summing.step() {}
                 summing.finish(&mut out);
             }
             Work::Read { read: super::Read::RangeStream(query), .. } => {

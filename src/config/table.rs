@@ -83,7 +83,8 @@ const POLLED: &str = "the discovery service is asked with requests of their own"
 const NO_BACKEND: &str = "it tunes etcd's backend file, and the engine here is another";
 const NO_FILES: &str = "it counts etcd's files, and the log here is a ring of recycled segments";
 const NO_COMPARING: &str = "comparing members' data is not built yet";
-const OWN_PACE: &str = "members speak with each other at a pace of their own here";
+const KEPT_BY_WEIGHT: &str =
+    "the newest 64 MiB of entries are kept for members that lag, however many that are";
 const NO_SLOW_LOG: &str = "warnings about slow requests are not built yet";
 const NO_PROXY: &str = "it matters only with the v2 proxy, which is refused";
 const V2: &str = "the v2 API and its proxy are gone, as they are since etcd 3.6";
@@ -197,8 +198,18 @@ const MEMBER: &[Flag] = &[
         "true",
         "the JSON gateway is not built yet, so there is nothing to switch off",
     ),
-    harmless("raft-read-timeout", Duration, "5s", OWN_PACE),
-    harmless("raft-write-timeout", Duration, "5s", OWN_PACE),
+    works(
+        "raft-read-timeout",
+        Duration,
+        "5s",
+        "How long a connection with another member may bring nothing; at least 5s.",
+    ),
+    works(
+        "raft-write-timeout",
+        Duration,
+        "5s",
+        "How long another member may take nothing of what is sent to it; at least 5s.",
+    ),
     works(
         "feature-gates",
         Gates,
@@ -424,7 +435,7 @@ const FEATURES: &[Flag] = &[
         "a cluster has one learner at a time, and any other number is not built yet",
     ),
     harmless("downgrade-check-time", Duration, "5s", "downgrades are not built yet"),
-    harmless("snapshot-catchup-entries", UINT, "5000", OWN_PACE),
+    harmless("snapshot-catchup-entries", UINT, "5000", KEPT_BY_WEIGHT),
 ];
 
 const UNSAFE: &[Flag] = &[

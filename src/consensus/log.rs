@@ -93,6 +93,11 @@ impl Window {
         }
     }
 
+    /// What the entries take in memory.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Where `index` stands in the window.
     fn position(&self, index: u64) -> Result<usize> {
         if index <= self.before.0 {

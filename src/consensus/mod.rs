@@ -556,6 +556,11 @@ impl Replica {
         convert::configuration(&self.raw.raft.prs().conf().to_conf_state())
     }
 
+    /// What entries take in memory, bytes.
+    pub fn window_bytes(&self) -> usize {
+        self.raw.store().bytes()
+    }
+
     /// The last entry of its log, durable or not.
     pub fn last_index(&self) -> Index {
         Index(self.raw.raft.raft_log.last_index())

@@ -114,6 +114,8 @@ struct Driver<D: Disk, C: Clock> {
     introduced: Option<Arc<Cluster>>,
     /// The last entry of the log that is durable.
     durable: Index,
+    /// The log's last frame at the start.
+    frame_before: u64,
     /// How long an append usually takes.
     usual_append: Duration,
     /// What the oldest append on its way has taken so far.
@@ -194,6 +196,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
             published: parts.newest.load().revision,
             introduced: None,
             durable: Index(parts.wal.last_index()),
+            frame_before: parts.wal.durable_frame(),
             usual_append: Duration::ZERO,
             stall: None,
             found: None,
@@ -217,7 +220,8 @@ impl<D: Disk, C: Clock> Driver<D, C> {
     }
 
     async fn run(&mut self) -> Result<Ended, Fatal> {
-        self.parts.node.extend_leases_by(self.parts.pace.election);
+        let Pace { tick, election, .. } = self.parts.pace;
+        self.parts.node.keep_pace(tick, election);
         if self.parts.node.is_alone() {
             self.parts.node.campaign();
         }
@@ -434,6 +438,10 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         self.parts.meters.leader_changes.set(node.leaders_seen());
         self.parts.meters.proposals_pending.set(node.proposals_waiting());
         self.parts.meters.proposals_failed.set(node.proposals_failed());
+        self.parts.meters.proposals_bytes.set(node.proposals_bytes());
+        self.parts.meters.window_bytes.set(node.window_bytes() as u64);
+        self.parts.meters.appends_in_flight.set(self.appends.len() as u64);
+        self.parts.meters.appends_held.set(self.held.len() as u64);
     }
 
     /// The peers' room hears of every change of the cluster's facts.
@@ -477,10 +485,12 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         Ok(())
     }
 
-    /// What was lost is there again: from now on a start need not ask for it.
+    /// What was lost is there again: from now on a start need not ask for it. But first a frame must
+    /// say where the new log begins, or that start would find it too short.
     fn note_found(&mut self) {
-        let before = self.parts.ballots.ballot();
-        if before.lost && !self.parts.node.has_lost() && self.found.is_none() {
+        let (before, wal) = (self.parts.ballots.ballot(), &self.parts.wal);
+        let is_there = !self.parts.node.has_lost() && wal.durable_frame() > self.frame_before;
+        if before.lost && is_there && self.found.is_none() {
             crate::log::info!("the log that was lost is there again");
             self.found = Some(self.parts.ballots.cast(Ballot { lost: false, ..before }));
         }

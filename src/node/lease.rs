@@ -339,15 +339,13 @@ fn pieces(changes: usize) -> u32 {
 }
 
 impl Node {
-    /// Lists are every member's own. The rest the leader knows: it is asked where another leads.
+    /// Lists are every member's own. The rest the leader knows: it is asked where another leads, or
+    /// will: an election must not end a client's keep-alives.
     pub(super) fn on_lease(&mut self, ticket: Ticket, ask: LeaseAsk, out: &mut Vec<Action>) {
         let Leadership { leader, own, .. } = self.leadership;
         match ask {
             LeaseAsk::List => self.listing.wait(ticket),
             ask if own => self.reads.wait(Question::Lease(ticket, ask)),
-            _ if leader.0 == 0 => {
-                out.push(reply(ticket, Reply::Unavailable(Unavailable::NoLeader)));
-            }
             ask => {
                 let what = Forward::Lease(ask);
                 out.push(Action::Peers(ToPeers::Forward { ticket, to: leader, what }));

@@ -14,6 +14,27 @@ use crate::{
 };
 use bytes::Bytes;
 
+/// Those who vote, and how many of them have been in touch for some time.
+#[derive(Clone, Copy, Debug, Default)]
+struct Voters {
+    all: usize,
+    healthy: usize,
+}
+
+/// The new one counts as not there: of all with it, those who are there must be a majority (etcd
+/// `isConnectedToQuorumAfterAddingNewMemberSince`). Else a member that joined just now would have to be
+/// in touch for some time before the next may be added.
+fn is_safe_to_add(Voters { all, healthy }: Voters) -> bool {
+    let with_it = all + 1;
+    all == 1 || healthy > with_it / 2
+}
+
+/// One of those who are there goes: the others of them must be a majority of the rest (etcd
+/// `mayRemoveMember`).
+fn is_safe_to_remove(Voters { all, healthy }: Voters) -> bool {
+    healthy > 1 + all.saturating_sub(1) / 2
+}
+
 impl Node {
     /// `--strict-reconfig-check`.
     pub fn set_strict(&mut self, strict: bool) {
@@ -60,8 +81,7 @@ impl Node {
             MemberChange::Add(member) => {
                 let enough = member.learner || cluster.can_add_voter();
                 self.demand(enough, Unavailable::NotEnoughStarted)?;
-                let healthy = cluster.voters().all(|voter| self.is_healthy(voter.id));
-                self.demand(healthy, Unavailable::Unhealthy)
+                self.demand(is_safe_to_add(self.voters()), Unavailable::Unhealthy)
             }
             MemberChange::Remove(id) => {
                 self.demand(cluster.can_remove(*id), Unavailable::NotEnoughStarted)?;
@@ -70,16 +90,21 @@ impl Node {
                 if learner || gone {
                     return Ok(());
                 }
-                let healthy = cluster.voters().filter(|voter| self.is_healthy(voter.id)).count();
-                let voters = cluster.voters().count();
-                let majority_of_the_rest = 1 + voters.saturating_sub(1) / 2;
-                self.demand(healthy > majority_of_the_rest, Unavailable::Unhealthy)
+                self.demand(is_safe_to_remove(self.voters()), Unavailable::Unhealthy)
             }
         }
     }
 
     fn demand(&self, holds: bool, else_say: Unavailable) -> Result<(), Unavailable> {
         if holds || !self.strict { Ok(()) } else { Err(else_say) }
+    }
+
+    fn voters(&self) -> Voters {
+        let voters = self.store.cluster().voters();
+        voters.fold(Voters::default(), |so_far, voter| Voters {
+            all: so_far.all + 1,
+            healthy: so_far.healthy + usize::from(self.is_healthy(voter.id)),
+        })
     }
 
     fn is_healthy(&self, member: MemberId) -> bool {
@@ -128,5 +153,24 @@ impl Node {
         let Some(ticks) = &mut self.ends_after else { return };
         *ticks = ticks.saturating_sub(1);
         self.removed |= *ticks == 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many of so many voters must be in touch.
+    fn needed(all: usize, is_safe: fn(Voters) -> bool) -> Option<usize> {
+        (0..=all).find(|healthy| is_safe(Voters { all, healthy: *healthy }))
+    }
+
+    #[test]
+    fn a_change_asks_for_as_many_as_etcds() {
+        let all = [1, 2, 3, 4, 5, 6, 7];
+        let to_add = all.map(|all| needed(all, is_safe_to_add));
+        assert_eq!(to_add, [Some(0), Some(2), Some(3), Some(3), Some(4), Some(4), Some(5)]);
+        let to_remove = all.map(|all| needed(all, is_safe_to_remove));
+        assert_eq!(to_remove, [None, Some(2), Some(3), Some(3), Some(4), Some(4), Some(5)]);
     }
 }

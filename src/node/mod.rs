@@ -32,6 +32,7 @@ pub use event::{Action, Event};
 
 use crate::{
     consensus::{HardState, Leadership, Replica},
+    limits::held_ticks,
     metrics::LeaseMeters,
     store::{BadEntry, RaftSeen, Store, View},
     tree::{Checkpoint, CheckpointDone, Staged},
@@ -73,6 +74,8 @@ pub struct Node {
     now: Duration,
     leadership: Leadership,
     leaders_seen: u64,
+    /// When this member last came to lead.
+    elected: Option<Duration>,
     /// Whether anything a reader could see has changed since the last [`Node::publish`].
     changed: bool,
 }
@@ -111,6 +114,7 @@ impl Node {
             removed: false,
             now: Duration::ZERO,
             leaders_seen: 0,
+            elected: None,
             changed: true,
         }
     }
@@ -157,6 +161,7 @@ impl Node {
             self.settle(out)?;
         }
         self.sweep(out);
+        self.sum_up();
         self.answer_defragment(out);
         self.tend_leases(out);
         self.give_back_unneeded(out);
@@ -201,6 +206,9 @@ impl Node {
             "term" => now.term.0,
             "own" => now.own,
         );
+        if now.own {
+            self.elected = Some(self.now);
+        }
         self.leadership = now;
         self.leases.on_leadership(now, out);
         self.reads.ask_again();
@@ -210,10 +218,12 @@ impl Node {
         self.leaders_seen += u64::from(now.leader.0 != 0);
     }
 
-    /// How much more than its TTL a lease lives under a new leader: one election timeout (etcd), in
-    /// which the one before may have renewed it.
-    pub fn extend_leases_by(&mut self, election_timeout: Duration) {
-        self.leases.extend_by(election_timeout);
+    /// How fast the cluster's clocks go. A lease lives an `election` longer than its TTL under a new
+    /// leader (etcd), since the one before may have renewed it; a proposal waits for a leader for
+    /// [`held_ticks`] of `tick`.
+    pub fn keep_pace(&mut self, tick: Duration, election: Duration) {
+        self.leases.extend_by(election);
+        self.proposals.hold_for(held_ticks(tick, election));
     }
 
     /// What is counted of leases.
@@ -223,7 +233,10 @@ impl Node {
 
     /// Whether another turn has work to do although nothing new happened.
     pub fn has_more(&self) -> bool {
-        self.sweeping.has_more() || self.leases.has_more() || self.listing.has_more()
+        self.sweeping.has_more()
+            || self.store.has_sums_due()
+            || self.leases.has_more()
+            || self.listing.has_more()
     }
 
     /// Times somebody came to lead, as seen from here.
@@ -240,6 +253,8 @@ impl Node {
             term: self.leadership.term,
             leader: self.leadership.leader,
             committed: self.replica.committed(),
+            elected: self.elected,
+            in_touch: self.in_touch_since(),
         };
         Some(self.store.publish(seen))
     }
@@ -293,6 +308,11 @@ impl Node {
     /// The newest index known to be committed.
     pub fn committed(&self) -> Index {
         self.replica.committed()
+    }
+
+    /// What entries take in memory, bytes.
+    pub fn window_bytes(&self) -> usize {
+        self.replica.window_bytes()
     }
 
     /// Who this is.

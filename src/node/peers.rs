@@ -2,6 +2,7 @@
 
 use super::{Action, Node};
 use crate::{
+    consensus::Leadership,
     mesh::{FromPeer, Reply},
     store::Unavailable,
     types::{Index, MemberId, Term, Ticket},
@@ -30,9 +31,27 @@ impl Contacts {
         self.since.contains_key(&member)
     }
 
+    /// Since when this member is in touch with `member`.
+    pub(super) fn since(&self, member: MemberId) -> Option<Duration> {
+        self.since.get(&member).copied()
+    }
+
+    /// Since when member `own` is in touch with a majority of `members`, itself among them.
+    fn majority_since(
+        &self,
+        own: MemberId,
+        members: impl ExactSizeIterator<Item = MemberId> + Clone,
+    ) -> Option<Duration> {
+        let majority = members.len() / 2 + 1;
+        let since = |id| if id == own { Some(Duration::ZERO) } else { self.since(id) };
+        let all = members.filter_map(since);
+        let there_at = |at: &Duration| all.clone().filter(|since| since <= at).count() >= majority;
+        all.clone().filter(there_at).min()
+    }
+
     /// Whether this member has been in touch with `member` for so long.
     pub(super) fn lasts(&self, member: MemberId, at_least: Duration, now: Duration) -> bool {
-        self.since.get(&member).is_some_and(|since| now.saturating_sub(*since) >= at_least)
+        self.since(member).is_some_and(|since| now.saturating_sub(since) >= at_least)
     }
 }
 
@@ -53,6 +72,7 @@ impl Node {
     /// A start among members that are there already need not wait a whole election timeout for a
     /// leader that may be gone (etcd `--initial-election-tick-advance`).
     fn on_contact(&mut self, member: MemberId, connected: bool) {
+        self.changed = true;
         if !connected {
             self.contacts.since.remove(&member);
             return;
@@ -61,6 +81,17 @@ impl Node {
         if !std::mem::replace(&mut self.contacts.met, true) && self.hurries {
             self.replica.hurry();
         }
+    }
+
+    /// See [`RaftSeen::in_touch`](crate::store::RaftSeen::in_touch). Learners count among the members,
+    /// as in etcd (`isConnectedToQuorumSince`).
+    pub(super) fn in_touch_since(&self) -> Option<Duration> {
+        let Leadership { leader, own, .. } = self.leadership;
+        if !own {
+            return self.contacts.since(leader);
+        }
+        let members = self.store.cluster().members.keys().copied();
+        self.contacts.majority_since(self.id, members)
     }
 
     /// `--initial-election-tick-advance`.
@@ -140,5 +171,27 @@ impl Node {
     /// Whether the cluster has removed this member.
     pub fn is_removed(&self) -> bool {
         self.removed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_majority_is_there_since_its_last_came() {
+        let second = Duration::from_secs;
+        let since = [(2, 7), (3, 5), (5, 9)].map(|(id, at)| (MemberId(id), second(at)));
+        let contacts = Contacts { since: since.into(), met: true };
+        let of = |members: &[u64]| {
+            let members = members.iter().copied().map(MemberId);
+            contacts.majority_since(MemberId(1), members)
+        };
+        assert_eq!(of(&[1]), Some(Duration::ZERO), "it is always in touch with itself");
+        assert_eq!(of(&[1, 2, 3]), Some(second(5)));
+        assert_eq!(of(&[1, 2, 3, 4]), Some(second(7)));
+        assert_eq!(of(&[1, 2, 3, 4, 5]), Some(second(7)));
+        assert_eq!(of(&[1, 3, 4, 6]), None);
+        assert_eq!(of(&[1, 4, 6]), None);
     }
 }

@@ -1,11 +1,11 @@
 //! Admission, and packing: all requests of a turn share one raft entry.
 //!
-//! While nobody leads, or the lead is being handed over, requests wait here, as etcd's wait for their
-//! time to run out: most are proposed a moment later, and none of them twice.
+//! While nobody leads, or the lead is being handed over, requests wait here, as etcd's do, until their
+//! time runs out: most are proposed a moment later, and none of them twice.
 
 use super::{Action, Node};
 use crate::{
-    limits::{ENTRY_BYTES_MAX, PACKED_BYTES_MAX, PROPOSALS_HELD_TICKS_MAX},
+    limits::{ENTRY_BYTES_MAX, PACKED_BYTES_MAX},
     mesh::Reply,
     store::{Unavailable, command},
     types::Ticket,
@@ -19,8 +19,10 @@ pub(super) struct Proposals {
     entries: VecDeque<Packed>,
     bytes: usize,
     failed: u64,
-    /// Ticks for which nothing could be proposed.
-    held_ticks: u32,
+    /// Ticks that have passed.
+    tick: u64,
+    /// Ticks for which a request waits for a leader; for ever where nobody has said.
+    held_ticks_max: Option<u32>,
 }
 
 /// The ticket of requests that nobody waits for (etcd: ID 0 is no request's).
@@ -30,17 +32,26 @@ pub(super) const NOBODY: Ticket = Ticket(0);
 struct Packed {
     data: Vec<u8>,
     tickets: Vec<Ticket>,
+    /// The tick before which all of them came.
+    tick: u64,
 }
 
 impl Proposals {
+    /// How long a request waits for a leader.
+    pub(super) fn hold_for(&mut self, ticks: u32) {
+        self.held_ticks_max = Some(ticks);
+    }
+
     /// Adds a request, or gives its ticket back when [`PACKED_BYTES_MAX`] is reached.
     fn add(&mut self, ticket: Ticket, request: &Bytes) -> Result<(), Ticket> {
         if self.bytes + request.len() > PACKED_BYTES_MAX {
             return Err(ticket);
         }
-        let fits = |last: &Packed| last.data.len() + request.len() <= ENTRY_BYTES_MAX;
+        let fits = |last: &Packed| {
+            last.tick == self.tick && last.data.len() + request.len() <= ENTRY_BYTES_MAX
+        };
         if !self.entries.back().is_some_and(fits) {
-            self.entries.push_back(Packed::default());
+            self.entries.push_back(Packed { tick: self.tick, ..Packed::default() });
         }
         let last = self.entries.back_mut().expect("pushed above");
         let before = last.data.len();
@@ -54,6 +65,14 @@ impl Proposals {
         self.failed += tickets.len() as u64;
         let refuse = |ticket| Action::Reply { ticket, reply: Reply::Unavailable(why) };
         out.extend(tickets.into_iter().map(refuse));
+    }
+
+    /// The oldest, where they have waited for too long.
+    fn take_late(&mut self) -> Option<Vec<Ticket>> {
+        let (now, most) = (self.tick, u64::from(self.held_ticks_max?));
+        let late = self.entries.pop_front_if(|packed| now - packed.tick >= most)?;
+        self.bytes -= late.data.len();
+        Some(late.tickets)
     }
 
     fn take(&mut self) -> impl Iterator<Item = Packed> + use<> {
@@ -80,7 +99,6 @@ impl Node {
         if self.leadership.leader.0 == 0 || self.replica.is_handing_over() {
             return;
         }
-        self.proposals.held_ticks = 0;
         for packed in self.proposals.take() {
             if self.replica.propose(packed.data).is_err() {
                 // The log is too far ahead: not proposed, so trying again is safe.
@@ -89,22 +107,22 @@ impl Node {
         }
     }
 
-    /// A tick passes. Whoever has waited for a leader for [`PROPOSALS_HELD_TICKS_MAX`] waits no more.
+    /// A tick passes. Whoever has waited for a leader for too long waits no more.
     pub(super) fn age_proposals(&mut self, out: &mut Vec<Action>) {
-        if self.proposals.entries.is_empty() {
-            self.proposals.held_ticks = 0;
-            return;
-        }
-        self.proposals.held_ticks += 1;
-        if self.proposals.held_ticks > PROPOSALS_HELD_TICKS_MAX {
-            let tickets = self.proposals.take().flat_map(|packed| packed.tickets).collect();
-            self.proposals.refuse(tickets, Unavailable::NoLeader, out);
+        self.proposals.tick += 1;
+        while let Some(tickets) = self.proposals.take_late() {
+            self.proposals.refuse(tickets, Unavailable::Held, out);
         }
     }
 
     /// Requests that wait to be proposed.
     pub fn proposals_waiting(&self) -> u64 {
         self.proposals.entries.iter().map(|packed| packed.tickets.len() as u64).sum()
+    }
+
+    /// Bytes of them.
+    pub fn proposals_bytes(&self) -> u64 {
+        self.proposals.bytes as u64
     }
 
     /// Requests that raft would not take, since the start.
@@ -138,5 +156,20 @@ mod tests {
         let request = Bytes::from(vec![0; 8 << 20]);
         let taken = (0..).take_while(|n| proposals.add(Ticket(*n), &request).is_ok()).count();
         assert_eq!(taken, PACKED_BYTES_MAX / request.len() - 1, "headers take room too");
+    }
+
+    #[test]
+    fn whoever_has_waited_for_a_leader_for_too_long_waits_no_more_and_others_do() {
+        let mut proposals = Proposals::default();
+        proposals.hold_for(3);
+        let mut late = Vec::new();
+        for n in 0..5 {
+            proposals.add(Ticket(n), &Bytes::from_static(b"x")).unwrap();
+            proposals.tick += 1;
+            late.extend(std::iter::from_fn(|| proposals.take_late()));
+        }
+        assert_eq!(late, [vec![Ticket(0)], vec![Ticket(1)], vec![Ticket(2)]]);
+        let left: Vec<_> = proposals.entries.iter().map(|packed| packed.data.len()).collect();
+        assert_eq!(proposals.bytes, left.iter().sum::<usize>(), "room is given back");
     }
 }

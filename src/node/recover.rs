@@ -16,6 +16,7 @@ use super::Node;
 use crate::{
     consensus::{Configuration, Durable, Entry, HardState, LogGap, Replica, Timing},
     io::Disk,
+    limits::STARTS_APART_TICKETS_MIN,
     log,
     store::{BlobError, Member as MemberFacts, Quota, Store},
     tree::{self, Root, RootFacts, Tree},
@@ -184,9 +185,10 @@ pub async fn find<D: Disk>(
         }
         (opened, _) => opened.map_err(RecoverError::Log)?,
     };
-    // A start that is refused changes nothing, so it counts only now. Where no ballot can be read, the
-    // wall clock is above all starts that were counted.
-    let boot = ballot.map_or(opening.boot_micros, |ballot| ballot.boot + 1);
+    // A start that is refused changes nothing, so it counts only now. The wall clock may have gone
+    // back; where no ballot can be read, it is all there is.
+    let least = ballot.map_or(0, |ballot| ballot.boot + STARTS_APART_TICKETS_MIN);
+    let boot = opening.boot_micros.max(least);
     let begun = ballots.cast(Ballot { boot, ..ballots.ballot() }).await;
     begun.map_err(|error| RecoverError::Log(WalError::Io(error)))?;
     Ok(Found { wal, recovered, ballots, store, facts })

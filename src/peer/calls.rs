@@ -15,7 +15,7 @@ use crate::{
     io::Clock,
     limits::{
         PEER_ANSWER_BYTES_MAX, PEER_CALL_CONNECTIONS_MAX, PEER_CALLS_AHEAD_MAX, PEER_IDLE_WAIT,
-        PEER_POST_BYTES_MAX, PEER_POSTS_MAX, PEER_SILENCE_WAIT, TIMEOUT_CHECK_INTERVAL,
+        PEER_POST_BYTES_MAX, PEER_POSTS_MAX, TIMEOUT_CHECK_INTERVAL,
     },
     mesh::FromPeer,
     net::{
@@ -144,7 +144,8 @@ async fn carry(room: Rc<Room>, link: Rc<Link>) {
     let opened = match link.place() {
         None => None,
         Some(place) => {
-            let opened = connect(&place, room.dial_wait).await.and_then(Socket::new);
+            let opened = connect(&place, room.dial_wait).await;
+            let opened = opened.and_then(|stream| Socket::new(stream, room.patience));
             opened.inspect_err(|_| link.unreachable_at(&place)).ok()
         }
     };
@@ -199,7 +200,7 @@ impl Connection {
         poll_fn(|cx| {
             while timer.as_mut().poll(cx).is_ready() {
                 timer = look();
-                let wait = if self.ahead.is_empty() { PEER_IDLE_WAIT } else { PEER_SILENCE_WAIT };
+                let wait = if self.ahead.is_empty() { PEER_IDLE_WAIT } else { room.patience.read };
                 if clock.now() >= self.heard + wait {
                     return Poll::Ready(());
                 }

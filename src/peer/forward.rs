@@ -11,7 +11,7 @@ use super::{
 use crate::{
     api::http::read_members,
     io::Clock,
-    limits::{PEER_FORWARD_RETRY, PEER_FORWARDS_MAX},
+    limits::{PEER_FORWARD_RETRY, PEER_FORWARDS_MAX, PEER_LEADER_RETRY},
     mesh::{Forward, FromPeer, LeaseAsk, LeaseTime, Reply, ToNode},
     net::Authority,
     store::{Outcome, Refusal, Unavailable, command::MemberChange},
@@ -53,9 +53,11 @@ async fn ask(room: &Rc<Room>, to: MemberId, what: &Forward) -> Reply {
             return reply;
         }
         if room.clock.now() >= until {
-            return Reply::Unavailable(Unavailable::Timeout);
+            let why = if leader.0 == 0 { Unavailable::NoLeader } else { Unavailable::Timeout };
+            return Reply::Unavailable(why);
         }
-        glommio::timer::sleep(PEER_FORWARD_RETRY).await;
+        let pause = if leader.0 == 0 { PEER_LEADER_RETRY } else { PEER_FORWARD_RETRY };
+        glommio::timer::sleep(pause).await;
         leader = room.newest.load().raft.leader;
     }
 }

@@ -27,6 +27,7 @@ mod stream;
 mod tests;
 
 pub use snapshot::Ground;
+pub use socket::Patience;
 
 use crate::{
     consensus::Kind,
@@ -64,12 +65,13 @@ pub struct Setup {
     pub cluster: ClusterId,
     /// Where others reach it (`--initial-advertise-peer-urls`).
     pub peer_urls: Vec<String>,
-    /// Which start of this member it is: each is above all before it, whatever the clock says.
+    /// Which start of this member it is: each is above all before it, whatever the clock says. Here
+    /// tickets start.
     pub boot: u64,
-    /// The boot's microseconds since the epoch: where tickets start.
-    pub boot_micros: u64,
     /// How long another member may take to accept a connection (etcd: 1 s and an election).
     pub dial_wait: Duration,
+    /// How long connections may stand still.
+    pub patience: Patience,
     /// How long a forwarded question may take (etcd: 5 s and two elections).
     pub request_timeout: Duration,
     /// What is counted of other members.
@@ -82,6 +84,7 @@ pub struct Setup {
 struct Room {
     who: Identity,
     dial_wait: Duration,
+    patience: Patience,
     request_timeout: Duration,
     meters: Arc<PeerMeters>,
     clock: GlommioClock,
@@ -100,7 +103,7 @@ struct Room {
 pub async fn serve(end: PeersEnd, newest: Newest, mut accepted: Inbox<Accepted>, setup: Setup) {
     let PeersEnd { desk: end, mut from_node } = end;
     let mut answers = end.inbox;
-    let desk = Desk::new(setup.member, end.shard, setup.boot_micros, end.to_node);
+    let desk = Desk::new(setup.member, end.shard, setup.boot, end.to_node);
     let room = Rc::new(Room::new(setup, newest, desk));
     room.meet(&room.newest.load().cluster);
     let look = |flushed| {
@@ -153,6 +156,7 @@ impl Room {
                 boot: setup.boot,
             },
             dial_wait: setup.dial_wait,
+            patience: setup.patience,
             request_timeout: setup.request_timeout,
             meters: setup.meters,
             clock: GlommioClock::new(),

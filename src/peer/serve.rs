@@ -5,10 +5,11 @@
 //! connection brings at once; everything else is one after the other.
 
 use super::{
-    Room, frame, frame::Heard, frame::Lane, identity, link::Link, snapshot, socket::Socket, stream,
+    Room, frame, frame::Heard, frame::Lane, identity, identity::Mismatch, link::Link, snapshot,
+    socket::Socket, stream,
 };
 use crate::{
-    api::{API_VERSION, http as bodies},
+    api::{API_VERSION, http as bodies, status::Status},
     io::Clock,
     limits::{PEER_BODY_BYTES_MAX, PEER_CALLS_AHEAD_MAX, PEER_LEASE_WAIT},
     log,
@@ -17,10 +18,11 @@ use crate::{
         Accepted, Promise,
         http1::{Length, Parsed, Request, begin_response, finish_head, take_request},
     },
-    store::{Outcome, Refusal, Unavailable, command::MemberChange},
+    store::{Hashing, Outcome, Refusal, Unavailable, command::MemberChange},
     types::{LeaseId, MemberId},
 };
 use bytes::Bytes;
+use futures_lite::future;
 use prost::Message as _;
 use proto::{etcdserverpb as pb, leasepb};
 use std::{collections::VecDeque, future::poll_fn, rc::Rc, task::Poll};
@@ -120,9 +122,9 @@ impl Answer {
 /// # Errors
 /// What the socket says.
 pub async fn serve(room: Rc<Room>, accepted: Accepted) -> std::io::Result<()> {
-    accepted.give_up_after(crate::limits::PEER_SILENCE_WAIT)?;
+    accepted.give_up_after(room.patience.write)?;
     let mut talk = Talk {
-        socket: Socket::new(accepted.adopt())?,
+        socket: Socket::new(accepted.adopt(), room.patience)?,
         head: None,
         questions: VecDeque::new(),
         over: false,
@@ -288,9 +290,7 @@ async fn route(room: &Rc<Room>, request: &Request, body: Bytes) -> Routed {
             Answer::error(400, "error unmarshalling request")
         }
         "/leases" | "/leases/internal" => Answer::error(405, "Method Not Allowed"),
-        "/members/hashkv" => {
-            Answer::error(501, "comparing members' data is not built yet in ringleader")
-        }
+        "/members/hashkv" => summed_up(room, request, &body).await,
         "/downgrade/enabled" => downgrading(room, request).await,
         _ if path.starts_with("/members/promote/") => promoted(room, request, path).await,
         _ if path.starts_with("/raft/stream/") => return streamed(room, request, path),
@@ -316,6 +316,33 @@ async fn downgrading(room: &Room, request: &Request) -> Answer {
         _ => Answer::error(500, "failed linearized read: etcdserver: request timed out"),
     }
     .of_cluster()
+}
+
+/// A checksum of the keys, for a member that compares (etcd `corrupt.go`, `hashKVHandler`).
+async fn summed_up(room: &Room, request: &Request, body: &[u8]) -> Answer {
+    if request.method != "GET" {
+        return Answer::not_allowed("GET");
+    }
+    let cluster = request.headers.get(identity::CLUSTER).unwrap_or_default();
+    if !cluster.is_empty() && cluster != room.who.cluster.to_string() {
+        return Answer::error(412, Mismatch::Cluster.text());
+    }
+    let Some(revision) = bodies::read_hash_kv(body) else {
+        return Answer::error(400, "error unmarshalling request");
+    };
+    let view = room.newest.load();
+    let mut hashing = match Hashing::new(revision, &view) {
+        Ok(hashing) => hashing,
+        Err(refusal) => {
+            let why = Status::from(refusal).message;
+            return Answer::error(400, why.trim_start_matches("etcdserver: "));
+        }
+    };
+    while hashing.step() {
+        future::yield_now().await;
+    }
+    let said = bodies::hash_kv(view.revision, hashing.finish());
+    Answer::new(200, JSON, said.body).of_cluster()
 }
 
 /// A learner is to vote. Only the leader is asked, so this one does not ask further.

@@ -1,6 +1,6 @@
 //! A connection with what was read from it and what is to be sent over it.
 
-use crate::limits::{PEER_READ_BYTES, PEER_SILENCE_WAIT};
+use crate::limits::PEER_READ_BYTES;
 use bytes::BytesMut;
 use futures_lite::{AsyncRead as _, AsyncWrite as _};
 use glommio::net::TcpStream;
@@ -10,11 +10,21 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 thread_local! {
     /// Reads land here first: one buffer for the core, not one for each connection.
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; PEER_READ_BYTES]);
+}
+
+/// How long a connection may stand still before it is given up.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Nothing comes (`--raft-read-timeout`).
+    pub read: Duration,
+    /// Nothing that was sent is taken (`--raft-write-timeout`).
+    pub write: Duration,
 }
 
 /// See the head of this file.
@@ -28,13 +38,13 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// A connection on which silence or a full window of [`PEER_SILENCE_WAIT`] is an error.
+    /// A connection on which silence or a full window beyond the `patience` is an error.
     ///
     /// # Errors
     /// What the machine says.
-    pub fn new(stream: TcpStream) -> io::Result<Self> {
-        stream.set_read_timeout(Some(PEER_SILENCE_WAIT)).map_err(io::Error::from)?;
-        stream.set_write_timeout(Some(PEER_SILENCE_WAIT)).map_err(io::Error::from)?;
+    pub fn new(stream: TcpStream, patience: Patience) -> io::Result<Self> {
+        stream.set_read_timeout(Some(patience.read)).map_err(io::Error::from)?;
+        stream.set_write_timeout(Some(patience.write)).map_err(io::Error::from)?;
         Ok(Self { stream, input: BytesMut::new(), out: Vec::new(), sent: 0 })
     }
 

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     consensus::{Entry, Kind, Message, SnapshotMark},
     io::thread::{Lane as Driven, LaneDisk, Priority},
-    limits::{PEER_LANE_BYTES_MAX, PEER_LANE_MESSAGES_MAX},
+    limits::{PEER_CONNECTION_WAIT_MIN, PEER_LANE_BYTES_MAX, PEER_LANE_MESSAGES_MAX},
     mesh::{Capacity, Forward, LeaseAsk, LeaseTime, NodeEnd, Reply, ToNode, ToShard, mesh, rings},
     net::{
         deal,
@@ -65,6 +65,9 @@ fn cluster(members: &[(MemberId, String)]) -> Cluster {
     Cluster { members, removed: [GONE].into(), ..Cluster::default() }
 }
 
+const PATIENCE: Patience =
+    Patience { read: PEER_CONNECTION_WAIT_MIN, write: PEER_CONNECTION_WAIT_MIN };
+
 fn view(cluster: Cluster, leader: MemberId) -> View {
     let mut store = Store::new(Tree::new(Options::default()), Quota::from_flag(-1));
     let raft = RaftSeen { leader, ..RaftSeen::default() };
@@ -97,6 +100,10 @@ impl Drop for Bench {
 
 impl Bench {
     fn start(own: MemberId, boot: u64, capacity: Capacity) -> Self {
+        Self::patient(own, boot, capacity, PATIENCE)
+    }
+
+    fn patient(own: MemberId, boot: u64, capacity: Capacity, patience: Patience) -> Self {
         let (node, _shards, end) = mesh(0, capacity);
         let (senders, accepted) = rings(1, 64);
         let listener = listen("127.0.0.1:0".parse().expect("an address")).expect("a port");
@@ -113,8 +120,8 @@ impl Bench {
             cluster: CLUSTER,
             peer_urls,
             boot,
-            boot_micros: boot,
             dial_wait: Duration::from_secs(2),
+            patience,
             request_timeout: Duration::from_secs(7),
             meters: meters.clone(),
             ground: ground(&root),
@@ -198,11 +205,13 @@ fn identity_of(member: MemberId, boot: u64) -> Identity {
 }
 
 async fn dial(address: SocketAddr) -> Socket {
-    Socket::new(TcpStream::connect(address).await.expect("it listens")).expect("a socket")
+    let stream = TcpStream::connect(address).await.expect("it listens");
+    Socket::new(stream, PATIENCE).expect("a socket")
 }
 
 async fn accept(listener: &TcpListener) -> Socket {
-    Socket::new(listener.accept().await.expect("a connection")).expect("a socket")
+    let stream = listener.accept().await.expect("a connection");
+    Socket::new(stream, PATIENCE).expect("a socket")
 }
 
 async fn request(socket: &mut Socket) -> (Request, Bytes) {
@@ -400,6 +409,22 @@ fn a_stream_torn_in_a_message_or_of_garbage_is_opened_again_and_nothing_of_it_is
         let [_appends, mut messages] = take_streams(&listener, None).await;
         send(&mut messages, &mut Writer::new(Lane::Message), &vote(B, A, 2)).await;
         assert_eq!(bench.message().await, vote(B, A, 2), "and nothing before it");
+    });
+}
+
+#[test]
+fn a_stream_that_brings_nothing_for_too_long_is_opened_again() {
+    run(async {
+        let (listener, url) = listener();
+        let patience = Patience { read: Duration::from_millis(200), ..PATIENCE };
+        let mut bench = Bench::patient(A, 1, Capacity::default(), patience);
+        bench.meet(&[(A, bench.url()), (B, url)], B);
+        let _silent = take_streams(&listener, None).await;
+        assert_eq!(bench.contact(true).await, B);
+        assert_eq!(bench.contact(false).await, B);
+        let [_appends, mut messages] = take_streams(&listener, None).await;
+        send(&mut messages, &mut Writer::new(Lane::Message), &vote(B, A, 2)).await;
+        assert_eq!(bench.message().await, vote(B, A, 2));
     });
 }
 
@@ -612,6 +637,16 @@ fn refusals_are_etcds() {
             (plain("POST", "/members").into(), 405, "Method Not Allowed\n"),
             (plain("GET", "/members/promote/1").into(), 405, "Method Not Allowed\n"),
             (plain("POST", "/members/promote/x").into(), 404, "member x not found in cluster\n"),
+            (plain("POST", "/members/hashkv").into(), 405, "Method Not Allowed\n"),
+            (plain("GET", "/members/hashkv").into(), 400, "error unmarshalling request\n"),
+            (from(&elsewhere, "/members/hashkv").into(), 412, "cluster ID mismatch\n"),
+            (
+                (from(&them, "/members/hashkv").trim_end().to_owned()
+                    + "\r\nContent-Length: 14\r\n\r\n{\"revision\":2}")
+                    .into(),
+                400,
+                "mvcc: required revision is a future revision\n",
+            ),
             (plain("GET", "/leases").into(), 405, "Method Not Allowed\n"),
             (
                 b"POST /leases HTTP/1.1\r\nContent-Length: 1\r\n\r\n\xff".to_vec(),
@@ -805,6 +840,29 @@ fn a_question_is_asked_again_where_the_lead_has_gone() {
             })
             .await;
         assert_eq!(ttl, Some(7));
+    });
+}
+
+#[test]
+fn a_question_waits_until_somebody_leads() {
+    run(async {
+        let mut bench = Bench::default(A, 1);
+        let members = [(A, bench.url()), (B, nowhere())];
+        bench.meet(&members, MemberId(0));
+        let what = Forward::Lease(LeaseAsk::Renew(LeaseId(7)));
+        bench.tell(ToPeers::Forward { ticket: Ticket(3), to: MemberId(0), what });
+        bench.newest.publish(view(cluster(&members), A));
+        while answer_leases(&mut bench) == 0 {
+            future::yield_now().await;
+        }
+        bench
+            .word(|word| match word {
+                FromPeer::Answered { ticket: Ticket(3), reply: Reply::Renewed(Some(7)) } => {
+                    Some(())
+                }
+                _ => None,
+            })
+            .await;
     });
 }
 

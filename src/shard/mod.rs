@@ -59,14 +59,15 @@ pub struct Setup {
     pub edge: Edge,
     /// `--max-concurrent-streams`.
     pub concurrent_streams_max: u32,
-    /// How long a request may wait for the cluster (etcd: 5 s + 2 × election timeout).
-    pub request_timeout: Duration,
-    /// Time without a leader after which streams that require one are ended.
-    pub leaderless_wait: Duration,
+    /// `--election-timeout`, from which follows how long requests wait for the cluster
+    /// ([`request_wait`](crate::limits::request_wait)).
+    pub election: Duration,
+    /// The node's clock: what the newest view says of times is by that.
+    pub clock: GlommioClock,
     /// `--watch-progress-notify-interval`.
     pub watch_progress: Duration,
-    /// The boot's microseconds since the epoch: where tickets start.
-    pub boot_micros: u64,
+    /// Where tickets start, see [`Ticket::new`](crate::types::Ticket::new).
+    pub first_ticket: u64,
     /// Whose numbers `/metrics` shows, this shard's among them.
     pub meters: Meters,
 }
@@ -136,7 +137,7 @@ impl Shard {
     /// A shard that serves from the newest view. Its ring from the node is driven by [`run`].
     pub fn new(end: ShardEnd, newest: Newest, setup: Setup) -> (Rc<Self>, Inbox<ToShard>) {
         let ShardEnd { shard: number, to_node, inbox, interest } = end;
-        let tickets = Tickets::new(setup.edge.member, number, setup.boot_micros);
+        let tickets = Tickets::new(setup.edge.member, number, setup.first_ticket);
         let watches = Watches::new(WatchSetup {
             cluster: setup.edge.cluster,
             member: setup.edge.member,
@@ -145,7 +146,7 @@ impl Shard {
         });
         let shard = Self {
             number,
-            clock: GlommioClock::new(),
+            clock: setup.clock.clone(),
             view: RefCell::new(newest.load()),
             newest,
             to_node: RefCell::new(to_node),

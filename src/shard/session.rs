@@ -17,8 +17,8 @@ use crate::{
     },
     io::Clock,
     limits::{
-        CALLS_PER_SHARD_MAX, FAREWELL_INTERVAL, GRPC_OVERHEAD_BYTES,
-        UNFINISHED_REQUESTS_PER_SHARD_MAX,
+        CALLS_PER_SHARD_MAX, FAREWELL_INTERVAL, GRPC_OVERHEAD_BYTES, NO_LEADER_ELECTIONS_MAX,
+        UNFINISHED_REQUESTS_PER_SHARD_MAX, request_wait,
     },
     mesh::{LeaseAsk, Reply, ToNode},
     net::Promise,
@@ -81,6 +81,21 @@ enum What {
     Round(Vec<Reading>),
 }
 
+impl What {
+    /// When its client stops to wait. Of a round's reads each has its own time.
+    fn until(&self) -> Duration {
+        match self {
+            Self::Proposal { respond, .. }
+            | Self::NoSpace { respond, .. }
+            | Self::MoveLeader { respond, .. }
+            | Self::Defragment { respond, .. }
+            | Self::TimeToLive { respond, .. }
+            | Self::Leases { respond, .. } => respond.until(),
+            Self::Own | Self::Renewal { .. } | Self::Round(_) => Duration::MAX,
+        }
+    }
+}
+
 /// A read that waits to be linearizable.
 pub enum Reading {
     /// A client's.
@@ -90,40 +105,50 @@ pub enum Reading {
 }
 
 impl Reading {
-    /// When its client gives up; a probe waits for whatever comes.
-    fn until(&self) -> Option<Duration> {
+    /// Why it is over at `now`, where it is; a probe waits for whatever comes.
+    fn is_late(&self, now: Duration) -> Option<Unavailable> {
         match self {
-            Self::Client { until, .. } => Some(*until),
-            Self::Probe(_) => None,
+            Self::Client { respond, .. } if respond.until() <= now => Some(Unavailable::Overdue),
+            Self::Client { until, .. } if *until <= now => Some(Unavailable::Timeout),
+            _ => None,
         }
     }
 }
 
 /// Who gets an answer.
 pub(super) enum Respond {
-    /// A client.
-    Client(Responder),
+    /// A client, and when it stops to wait.
+    Client(Responder, Duration),
     /// A task of the server's own.
     Inside(Rc<Promise<Result<Bytes, Status>>>),
 }
 
 impl From<Responder> for Respond {
+    /// A client whose time is nobody's concern any more.
     fn from(responder: Responder) -> Self {
-        Self::Client(responder)
+        Self::Client(responder, Duration::MAX)
     }
 }
 
 impl Respond {
+    /// When whoever gets it stops to wait.
+    fn until(&self) -> Duration {
+        match self {
+            Self::Client(_, until) => *until,
+            Self::Inside(_) => Duration::MAX,
+        }
+    }
+
     fn answer(self, framed: Bytes) {
         match self {
-            Self::Client(responder) => responder.answer(framed),
+            Self::Client(responder, _) => responder.answer(framed),
             Self::Inside(promise) => promise.set(Ok(framed)),
         }
     }
 
     fn refuse(self, status: &Status) {
         match self {
-            Self::Client(responder) => responder.refuse(status),
+            Self::Client(responder, _) => responder.refuse(status),
             Self::Inside(promise) => promise.set(Err(status.clone())),
         }
     }
@@ -131,7 +156,7 @@ impl Respond {
     /// Opens a stream of answers, which nobody inside asks for.
     fn open(self) -> Option<Answers> {
         match self {
-            Self::Client(responder) => responder.open(),
+            Self::Client(responder, _) => responder.open(),
             Self::Inside(_) => None,
         }
     }
@@ -197,17 +222,19 @@ impl Shard {
             Err(status) => return respond.refuse(&status),
         };
         self.meters().started(method, body.len());
+        let patience = metadata.timeout.map_or(Duration::MAX, |timeout| self.clock.now() + timeout);
+        let respond = Respond::Client(respond, patience);
         let message = match super::grpc::unary(&body, self.limits().message_bytes_max) {
             Ok(range) => body.slice(range),
-            Err(status) => return self.refuse(method, respond.into(), &status),
+            Err(status) => return self.refuse(method, respond, &status),
         };
         if self.is_learner() && !api::is_for_learners(method, &message) {
-            return self.refuse(method, respond.into(), &status::NOT_FOR_LEARNER);
+            return self.refuse(method, respond, &status::NOT_FOR_LEARNER);
         }
         if metadata.requires_leader && self.view.borrow().raft.leader.0 == 0 {
-            return self.refuse(method, respond.into(), &status::NO_LEADER);
+            return self.refuse(method, respond, &status::NO_LEADER);
         }
-        self.judge(method, message, respond.into());
+        self.judge(method, message, respond);
     }
 
     /// Whether this member only learns, and so serves little.
@@ -246,13 +273,13 @@ impl Shard {
             Work::Defragment => self.defragment(What::Defragment { method, respond }),
             Work::Sum(sum) => match Summing::new(sum, &self.view.borrow(), &self.setup.edge) {
                 Ok(summing) => {
-                    let task = send_sum(self.clone(), self.view(), method, summing, respond);
+                    let task = send_sum(self.clone(), method, summing, respond);
                     glommio::spawn_local(task).detach();
                 }
                 Err(status) => self.refuse(method, respond, &status),
             },
             Work::Recipe(message) => match respond {
-                Respond::Client(responder) => {
+                Respond::Client(responder, _) => {
                     let task = inside::serve(self.clone(), method, message, responder);
                     glommio::spawn_local(task).detach();
                 }
@@ -288,7 +315,8 @@ impl Shard {
 
     /// However long it takes: it is the client's own patience that counts, as in etcd.
     fn defragment(&self, what: What) {
-        let waiting = Waiting { what, until: Duration::MAX };
+        let until = what.until();
+        let waiting = Waiting { what, until };
         let ticket = self.waiting.borrow_mut().wait(waiting);
         self.send(ticket, ToNode::Defragment { ticket });
     }
@@ -312,12 +340,12 @@ impl Shard {
     }
 
     fn wait(&self, what: What) -> Ticket {
-        let until = self.deadline();
+        let until = self.deadline().min(what.until());
         self.waiting.borrow_mut().wait(Waiting { what, until })
     }
 
     fn deadline(&self) -> Duration {
-        self.clock.now() + self.setup.request_timeout
+        self.clock.now() + request_wait(self.setup.election)
     }
 
     /// Sends the waiting reads on as one round, unless one is on its way.
@@ -460,15 +488,42 @@ impl Shard {
         let now = self.clock.now();
         self.end_leaderless(now);
         self.on_watch_time(now);
-        let late = self.waiting.borrow_mut().take_expired(|waiting| waiting.until <= now);
+        let is_late = |reading: &mut Reading| reading.is_late(now).is_some();
+        let mut reads: Vec<_> = self.next_round.borrow_mut().extract_if(.., is_late).collect();
+        let late = self.waiting.borrow_mut().take_expired(|waiting| {
+            if let What::Round(round) = &mut waiting.what {
+                reads.extend(round.extract_if(.., is_late));
+            }
+            waiting.until <= now
+        });
         for waiting in late {
-            self.finish(waiting, Reply::Unavailable(Unavailable::Timeout));
+            let why = self.why_late(&waiting, now);
+            self.finish(waiting, Reply::Unavailable(why));
         }
-        // Reads that no round has taken along yet.
-        let late = |reading: &mut Reading| reading.until().is_some_and(|until| until <= now);
-        let late: Vec<_> = self.next_round.borrow_mut().extract_if(.., late).collect();
-        let timeout = Status::from(Unavailable::Timeout);
-        late.into_iter().for_each(|reading| self.finish_read(reading, Some(&timeout)));
+        for reading in reads {
+            let why = reading.is_late(now).map(Status::from);
+            self.finish_read(reading, why.as_ref());
+        }
+    }
+
+    /// What was proposed may have been lost with its leader, or on its way there; for the rest etcd
+    /// looks for no reasons.
+    fn why_late(&self, waiting: &Waiting, now: Duration) -> Unavailable {
+        let election = self.setup.election;
+        match waiting.what {
+            _ if waiting.what.until() <= now => Unavailable::Overdue,
+            What::Proposal { .. } => {
+                let proposed = waiting.until.saturating_sub(request_wait(election));
+                self.newest.load().raft.why_late(proposed, election)
+            }
+            // Whoever asks the leader was looking for one all the time.
+            What::TimeToLive { .. } | What::Renewal { .. }
+                if self.newest.load().raft.leader.0 == 0 =>
+            {
+                Unavailable::NoLeader
+            }
+            _ => Unavailable::Timeout,
+        }
     }
 
     fn require_leader(&self, call: &Rc<Call>) {
@@ -487,7 +542,7 @@ impl Shard {
             return;
         }
         let since = *led.leaderless_since.get_or_insert(now);
-        if now >= since + self.setup.leaderless_wait {
+        if now >= since + NO_LEADER_ELECTIONS_MAX * self.setup.election {
             for call in led.calls.drain(..).filter_map(|call| call.upgrade()) {
                 call.finish(Some(&status::NO_LEADER));
             }
@@ -538,14 +593,8 @@ fn empty() -> Bytes {
 }
 
 /// Sends one checksum, letting others run while it is made.
-async fn send_sum(
-    shard: Rc<Shard>,
-    view: Arc<View>,
-    method: Method,
-    mut summing: Summing,
-    respond: Respond,
-) {
-    while summing.step(&view) {
+async fn send_sum(shard: Rc<Shard>, method: Method, mut summing: Summing, respond: Respond) {
+    while summing.step() {
         futures_lite::future::yield_now().await;
     }
     let mut out = Vec::with_capacity(64);

@@ -14,7 +14,7 @@ pub struct Tickets<T> {
 }
 
 impl<T> Tickets<T> {
-    /// An empty table. `start` is the boot's microseconds since the epoch, see [`Ticket::new`].
+    /// An empty table. `start` is the count of the first ticket, see [`Ticket::new`].
     pub fn new(member: MemberId, shard: usize, start: u64) -> Self {
         Self { member, shard, first: start, waiting: VecDeque::new(), live: 0 }
     }
@@ -42,17 +42,13 @@ impl<T> Tickets<T> {
         Some(taken)
     }
 
-    /// Takes out everything at the front for which `expired` holds, oldest first.
-    pub fn take_expired(&mut self, mut expired: impl FnMut(&T) -> bool) -> Vec<T> {
-        let mut taken = Vec::new();
+    /// Takes out everything for which `expired` holds, oldest first. Looks at all: whoever came later
+    /// may have less time.
+    pub fn take_expired(&mut self, mut expired: impl FnMut(&mut T) -> bool) -> Vec<T> {
+        let late = |slot: &mut Option<T>| slot.take_if(&mut expired);
+        let taken: Vec<_> = self.waiting.iter_mut().filter_map(late).collect();
+        self.live -= taken.len();
         self.drop_holes();
-        while let Some(Some(front)) = self.waiting.front()
-            && expired(front)
-        {
-            taken.extend(self.waiting.front_mut().and_then(Option::take));
-            self.live -= 1;
-            self.drop_holes();
-        }
         taken
     }
 
@@ -99,12 +95,14 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_expire_first_and_holes_do_not_hide_them() {
+    fn the_oldest_expire_first_and_neither_holes_nor_the_patient_hide_them() {
         let mut tickets = Tickets::new(MemberId(1), 0, 0);
         let drawn: Vec<_> = (0..6).map(|n| tickets.wait(n)).collect();
         tickets.take(drawn[1]);
         assert_eq!(tickets.take_expired(|n| *n < 3), [0, 2]);
         assert_eq!(tickets.len(), 3);
+        assert_eq!(tickets.take_expired(|n| *n == 5), [5]);
         assert_eq!(tickets.take(drawn[4]), Some(4));
+        assert_eq!(tickets.take(drawn[5]), None);
     }
 }

@@ -13,12 +13,16 @@
 //! Where nothing is live at `R`, etcd has no list of what to keep and takes all that is left below
 //! `C`: what was live at `C`.
 //!
+//! A compaction at `R` makes the same sum of what there was just before it, but for one thing: it
+//! keeps tombstones of `R` itself, so where there is one the list is not empty. The sums of the
+//! newest compactions are remembered (see `sums`) and answer for their revisions.
+//!
 //! The keys are many, so it is done in steps, of one view from beginning to end.
 
 use super::{Refusal, View};
 use crate::{
-    limits::HASH_RECORDS_PER_STEP,
-    tree::{Change, KeyRange, Lease},
+    limits::{HASH_BYTES_PER_STEP, HASH_RECORDS_PER_STEP},
+    tree::{self, Change, KeyRange, Lease},
     types::{LeaseId, Revision, Stamp},
 };
 
@@ -39,14 +43,16 @@ pub struct Hash {
 }
 
 /// A checksum on its way.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Hashing {
+    /// What is summed up.
+    tree: tree::View,
     sum: u32,
     /// Where it ends; negative for no changes at all, as in etcd.
     revision: Revision,
     compacted: Revision,
-    /// Keys that are live at `revision`, as far as counted.
-    live: i64,
+    /// Versions on etcd's list of what to keep, as far as counted.
+    kept: i64,
     phase: Phase,
     /// The next change to look at.
     from: Stamp,
@@ -62,38 +68,70 @@ enum Phase {
 }
 
 impl Hashing {
-    /// Begins to sum up `view`, up to `revision`; 0 is its newest.
+    /// Begins to sum up `view`, up to `revision`; 0 is its newest. What one of the newest
+    /// compactions was at has the sum of then, as in etcd (`mvcc/hash.go`, `HashByRev`): also where
+    /// it is 0, which then is no longer the newest.
     ///
     /// # Errors
     /// A revision that was compacted away or has not happened.
     pub fn new(revision: Revision, view: &View) -> Result<Self, Refusal> {
-        let compacted = view.compacted();
-        if revision.0 > 0 && revision < compacted {
+        if let Some(sum) = view.sums.of(revision) {
+            return Ok(sum.hashing(view));
+        }
+        if revision.0 > 0 && revision < view.compacted() {
             return Err(Refusal::Compacted);
         }
         if revision.0 > 0 && revision > view.revision {
             return Err(Refusal::FutureRevision);
         }
         let revision = if revision.0 == 0 { view.revision } else { revision };
-        let live = view.tree.reader().count(&KeyRange::ALL, Revision(i64::MAX));
-        Ok(Self {
-            sum: crc32c::crc32c(BUCKET),
-            revision,
-            compacted,
-            live: i64::try_from(live).expect("keys are fewer than bytes"),
-            phase: if revision.0 < 0 { Phase::Done } else { Phase::Count },
-            from: Stamp { main: Revision(revision.0 + 1), sub: 0 },
-        })
+        Ok(Self::over(view.tree.clone(), revision))
     }
 
-    /// Does the next piece of work; false once nothing is left. `view` is that of the beginning.
-    pub fn step(&mut self, view: &View) -> bool {
-        let reader = view.tree.reader();
-        let mut changes = reader.changes(self.from);
+    /// The sum that a compaction at `revision` makes of `before`, the keys just before it.
+    pub(super) fn of_compaction(revision: Revision, before: tree::View) -> Self {
+        // The tombstones of the revision itself count, too.
+        let from = Stamp { main: revision, sub: 0 };
+        Self { from, ..Self::over(before, revision) }
+    }
+
+    /// A sum that is made already.
+    pub(super) fn made(hash: Hash, tree: tree::View) -> Self {
+        let Hash { sum, revision, compacted } = hash;
+        let (kept, phase, from) = (0, Phase::Done, Stamp::new(0, 0));
+        Self { tree, sum, revision, compacted, kept, phase, from }
+    }
+
+    fn over(tree: tree::View, revision: Revision) -> Self {
+        let live = tree.reader().count(&KeyRange::ALL, Revision(i64::MAX));
+        Self {
+            sum: crc32c::crc32c(BUCKET),
+            revision,
+            compacted: tree.reader().compacted(),
+            kept: i64::try_from(live).expect("keys are fewer than bytes"),
+            phase: if revision.0 < 0 { Phase::Done } else { Phase::Count },
+            from: Stamp { main: Revision(revision.0 + 1), sub: 0 },
+            tree,
+        }
+    }
+
+    /// The revision up to which it counts.
+    pub(super) fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// Does the next piece of work; false once nothing is left.
+    pub fn step(&mut self) -> bool {
+        let tree = self.tree.clone();
+        let mut changes = tree.reader().changes(self.from);
+        let mut bytes = 0;
         for _ in 0..HASH_RECORDS_PER_STEP {
             match (self.phase, changes.next()) {
                 (Phase::Count, Some(change)) => {
-                    self.live += i64::from(change.tombstone) - i64::from(change.create);
+                    self.kept += i64::from(change.tombstone);
+                    if change.stamp.main > self.revision {
+                        self.kept -= i64::from(change.create);
+                    }
                     self.from = behind(change.stamp);
                 }
                 (Phase::Count, None) => {
@@ -102,13 +140,17 @@ impl Hashing {
                     return true;
                 }
                 (Phase::Sum, Some(change)) if change.stamp.main <= self.revision => {
-                    if self.counts(&change, view) {
+                    if self.counts(&change) {
                         self.take(&change);
+                        bytes += change.kv.len();
                     }
                     self.from = behind(change.stamp);
                 }
                 (Phase::Sum, _) => self.phase = Phase::Done,
                 (Phase::Done, _) => return false,
+            }
+            if bytes >= HASH_BYTES_PER_STEP {
+                break;
             }
         }
         self.phase != Phase::Done
@@ -125,12 +167,12 @@ impl Hashing {
 
     /// Whether a change is one that every member has. Tombstones at the compacted revision are not
     /// counted, since etcd before 3.5.16 takes them and later ones keep them.
-    fn counts(&self, change: &Change<'_>, view: &View) -> bool {
+    fn counts(&self, change: &Change<'_>) -> bool {
         if change.stamp.main > self.compacted {
             return true;
         }
-        let at = if self.live > 0 { self.revision } else { self.compacted };
-        let version = view.tree.reader().get(change.key, at);
+        let at = if self.kept > 0 { self.revision } else { self.compacted };
+        let version = self.tree.reader().get(change.key, at);
         version.is_some_and(|version| version.meta.modified == change.stamp)
     }
 
@@ -153,8 +195,9 @@ fn behind(stamp: Stamp) -> Stamp {
 /// A checksum over everything a member has applied: keys, leases, and the cluster's facts. It is
 /// stable and the same on members that have applied and compacted the same, but it is not etcd's
 /// `Hash`, which depends on how its file is laid out in buckets.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct HashingAll {
+    view: View,
     keys: Hashing,
     /// The next lease to take; `None` once all are in.
     lease: Option<LeaseId>,
@@ -163,17 +206,18 @@ pub struct HashingAll {
 impl HashingAll {
     /// Begins to sum up `view`.
     pub fn new(view: &View) -> Self {
-        let keys = Hashing::new(Revision(0), view).expect("the newest revision is always there");
-        Self { keys, lease: Some(LeaseId(i64::MIN)) }
+        let keys = Hashing::over(view.tree.clone(), view.revision);
+        Self { view: view.clone(), keys, lease: Some(LeaseId(i64::MIN)) }
     }
 
     /// As [`Hashing::step`].
-    pub fn step(&mut self, view: &View) -> bool {
-        if self.keys.step(view) {
+    pub fn step(&mut self) -> bool {
+        if self.keys.step() {
             return true;
         }
         let Some(from) = self.lease else { return false };
         self.lease = None;
+        let view = self.view.clone();
         for (taken, (id, lease)) in view.leases().from(from).enumerate() {
             if taken == HASH_RECORDS_PER_STEP {
                 self.lease = Some(id);

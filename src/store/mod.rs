@@ -10,6 +10,7 @@
 //!                    compact · alarm · cluster facts           (here, cluster.rs)
 //! entry ─ change of members ─ Cluster                           (members.rs)
 //! View ─ range · stream · read-only txn · checksum              (range.rs, stream.rs, txn.rs, hash.rs)
+//! compact ─ checksums of the newest ─→ View                     (sums.rs)
 //! ```
 
 use std::sync::Arc;
@@ -27,6 +28,7 @@ mod outcome;
 mod quota;
 pub mod range;
 mod stream;
+mod sums;
 mod txn;
 mod view;
 mod write;
@@ -54,6 +56,7 @@ use crate::{
 };
 use command::{AlarmAction, AlarmOrder, Body, Compact, DeleteRange, MemberAttributes, Put, Txn};
 use lease::Attached;
+use sums::Sums;
 use write::Writing;
 
 /// The state machine, owned by the node: the tree, and the small facts beside it.
@@ -67,6 +70,7 @@ pub struct Store {
     installed: Index,
     cluster: Arc<Cluster>,
     quota: Quota,
+    sums: Sums,
     /// As of the last view: files grow at checkpoints, not with each write.
     disk_bytes: u64,
 }
@@ -78,8 +82,19 @@ impl Store {
         let (revision, applied, term) = (Revision(1), Index(0), Term(0));
         let installed = Index(0);
         let attached = Attached::of(tree.reader(), tree.page_bytes());
-        let cluster = Arc::default();
-        Self { tree, attached, revision, applied, term, installed, cluster, quota, disk_bytes }
+        let (cluster, sums) = (Arc::default(), Sums::default());
+        Self {
+            tree,
+            attached,
+            revision,
+            applied,
+            term,
+            installed,
+            cluster,
+            quota,
+            sums,
+            disk_bytes,
+        }
     }
 
     /// The store as a superblock describes it, with the tree opened from there.
@@ -93,12 +108,14 @@ impl Store {
         Ok(Self { revision, applied, term, installed, cluster, ..fresh })
     }
 
-    /// Becomes what a snapshot from another member holds.
+    /// Becomes what a snapshot from another member holds. The sums of compactions stay, being the
+    /// same on every member (etcd `kvstore.go`, `Restore`).
     ///
     /// # Errors
     /// As [`Store::recover`]; then nothing has changed.
     pub fn replace(&mut self, tree: Tree, facts: &RootFacts) -> Result<(), BlobError> {
-        *self = Self::recover(tree, self.quota, facts)?;
+        let recovered = Self::recover(tree, self.quota, facts)?;
+        *self = Self { sums: std::mem::take(&mut self.sums), ..recovered };
         Ok(())
     }
 
@@ -230,6 +247,7 @@ impl Store {
         if compact.revision > self.revision {
             return Outcome::Refused(Refusal::FutureRevision);
         }
+        self.sums.note(compact.revision, self.tree.publish());
         self.tree.compact(compact.revision);
         Outcome::Compacted { revision: self.revision, physical: compact.physical }
     }
@@ -287,7 +305,19 @@ impl Store {
             disk_bytes: self.disk_bytes,
             live_bytes: self.tree.live_bytes() + self.tree.lease_bytes(),
             cluster: Arc::clone(&self.cluster),
+            sums: self.sums.publish(),
         }
+    }
+
+    /// Does a bounded piece of the checksums that compactions ask for. True when a view would show
+    /// that.
+    pub fn sum_up(&mut self) -> bool {
+        self.sums.step()
+    }
+
+    /// Whether [`Store::sum_up`] has something to do.
+    pub fn has_sums_due(&self) -> bool {
+        self.sums.has_more()
     }
 
     /// The last entry applied.

@@ -164,6 +164,10 @@ pub enum Unavailable {
     LeaderChanged,
     /// The member is going down.
     Stopped,
+    /// Nobody led for as long as it could wait: it was never proposed.
+    Held,
+    /// The client's own deadline has passed.
+    Overdue,
     /// No answer in time.
     Timeout,
     /// No answer in time, and the leader failed meanwhile.

@@ -3,10 +3,11 @@
 //! The node publishes one after each batch; it never changes and is cheap to clone. What it holds
 //! is true together: the keys, the revision, the applied index and the cluster's facts.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{
-    Cluster, Leases, Outcome, command::Range, outcome::Refusal, range, range::RangeOutcome,
+    Cluster, Leases, Outcome, Unavailable, command::Range, outcome::Refusal, range,
+    range::RangeOutcome, sums,
 };
 use crate::{
     tree,
@@ -22,6 +23,32 @@ pub struct RaftSeen {
     pub leader: MemberId,
     /// Highest index known committed.
     pub committed: Index,
+    /// When this member last came to lead; `None` where it never did. By the clock that it shares with
+    /// those who read this.
+    pub elected: Option<Duration>,
+    /// Since when it is in touch with those without whom nothing is committed: with the leader, or,
+    /// where it leads, with a majority. `None` where it is not.
+    pub in_touch: Option<Duration>,
+}
+
+impl RaftSeen {
+    /// Why a proposal of that moment has no answer although its time is over, as far as this member
+    /// can know (etcd `server.go`, `parseProposeCtxErr`): an election follows the loss of a leader
+    /// within two `election` timeouts, so one that came that soon may have cost the proposal; a
+    /// connection that is younger than the proposal may have lost it. Where nobody leads there is
+    /// nothing to say.
+    pub fn why_late(&self, proposed: Duration, election: Duration) -> Unavailable {
+        let lost_with_its_leader = |elected: Duration| {
+            proposed < elected && elected < proposed.saturating_add(2 * election)
+        };
+        if self.elected.is_some_and(lost_with_its_leader) {
+            Unavailable::TimeoutLeaderFailed
+        } else if self.leader.0 != 0 && self.in_touch.is_none_or(|since| since > proposed) {
+            Unavailable::TimeoutConnectionLost
+        } else {
+            Unavailable::Timeout
+        }
+    }
 }
 
 /// See the head of this file.
@@ -42,6 +69,7 @@ pub struct View {
     pub live_bytes: u64,
     /// Members, alarms, versions.
     pub cluster: Arc<Cluster>,
+    pub(super) sums: Arc<sums::Newest>,
 }
 
 impl View {
@@ -98,6 +126,36 @@ impl View {
         match super::txn::read(self.leases(), self.revision, txn) {
             Ok(done) => Outcome::Txn(done),
             Err(refusal) => Outcome::Refused(refusal),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_runs_out_of_time_is_told_what_may_have_been_the_reason() {
+        let second = Duration::from_secs;
+        let seen = |leader, elected, in_touch| RaftSeen {
+            leader: MemberId(leader),
+            elected,
+            in_touch,
+            ..RaftSeen::default()
+        };
+        use Unavailable::{Timeout, TimeoutConnectionLost, TimeoutLeaderFailed};
+        // Proposed at 10, with elections of 1 s.
+        for (seen, why) in [
+            (seen(1, None, Some(second(10))), Timeout),
+            (seen(1, None, Some(second(11))), TimeoutConnectionLost),
+            (seen(1, None, None), TimeoutConnectionLost),
+            (seen(0, None, None), Timeout),
+            (seen(1, Some(Duration::from_millis(11_999)), None), TimeoutLeaderFailed),
+            (seen(0, Some(second(11)), None), TimeoutLeaderFailed),
+            (seen(1, Some(second(12)), Some(second(9))), Timeout),
+            (seen(1, Some(second(10)), Some(second(9))), Timeout),
+        ] {
+            assert_eq!(seen.why_late(second(10), second(1)), why, "{seen:?}");
         }
     }
 }

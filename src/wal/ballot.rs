@@ -40,7 +40,7 @@ pub struct Ballot {
     pub vote: u64,
     /// Its log was found damaged, and it has not caught up since.
     pub lost: bool,
-    /// Rises with each start.
+    /// Number of the start, in microseconds of the wall clock while that goes on; rises in any case.
     pub boot: u64,
 }
 

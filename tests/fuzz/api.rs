@@ -266,7 +266,7 @@ impl Member {
     fn sum(&mut self, sum: Sum) {
         let view = self.store.publish(RaftSeen::default());
         let Ok(mut summing) = Summing::new(sum, &view, &edge()) else { return };
-        while summing.step(&view) {}
+        while summing.step() {}
         let mut out = Vec::new();
         summing.finish(&mut out);
         check_framed(&out);

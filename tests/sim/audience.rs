@@ -10,6 +10,7 @@
 
 use crate::{
     check::{parse, unframed},
+    check_bounds,
     clients::{Floor, Slip},
     tongue::{Tongue, everybody},
 };
@@ -146,7 +147,7 @@ impl Audience {
         if rang {
             self.next_check = now + TIMEOUT_CHECK_INTERVAL;
             self.hub.advance(&self.view);
-            self.hub.on_time(now);
+            self.hub.on_time(self.floor.own.now());
             self.flush_ready();
         }
         if woken || rang || self.hub.is_behind() {
@@ -155,6 +156,7 @@ impl Audience {
         for stream in self.clients.keys().copied().collect::<Vec<_>>() {
             self.serve(stream, now);
         }
+        check_bounds::judge_watches(&self.hub);
     }
 
     fn on_news(&mut self) {
@@ -184,7 +186,7 @@ impl Audience {
             while self.hub.can_take(stream)
                 && let Some((request, seen)) = self.client(stream).asks.pop_front()
             {
-                self.take(stream, request, seen, now);
+                self.take(stream, request, seen);
             }
             self.flush(stream);
             self.flush_ready();
@@ -198,7 +200,7 @@ impl Audience {
         }
     }
 
-    fn take(&mut self, stream: StreamId, request: WatchRequest, seen: i64, now: Duration) {
+    fn take(&mut self, stream: StreamId, request: WatchRequest, seen: i64) {
         let message = request.encode_to_vec().into();
         let mut ask = watch::decode(message).expect("clients speak etcd's language");
         let client = self.client(stream);
@@ -216,7 +218,7 @@ impl Audience {
             let start = create.start.map_or(self.view.revision.0 + 1, |start| start.0);
             create.start = Some(Revision(start + 1));
         }
-        self.hub.on_request(stream, ask, &self.view, now);
+        self.hub.on_request(stream, ask, &self.view, self.floor.own.now());
         self.interest.set(self.hub.is_watching());
     }
 

@@ -17,12 +17,14 @@
 //!    sweep over the questions and answers decides linearizability.
 
 use crate::{
-    check_lease::{self, Life, Lives, Place},
+    check_lease::{self, Life, Lives, Place, Term},
     check_watch::{self, Line},
     history::History,
     member,
     model::{Model, No},
     model_members::Members,
+    story,
+    weather::Weather,
 };
 use prost::{Message, bytes::Bytes};
 use proto::etcdserverpb as pb;
@@ -117,7 +119,7 @@ pub(crate) struct Now {
 pub(crate) struct Op {
     pub(crate) request: Request,
     /// Who is asked.
-    member: u64,
+    pub(crate) member: u64,
     ticket: Option<Ticket>,
     pub(crate) way: Way,
     pub(crate) asked: Moment,
@@ -140,7 +142,7 @@ pub(crate) struct Day {
 /// Everything that clients saw, in order.
 #[derive(Default)]
 pub(crate) struct Chronicle {
-    ops: Vec<Op>,
+    pub(crate) ops: Vec<Op>,
     days: Vec<Day>,
     /// What happened on each watch stream.
     streams: Vec<(u64, Vec<Line>)>,
@@ -149,7 +151,7 @@ pub(crate) struct Chronicle {
     /// What the life came past, and how often.
     pub(crate) sights: BTreeMap<&'static str, usize>,
     /// One line for each thing worth telling.
-    pub(crate) story: Vec<String>,
+    pub(crate) story: Vec<story::Line>,
 }
 
 /// A place in the history: behind this many requests of the entry at this index.
@@ -258,11 +260,16 @@ impl Chronicle {
     ///
     /// # Panics
     /// At the first thing that is wrong.
-    pub(crate) fn judge(&mut self, history: &History, election: Duration, tick: Duration) {
+    pub(crate) fn judge(&mut self, history: &History, weather: &Weather) {
         let Replay { positions, lives, model, .. } = self.replay(history);
         self.judge_presence(&positions);
         self.judge_order(&positions);
-        let clock = check_lease::Clock { terms: history.terms(), days: &self.days, election, tick };
+        let terms = history.terms().map(|(term, began, leader)| {
+            (term, Term { began, rate: weather.clocks[member::machine_of(leader)] })
+        });
+        let (terms, days) = (terms.collect(), &self.days[..]);
+        let (election, tick) = (weather.election(), weather.tick);
+        let clock = check_lease::Clock { terms, days, election, tick };
         let mut seen = check_lease::judge(&self.ops, &lives, &clock);
         seen.extend(check_watch::judge(&self.streams, &model.history(), &lives));
         seen.into_iter().for_each(|(sight, times)| self.see(sight, times));

@@ -6,13 +6,17 @@
 //! 1. **Never early.** The member revokes a lease by itself not before its TTL has passed since it
 //!    was granted, since each renewal that was acknowledged was asked for, and, with one election
 //!    timeout more, since a leader began who did not see it granted.
-//! 2. **Gone.** On a calm day a lease that nobody renews is revoked within [`gone_within`] after the
-//!    latest moment at which it may run out.
+//! 2. **Gone.** On a calm day a lease that nobody renews, nor may have, is revoked within two ticks and
+//!    [`GONE_WITHIN`] after the latest moment at which it may run out.
 //! 3. **True answers.** What a renewal, a time to live and a list say was so at some point between
 //!    the question and the answer.
+//!
+//! Times pass by the clock of whoever leads, and it is known how fast that goes: nothing beyond it is
+//! forgiven.
 
 use crate::{
     check::{Answer, Day, Moment, Op, Position, Request, parse, unframed},
+    clocks::Rate,
     model::Model,
 };
 use prost::bytes::Bytes;
@@ -25,12 +29,32 @@ use std::{
 
 /// What the judge goes by.
 pub(crate) struct Clock<'a> {
-    /// When each term's leader began.
-    pub(crate) terms: &'a BTreeMap<u64, Duration>,
+    pub(crate) terms: BTreeMap<u64, Term>,
     pub(crate) days: &'a [Day],
     /// What a new leader gives to every lease.
     pub(crate) election: Duration,
     pub(crate) tick: Duration,
+}
+
+/// A term's leader.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Term {
+    /// When it began.
+    pub(crate) began: Duration,
+    /// How fast its clock goes.
+    pub(crate) rate: Rate,
+}
+
+/// A clock shows whole nanoseconds, and may be slow.
+const ROUNDING: Duration = Duration::from_nanos(2);
+
+impl Clock<'_> {
+    /// Who may have led at some point between two moments, and known it.
+    fn leaders(&self, from: Duration, to: Duration) -> impl Iterator<Item = &Term> {
+        let first = self.terms.iter().rev().find(|(_, term)| term.began <= from);
+        let first = first.map_or(0, |(number, _)| *number);
+        self.terms.range(first..).map(|(_, term)| term).filter(move |term| term.began <= to)
+    }
 }
 
 /// A place in the log.
@@ -167,7 +191,11 @@ pub(crate) fn judge(ops: &[Op], lives: &Lives, clock: &Clock<'_>) -> Vec<(&'stat
     for life in &lives.all {
         let renewals = renewals.get(&life.id).map_or(&[][..], |renewals| renewals);
         judge_not_early(life, renewals, lives, clock);
-        clock.days.iter().for_each(|day| judge_gone(life, renewals, day, clock));
+        // A renewal of which nobody was told may have come at any time.
+        let is_untold = |op: &&Op| op.request == Request::Renew(life.id) && op.answered.is_none();
+        let untold = ops.iter().find(is_untold).map(|op| op.asked.at);
+        let days = clock.days.iter().filter(|day| untold.is_none_or(|at| day.ended < Some(at)));
+        days.for_each(|day| judge_gone(life, renewals, day, clock));
     }
     let ends = || lives.all.iter().filter_map(|life| life.ended);
     seen.push(("a lease that expired", ends().filter(|ended| ended.expired).count()));
@@ -239,9 +267,12 @@ fn judge_time(
     for renewal in renewals.get(&r.id).into_iter().flatten() {
         let is_of_this = *renewal.window.start() >= life.granted.position.0;
         if is_of_this && renewal.answered.number < op.asked.number && candidates.len() == 1 {
-            let least = (renewal.op.asked.at + life.ttl()).saturating_sub(answered);
+            let fastest = clock.leaders(op.asked.at, answered).map(|term| term.rate.0).max();
+            let fastest = Rate(fastest.expect("somebody led"));
+            let least = life.ttl().saturating_sub(fastest.shown(answered - renewal.op.asked.at));
             // Whole seconds are told.
-            assert!(seconds(said.ttl + 1) > least, "less than {least:?}: {said:?} for {op:?}");
+            let most = seconds(said.ttl + 1) + ROUNDING;
+            assert!(most > least, "less than {least:?}: {said:?} for {op:?}");
         }
     }
 }
@@ -257,31 +288,32 @@ fn judge_list(framed: &Bytes, window: &RangeInclusive<u64>, lives: &Lives) {
 /// No key vanishes before its lease's last acknowledged renewal and the TTL.
 fn judge_not_early(life: &Life, renewals: &[Renewal<'_>], lives: &Lives, clock: &Clock<'_>) {
     let Some(Ended { place, expired: true }) = life.ended else { return };
-    let start = match life.granted.term == place.term {
-        true => life.granted.at,
-        false => clock.terms[&place.term] + clock.election,
+    let Term { began, rate } = clock.terms[&place.term];
+    let (start, left) = match life.granted.term == place.term {
+        true => (life.granted.at, life.ttl()),
+        false => (began, clock.election + life.ttl()),
     };
     let early = format!("revoked before its time: {life:?}");
-    assert!(place.at >= start + life.ttl(), "{early}, which began at {start:?}");
+    let at = place.at + ROUNDING;
+    assert!(at >= start + rate.lasts(left), "{early}, which began at {start:?}, by {rate:?}");
     for Renewal { op, window, .. } in renewals {
         let of_others = lives.of(life.id).filter(|other| other.is_there_in(window));
         if life.is_there_in(window) && of_others.count() == 1 {
             let asked = op.asked.at;
-            assert!(place.at >= asked + life.ttl(), "{early}, renewed at {asked:?}");
+            let left = rate.lasts(life.ttl());
+            assert!(at >= asked + left, "{early}, renewed at {asked:?}, by {rate:?}");
         }
     }
 }
 
-/// How long after the last moment at which it may run out a lease is gone, on a calm day: it is seen
-/// at a tick and revoked through the log.
-fn gone_within(tick: Duration) -> Duration {
-    tick * 2 + Duration::from_millis(100)
-}
+/// How long it takes on a calm day to revoke a lease through the log, once it is seen to have run
+/// out: two ticks after it has at the latest.
+const GONE_WITHIN: Duration = Duration::from_millis(100);
 
 fn judge_gone(life: &Life, renewals: &[Renewal<'_>], day: &Day, clock: &Clock<'_>) {
     let Some(evening) = day.ended else { return };
-    let mut terms = clock.terms.iter().filter(|(_, at)| **at <= evening);
-    let Some((term, began)) = terms.next_back() else { return };
+    let mut terms = clock.terms.iter().filter(|(_, term)| term.began <= evening);
+    let Some((_, Term { began, rate })) = terms.next_back() else { return };
     let began = &day.began.max(*began);
     let gone = match life.ended {
         Some(ended) if ended.place.at < *began => return,
@@ -289,12 +321,13 @@ fn judge_gone(life: &Life, renewals: &[Renewal<'_>], day: &Day, clock: &Clock<'_
         Some(ended) => ended.place.at.min(evening),
         None => evening,
     };
-    let granted = if life.granted.term == *term { life.granted.at } else { *began };
+    // Its time runs from when it was applied, which a rough day may have put off.
+    let granted = life.granted.at.max(*began);
     let renewed = renewals.iter().map(|renewal| renewal.answered.at).filter(|at| *at <= evening);
-    let latest = renewed.fold(granted, Duration::max) + life.ttl() + clock.election;
-    let within = gone_within(clock.tick);
+    let latest = renewed.fold(granted, Duration::max)
+        + rate.lasts(life.ttl() + clock.election + clock.tick * 2);
     assert!(
-        gone <= latest + within,
+        gone <= latest + GONE_WITHIN,
         "still there at {gone:?}, though it ran out {latest:?}: {life:?}"
     );
 }

@@ -9,6 +9,8 @@
 use crate::{
     audience::{Audience, Spots},
     check::{Answer, Chronicle, Now, Request, Way},
+    check_bounds,
+    clocks::OwnClock,
     executor::{Lot, SimClock},
     history::History,
     tongue::{Tongue, everything, operate},
@@ -23,6 +25,7 @@ use ringleader::{
     },
     io::Clock,
     mesh::{LeaseAsk, Newest, Reply, ShardEnd, ToNode},
+    metrics::NodeMeters,
     store::{
         Member, Outcome, View,
         command::{Expired, MemberAttributes, MemberChange},
@@ -57,6 +60,8 @@ pub(crate) enum Slip {
     RefusalForgotten,
     /// A lease is revoked in the leader's name as soon as it was renewed.
     RevokedEarly,
+    /// A snapshot that was just installed is served as if its place were there and its content not.
+    HalfInstalled,
     /// A shard says that it wants news, and does not look at what it missed before.
     LookedBefore,
     /// News without answers are not looked at.
@@ -75,9 +80,14 @@ pub(crate) struct Floor {
     pub(crate) day: RefCell<Day>,
     pub(crate) lot: RefCell<Lot>,
     pub(crate) clock: SimClock,
+    /// The machine's.
+    pub(crate) own: OwnClock,
+    /// Where the boot's tickets begin.
+    pub(crate) first_ticket: u64,
     pub(crate) edge: Edge,
     pub(crate) boot: u64,
     pub(crate) newest: Newest,
+    pub(crate) meters: Arc<NodeMeters>,
     pub(crate) left: Cell<u64>,
     /// Desks that have nothing left to ask, nor to hear.
     pub(crate) done: Cell<usize>,
@@ -160,6 +170,8 @@ pub(crate) struct Desk {
     audience: Audience,
     /// The view when the last message came.
     stale: Arc<View>,
+    /// The newest view while a snapshot was on its way in.
+    before: Option<Arc<View>>,
     /// A revision that the node has not told of, and since when.
     untold: Option<(Revision, Duration)>,
 }
@@ -197,12 +209,23 @@ struct Kept {
 
 impl Desk {
     pub(crate) fn new(floor: Rc<Floor>, end: ShardEnd) -> Self {
-        let next_ticket = floor.clock.wall_nanos() / 1_000;
+        let next_ticket = floor.first_ticket;
         let stale = floor.newest.load();
         let (waiting, kept) = (BTreeMap::new(), BTreeMap::new());
         let audience = Audience::new(floor.clone(), end.shard, end.interest.clone());
-        let (evening, is_done, untold) = (None, false, None);
-        Self { floor, end, next_ticket, waiting, kept, evening, is_done, audience, stale, untold }
+        Self {
+            floor,
+            end,
+            next_ticket,
+            waiting,
+            kept,
+            evening: None,
+            is_done: false,
+            audience,
+            stale,
+            before: None,
+            untold: None,
+        }
     }
 
     /// Asks and listens until the day's requests are used up and answered, or its
@@ -216,6 +239,7 @@ impl Desk {
         loop {
             let woken = self.listen();
             self.audience.turn(woken);
+            check_bounds::judge(&self.floor.meters);
             self.give_up();
             let is_done = self.is_done();
             if is_done && !std::mem::replace(&mut self.is_done, true) {
@@ -310,6 +334,10 @@ impl Desk {
             }
             self.stale = self.floor.newest.load();
         }
+        let newest = self.floor.newest.load();
+        if newest.applied.0 < self.floor.history.borrow().whole_of(self.floor.member().0) {
+            self.before = Some(newest);
+        }
         self.check_news();
         woken
     }
@@ -322,7 +350,7 @@ impl Desk {
         // The node stands still as well while the process does.
         if told < newest && !self.floor.day().pauses {
             let (revision, since) = *self.untold.get_or_insert((newest, now));
-            let most = self.floor.weather.tick * TICKS_UNTOLD;
+            let most = self.floor.own.lasts(self.floor.weather.tick * TICKS_UNTOLD);
             assert!(now - since < most, "revision {revision:?} was not told");
         }
     }
@@ -350,7 +378,7 @@ impl Desk {
                 said
             }
             (Reply::Readable, What::Read(read)) => {
-                api::answer(&read, &view, &self.floor.edge, &mut out)
+                api::answer(&read, &self.half(view.clone()), &self.floor.edge, &mut out)
             }
             (Reply::Renewed(ttl), What::Renewal { id, header }) => {
                 self.renewed(id, ttl.is_some(), &view);
@@ -387,6 +415,22 @@ impl Desk {
         let mut out = Vec::new();
         let said = api::answer(read, view, &self.floor.edge, &mut out);
         Answer::Applied(said.map(|()| out.into()))
+    }
+
+    /// What is read from `view`: all of it but for a slip.
+    fn half(&self, view: Arc<View>) -> Arc<View> {
+        /// Entries for which a slip lasts.
+        const SOON: u64 = 10;
+        let whole = self.floor.history.borrow().whole_of(self.floor.member().0);
+        let soon = (whole..whole + SOON).contains(&view.applied.0);
+        match self.before.as_ref().filter(|_| soon) {
+            Some(before) if self.floor.slip == Some(Slip::HalfInstalled) => {
+                let mut half = View::clone(before);
+                (half.revision, half.applied) = (view.revision, view.applied);
+                Arc::new(half)
+            }
+            _ => view,
+        }
     }
 
     fn answer(&self, op: usize, answer: Answer, view: &View) {
@@ -520,7 +564,7 @@ impl Desk {
             Work::TimeToLive(_) | Work::Leases => self.ask_clock(request),
             Work::Read { serializable: true, read } => {
                 let op = self.asked(request, None, Way::View { serializable: true });
-                let answer = self.read(&read, &view);
+                let answer = self.read(&read, &self.half(view.clone()));
                 self.answer(op, answer, &view);
             }
             Work::Read { serializable: false, read } => self.ask_read(request, read),

@@ -65,6 +65,8 @@ struct State {
 struct Inode {
     seen: Vec<u8>,
     medium: Vec<u8>,
+    /// What was on the medium before it was written there last.
+    older: Vec<u8>,
     between: Vec<Write>,
     ever_synced: bool,
     /// Order of [`File::write_sync_at`] calls: the next to be given out, to write, to sync.
@@ -221,6 +223,18 @@ impl SimDisk {
         state.note(bytes);
     }
 
+    /// What was there before the last write comes back, as if that had never been: it was lost, though
+    /// the disk said that it was durable.
+    pub(crate) fn turn_back(&self, name: &str, offset: usize, len: usize) {
+        let mut before = {
+            let state = self.state.borrow();
+            let older = &state.inodes[&state.names[name]].older;
+            older.get(offset..).unwrap_or_default().iter().copied().take(len).collect::<Vec<_>>()
+        };
+        before.resize(len, 0);
+        self.poke(name, offset, &before);
+    }
+
     /// Flips one bit of a file: `bit` counts from the lowest of byte 0.
     pub(crate) fn flip(&self, name: &str, bit: usize) {
         let byte = self.peek(name)[bit / 8] ^ (1 << (bit % 8));
@@ -343,6 +357,9 @@ impl State {
         let inode = self.inode(number);
         inode.medium.resize(inode.medium.len().max(inode.seen.len()), 0);
         for write in std::mem::take(&mut inode.between) {
+            let before = inode.medium.get(write.offset..).unwrap_or_default();
+            let before = &before[..before.len().min(write.bytes.len())];
+            overwrite(&mut inode.older, write.offset, before);
             overwrite(&mut inode.medium, write.offset, &write.bytes);
         }
         inode.ever_synced = true;

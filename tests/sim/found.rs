@@ -1,9 +1,10 @@
 //! Bugs that the simulator found, each as the smallest life that showed it.
 
 use crate::{
+    clocks::Rate,
     disk::SimDisk,
     executor::Executor,
-    member::{CLUSTER, Mutant, member_on},
+    member::{CLUSTER, Mutant, facts_of, member_on},
     weather::{Day, Drought, Tempo, Weather, Winds},
     world::live,
 };
@@ -12,11 +13,12 @@ use ringleader::{
     consensus::{Append, Durable, Entry, Replica, Timing},
     io::BLOCK_BYTES,
     limits::{
-        REQUEST_BYTES_CEILING, REQUEST_BYTES_MAX, REQUEST_HEADER_BYTES_MAX, WAL_SEGMENT_BYTES,
+        REQUEST_BYTES_CEILING, REQUEST_BYTES_MAX, REQUEST_HEADER_BYTES_MAX,
+        STARTS_APART_TICKETS_MIN, WAL_SEGMENT_BYTES,
     },
     node::{
         Action, Event, Node,
-        recover::{self, Disks, Opening, RecoverError},
+        recover::{self, Disks, Newborn, Opening, RecoverError},
     },
     store::{Member, Quota, Store},
     tree::{self, RootFacts, Tree},
@@ -51,6 +53,8 @@ fn plain(days: Vec<Day>) -> Weather {
         operators: false,
         strict: true,
         rot: false,
+        clocks: vec![Rate::RIGHT],
+        walls: false,
     }
 }
 
@@ -78,6 +82,37 @@ fn a_member_that_is_told_to_stop_while_its_disk_is_full_stops() {
         ..Day::calm(200, false)
     };
     sound(plain(vec![day]));
+}
+
+/// Whoever was stopped while a write was on its way finds it unfinished when it goes on, and its own
+/// clock an age later. `World::judge_ending` lets nobody end for that on a disk that never stalls.
+#[test]
+fn a_process_that_was_stopped_does_not_take_that_for_a_stalled_disk() {
+    let tick = Duration::from_millis(10);
+    let day = Day {
+        pauses: true,
+        tempo: Tempo { micros_max: 5_000, ..Tempo::calm() },
+        leisure: tick,
+        ..Day::calm(150, false)
+    };
+    let rows = vec![vec![day.clone(), day]; 3];
+    sound(Weather { rows, tick, clocks: vec![Rate::RIGHT; 3], ..plain(Vec::new()) });
+}
+
+/// A member whose log was lost, and that has everything in its superblock, has nothing to fetch. The
+/// new log must say where it begins before the ballot says that nothing is lost any more.
+#[test]
+fn a_member_that_finds_its_lost_log_again_may_crash_at_once() {
+    let tick = Duration::from_millis(10);
+    for seed in 0..150 {
+        let soon = tick * (seed % 50) as u32 / 10;
+        let second = Day { killed_after: Some(soon), ..Day::calm(20, false) };
+        let rows = vec![vec![Day::calm(20, false), second], Vec::new(), Vec::new()];
+        let weather =
+            Weather { rows, tick, rot: true, clocks: vec![Rate::RIGHT; 3], ..plain(Vec::new()) };
+        let lived = live(seed, weather, Mutant::default());
+        assert!(lived.is_ok(), "seed {seed}: {}", lived.expect_err("it is not sound"));
+    }
 }
 
 /// A node that leads, alone.
@@ -141,6 +176,18 @@ fn the_largest_request_and_the_fullest_turn_each_fit_a_frame_of_the_log() {
     }
 }
 
+fn opening() -> Opening {
+    Opening {
+        quota: Quota::from_flag(-1),
+        tree: tree::Options::default(),
+        wal_segment_bytes: 8 * BLOCK_BYTES as u64,
+        salt: 1,
+        election_ticks: 10,
+        pre_vote: true,
+        boot_micros: 1,
+    }
+}
+
 /// Opens a member whose superblock has applied `applied` and whose log had `entries` written, then
 /// `trim` of them trimmed.
 fn open_mixed(applied: u64, entries: u64, trim: u64) -> Result<(), RecoverError> {
@@ -157,15 +204,7 @@ fn open_installed(
     trim: u64,
 ) -> Result<[u64; 3], RecoverError> {
     let (cluster, member) = (CLUSTER, member_on(0, 0));
-    let opening = Opening {
-        quota: Quota::from_flag(-1),
-        tree: tree::Options::default(),
-        wal_segment_bytes: 8 * BLOCK_BYTES as u64,
-        salt: 1,
-        election_ticks: 10,
-        pre_vote: true,
-        boot_micros: 1,
-    };
+    let opening = opening();
     let main = async move {
         let disk = SimDisk::new(1);
         let mut store = Store::new(Tree::new(opening.tree), opening.quota);
@@ -202,6 +241,34 @@ fn open_installed(
         Ok([seen[0], seen[1], next.expect("a leader begins its term") - 1])
     };
     Executor::new(1).run(main, || false).done()
+}
+
+/// What an earlier start proposed may be applied later, by the next one. Its ticket must not be one
+/// that somebody else waits with, though the clock on the wall begins anew with the machine.
+#[test]
+fn tickets_do_not_come_back_when_the_wall_clock_does() {
+    let starts = async {
+        let (disk, mut starts) = (SimDisk::new(1), Vec::new());
+        for boot_micros in [1_000, 1_000, 7, 1 << 50, 1_000] {
+            let opening = Opening { boot_micros, ..opening() };
+            let disks =
+                Disks { data: disk.clone(), wal: disk.clone(), wal_background: disk.clone() };
+            let newborn = || {
+                Ok(Newborn {
+                    cluster: CLUSTER,
+                    member: member_on(0, 0),
+                    members: vec![facts_of(0)],
+                })
+            };
+            let opened = recover::member(&disks, &opening, newborn).await;
+            starts.push(opened.expect("the disk is fine").ballots.ballot().boot);
+        }
+        starts
+    };
+    let starts = Executor::new(1).run(starts, || false).done();
+    let apart = STARTS_APART_TICKETS_MIN;
+    let second = 1_000 + apart;
+    assert_eq!(starts, [1_000, second, second + apart, 1 << 50, (1 << 50) + apart]);
 }
 
 #[test]

@@ -8,14 +8,17 @@
 //! 2. **Log matching.** An entry is named by its index and term: whoever writes it writes the same,
 //!    behind the same.
 //! 3. **Nothing committed is lost or changed.** What is fixed is what every member shows there; no
-//!    member writes another entry over it; who begins to lead has all of it.
-//! 4. **Promises are kept durably** ([`History::promises`]): a vote and an acknowledged append leave a
+//!    member writes another entry over it.
+//! 4. **Leader completeness.** A term's log begins behind all that was fixed before it, and holds it
+//!    ([`Ledger::holds`]).
+//! 5. **Promises are kept durably** ([`History::promises`]): a vote and an acknowledged append leave a
 //!    member when they are on its disk.
 
 use crate::{
     check::{parse, unframed},
-    disk::{SECTOR_BYTES, SimDisk},
+    disk::SimDisk,
     executor::Lot,
+    rot::{self, Place},
 };
 use prost::bytes::Bytes;
 use proto::etcdserverpb as pb;
@@ -56,11 +59,11 @@ struct Ledger {
     shown: u64,
     /// Where its frames are.
     frames: Vec<Framed>,
-    /// Up to this frame the log itself says that all is durable.
-    proven: u64,
     /// Rot has come over it.
     rotten: bool,
     snapshots: u64,
+    /// Up to here it has everything in its store, or in a snapshot that has come.
+    whole: u64,
 }
 
 /// A frame on the disk.
@@ -94,13 +97,15 @@ pub(crate) struct History {
     made: BTreeMap<(u64, u64), Made>,
     /// Term of each entry that somebody showed as applied, by index.
     fixed: BTreeMap<u64, u64>,
-    /// When the first entry of each term was written, which is how a leader begins.
-    terms: BTreeMap<u64, Duration>,
+    /// When the first entry of each term was written, which is how a leader begins, and by whom.
+    terms: BTreeMap<u64, (Duration, u64)>,
     /// Member and boot that leads each term.
     leaders: BTreeMap<u64, (u64, Option<u64>)>,
     /// Whom each member voted for, by term.
     votes: BTreeMap<(u64, u64), u64>,
     trims: usize,
+    /// Terms whose first entry was seen to stand behind all that was fixed.
+    begun_whole: usize,
     /// Tickets that a leader drew for what was forwarded to it, and those by which it was asked.
     forwarded: BTreeMap<Ticket, Ticket>,
 }
@@ -137,7 +142,6 @@ impl History {
             Seen::Intact(head, entries) => {
                 self.trims += usize::from(head.trimmed > ledger.trimmed);
                 ledger.trimmed = head.trimmed;
-                ledger.proven = ledger.proven.max(head.durable_upto);
                 let (name, bytes) = (name.to_owned(), frame.len());
                 ledger.frames.push(Framed { name, offset: at_byte, bytes, number: head.number });
                 let last = entries.last().map_or(ledger.durable_or_later().last, |last| last.index);
@@ -163,8 +167,14 @@ impl History {
                 let lost = gone.get(&index) == Some(fixed) && term != *fixed;
                 assert!(!lost, "{member:x} writes over entry {index}, which is committed");
             }
+            let newest = self.leaders.range(term + 1..).next().is_none()
+                && self.terms.range(term..).next().is_none();
+            if newest {
+                ledger.holds(&self.fixed, self.begun, index);
+                self.begun_whole += 1;
+            }
             ledger.terms.insert(index, term);
-            self.terms.entry(term).or_insert(at);
+            self.terms.entry(term).or_insert((at, member));
             let made = self.made.entry((index, term));
             let made = made.or_insert_with(|| Made { entry: entry.clone(), at, before });
             assert_eq!(made.entry, entry, "entry {index} of term {term} is two: {member:x}");
@@ -185,38 +195,20 @@ impl History {
         }
     }
 
-    /// Something of a member's log changes on the medium that is known to have been durable: rot of
-    /// a last frame would look like a write that was torn. Says what.
+    /// Something of a member's log changes on the medium that is known to have been durable. Says what.
     pub(crate) fn rot(&mut self, member: u64, disk: &SimDisk, lot: &mut Lot) -> Option<String> {
         let ledger = self.ledgers.get_mut(&member)?;
         let names = disk.names();
-        let proven = ledger.proven;
+        let proven = ledger.proven_on(disk);
         let there = |framed: &&Framed| framed.number < proven && names.contains(&framed.name);
         let all: Vec<&Framed> = ledger.frames.iter().filter(there).collect();
         let framed = all.get(lot.below(all.len().max(1) as u64) as usize)?;
-        let sectors = (framed.bytes / SECTOR_BYTES) as u64;
-        let at = framed.offset + lot.below(sectors) as usize * SECTOR_BYTES;
-        let image = disk.peek(&framed.name);
-        let what = match lot.below(3) {
-            0 => {
-                disk.flip(
-                    &framed.name,
-                    framed.offset * 8 + lot.below(framed.bytes as u64 * 8) as usize,
-                );
-                "a flipped bit"
-            }
-            1 => {
-                disk.poke(&framed.name, at, &[0; SECTOR_BYTES]);
-                "a zeroed sector"
-            }
-            _ => {
-                let from = lot.below((image.len() / SECTOR_BYTES) as u64) as usize * SECTOR_BYTES;
-                disk.poke(&framed.name, at, &image[from..from + SECTOR_BYTES]);
-                "a misdirected sector"
-            }
-        };
+        let Framed { name, offset, bytes, number } = framed;
+        let goes_on = all.iter().any(|other| other.number > *number && other.name != *name);
+        let place = Place { name, offset: *offset, bytes: *bytes };
+        let what = rot::strike(disk, place, goes_on, lot);
         ledger.rotten = true;
-        Some(format!("{what} in frame {} of {member:x}, at {at} of {}", framed.number, framed.name))
+        Some(format!("{what}: frame {number} of {member:x}, at {offset} of {name}"))
     }
 
     /// A member starts with this in its log; all up to `applied` is in its store. `lost`: the rest
@@ -239,12 +231,13 @@ impl History {
         if lost {
             assert!(ledger.rotten, "{member:x} calls its log damaged, which it is not");
             ledger.shown = ledger.shown.min(applied);
-            (ledger.proven, ledger.frames) = (0, Vec::new());
+            ledger.frames.clear();
         }
         let newer = recovered.entries.iter().filter(|entry| entry.index > applied);
         drop(ledger.terms.split_off(&(applied + 1)));
         ledger.terms.extend(newer.map(|entry| (entry.index, entry.term)));
         let last = recovered.entries.last().map_or(applied, |last| last.index.max(applied));
+        ledger.whole = applied;
         ledger.on_its_way.clear();
         ledger.durable = Promise::of(recovered.hard_state, last);
         let shown = ledger.shown;
@@ -260,7 +253,13 @@ impl History {
     pub(crate) fn arrives(&mut self, member: u64, index: u64) {
         let ledger = self.ledgers.entry(member).or_default();
         ledger.terms = ledger.terms.split_off(&(index + 1));
+        ledger.whole = ledger.whole.max(index);
         ledger.snapshots += 1;
+    }
+
+    /// Up to here a member has everything as a whole, or soon will.
+    pub(crate) fn whole_of(&self, member: u64) -> u64 {
+        self.ledgers.get(&member).map_or(0, |ledger| ledger.whole)
     }
 
     /// How many have come to a member.
@@ -343,14 +342,22 @@ impl History {
         ticket
     }
 
-    /// When each term's leader began.
-    pub(crate) fn terms(&self) -> &BTreeMap<u64, Duration> {
-        &self.terms
+    /// When each term's leader began, and who it was.
+    pub(crate) fn terms(&self) -> impl Iterator<Item = (u64, Duration, u64)> {
+        self.terms.iter().map(|(term, (began, author))| {
+            let leader = self.leaders.get(term).map_or(*author, |(leader, _)| *leader);
+            (*term, *began, leader)
+        })
     }
 
     /// How often a log was trimmed.
     pub(crate) fn trims(&self) -> usize {
         self.trims
+    }
+
+    /// How many terms were seen to begin with everything.
+    pub(crate) fn begun_whole(&self) -> usize {
+        self.begun_whole
     }
 
     /// Entries that the cluster began with.
@@ -376,6 +383,38 @@ impl History {
 }
 
 impl Ledger {
+    /// Up to this frame the log on a disk says itself that all is durable: what was on its way when the
+    /// power went says nothing.
+    fn proven_on(&self, disk: &SimDisk) -> u64 {
+        let names = disk.names();
+        let there = self.frames.iter().filter(|framed| names.contains(&framed.name));
+        let proofs = there.filter_map(|Framed { name, offset, bytes, number }| {
+            let (image, salt) = (disk.peek(name), self.salts.get(name)?);
+            match frame::decode(image.get(*offset..offset + bytes)?, *salt, 0) {
+                Seen::Intact(head, _) if head.number == *number => Some(head.durable_upto),
+                _ => None,
+            }
+        });
+        proofs.max().unwrap_or(0)
+    }
+
+    /// A term newer than all begins with this log, at `index`. Whoever leads it writes its first entry
+    /// behind what it has, and whoever takes that from it has the same before it. What is fixed by now
+    /// was committed in earlier terms, since nobody has led a later one.
+    ///
+    /// # Panics
+    /// Where something of that is missing or another.
+    fn holds(&self, fixed: &BTreeMap<u64, u64>, begun: u64, index: u64) {
+        for (at, term) in fixed.range(self.whole.max(begun) + 1..) {
+            let own = self.terms.get(at).filter(|_| *at < index);
+            assert_eq!(
+                own,
+                Some(term),
+                "entry {at} is committed; a term begins without it at {index}"
+            );
+        }
+    }
+
     /// What will be durable when all writes are.
     fn durable_or_later(&self) -> Promise {
         self.on_its_way.last_key_value().map_or(self.durable, |(_, promise)| *promise)

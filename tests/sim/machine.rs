@@ -2,6 +2,7 @@
 
 use crate::{
     clients::Floor,
+    clocks::Wall,
     disk::{Crash, SimDisk},
     executor::Executor,
     member::{self, End},
@@ -24,6 +25,7 @@ pub(crate) struct Machine {
     /// Its member was removed, and knows it.
     is_out: Cell<bool>,
     pub(crate) has_rotted: Cell<bool>,
+    pub(crate) wall: Wall,
     disk: RefCell<SimDisk>,
     running: RefCell<Option<Running>>,
     ended: RefCell<Option<Ending>>,
@@ -50,6 +52,7 @@ impl Machine {
             life: Cell::new(0),
             is_out: Cell::new(false),
             has_rotted: Cell::new(false),
+            wall: Wall::default(),
             disk: SimDisk::new(seed).into(),
             running: RefCell::default(),
             ended: RefCell::default(),

@@ -8,9 +8,11 @@
 
 mod audience;
 mod check;
+mod check_bounds;
 mod check_lease;
 mod check_watch;
 mod clients;
+mod clocks;
 mod disk;
 mod executor;
 mod found;
@@ -24,8 +26,10 @@ mod mutants;
 mod network;
 mod parcel;
 mod room;
+mod rot;
 mod rough;
 mod seeds;
+mod story;
 mod tongue;
 mod tree_crash;
 mod tree_model;

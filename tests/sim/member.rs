@@ -5,8 +5,9 @@ use crate::{
     audience::Spots,
     check::Chronicle,
     clients::{Desk, Floor, Slip},
+    clocks::{OwnClock, Rate},
     disk::{Faults, SimDisk},
-    executor::{Executor, Lot, SimClock},
+    executor::{Executor, Lot},
     history::History,
     network::{Gust, Network},
     parcel::Ramp,
@@ -28,12 +29,11 @@ use ringleader::{
     store::{Member as MemberFacts, Quota},
     tree::Stage,
     types::{ClusterId, MemberId},
-    wal,
+    wal::{self, Ballot},
 };
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, VecDeque},
-    future::Future,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -45,6 +45,11 @@ pub(crate) const CLUSTER: ClusterId = ClusterId(0xc1);
 /// The `life`-th member on a machine. Tickets tell members apart by the last twelve bits.
 pub(crate) fn member_on(machine: usize, life: u64) -> MemberId {
     MemberId(0x3e + 0x10 * machine as u64 + 0x100 * life)
+}
+
+/// On which machine a member lives.
+pub(crate) fn machine_of(member: u64) -> usize {
+    ((member - 0x3e) % 0x100 / 0x10) as usize
 }
 
 /// What everybody knows of the first member on a machine.
@@ -84,32 +89,12 @@ pub(crate) enum Drift {
     Slow,
 }
 
-/// The clock that the member goes by.
-#[derive(Clone)]
-struct MemberClock {
-    inner: SimClock,
-    drift: Option<Drift>,
-}
-
-impl Clock for MemberClock {
-    fn now(&self) -> Duration {
-        match self.drift {
-            None => self.inner.now(),
-            Some(Drift::Fast) => self.inner.now() * 2,
-            Some(Drift::Slow) => self.inner.now() / 2,
+impl Drift {
+    pub(crate) fn of(self, rate: Rate) -> Rate {
+        match self {
+            Self::Fast => Rate(rate.0 * 2),
+            Self::Slow => Rate(rate.0 / 2),
         }
-    }
-
-    fn wall_nanos(&self) -> u64 {
-        self.inner.wall_nanos()
-    }
-
-    fn sleep_until(&self, until: Duration) -> impl Future<Output = ()> + 'static {
-        self.inner.sleep_until(match self.drift {
-            None => until,
-            Some(Drift::Fast) => (until + Duration::from_nanos(1)) / 2,
-            Some(Drift::Slow) => until * 2,
-        })
     }
 }
 
@@ -148,6 +133,8 @@ pub(crate) struct Boot {
     pub(crate) member: MemberId,
     /// Boots of the whole life so far.
     pub(crate) number: u64,
+    /// The machine's.
+    pub(crate) clock: OwnClock,
     pub(crate) disk: SimDisk,
     pub(crate) air: Rc<Air>,
     pub(crate) lot: Lot,
@@ -202,7 +189,7 @@ impl Boot {
             salt: self.lot.draw(),
             election_ticks: ELECTION_TICKS,
             pre_vote: self.weather.pre_vote,
-            boot_micros: 1,
+            boot_micros: self.clock.wall_nanos() / 1_000,
         }
     }
 
@@ -243,17 +230,18 @@ impl Boot {
         let recovered = found.recovered.entries.len();
         let recover::Member { mut node, wal, ballots, .. } = found.member(&self.opening())?;
         let view = node.publish().expect("nothing is published yet, so all of it is new");
-        self.chronicle.borrow_mut().story.push(format!(
+        let line = format!(
             "  {:x} recovered: revision {}, applied {}, {recovered} entries in the log",
             self.member.0, view.revision.0, view.applied.0
-        ));
+        );
+        self.chronicle.borrow_mut().story.push((executor.clock().now(), line));
         let recovered = self.recovered.take().expect("it was just made");
-        let lost = ballots.ballot().lost;
+        let Ballot { lost, boot: first_ticket, .. } = ballots.ballot();
         self.chronicle.borrow_mut().see("a log that was lost", usize::from(lost));
         self.history.borrow_mut().boot(self.member.0, &recovered, view.applied.0, lost);
         self.history.borrow_mut().show(self.member.0, view.applied.0);
         node.set_strict(self.weather.strict);
-        let newest = Newest::new(view);
+        let (newest, meters) = (Newest::new(view), Arc::new(NodeMeters::default()));
         let rings = self.weather.ring_messages;
         let capacity = Capacity { to_node: rings, to_shard: rings, to_peers: 64 };
         let (node_end, shard_ends, peers_end) = mesh(self.weather.shards, capacity);
@@ -262,9 +250,12 @@ impl Boot {
             day: RefCell::new(self.day.clone()),
             lot: Lot::new(self.lot.draw()).into(),
             clock: executor.clock(),
+            own: self.clock.clone(),
+            first_ticket,
             edge: edge(&self.weather, self.member),
             boot: self.number,
             newest: newest.clone(),
+            meters: meters.clone(),
             left: Cell::new(self.day.requests),
             done: Cell::new(0),
             whistle: self.whistle.clone(),
@@ -281,15 +272,14 @@ impl Boot {
             executor.spawn(Desk::new(floor.clone(), end).serve());
         }
         *self.shown.borrow_mut() = Some(floor);
-        self.open_room(executor, peers_end, &newest);
-        let meters = Arc::new(NodeMeters::default());
+        self.open_room(executor, peers_end, &newest, first_ticket);
         let alone = node.is_alone();
         let parts = Parts {
             node,
             wal,
             ballots,
             disk: self.rough(),
-            clock: MemberClock { inner: executor.clock(), drift: self.mutant.drift },
+            clock: self.clock.clone(),
             mesh: node_end,
             newest,
             meters: meters.clone(),
@@ -315,7 +305,13 @@ impl Boot {
         Ok(outcome)
     }
 
-    fn open_room(&mut self, executor: &Executor, end: PeersEnd, newest: &Newest) {
+    fn open_room(
+        &mut self,
+        executor: &Executor,
+        end: PeersEnd,
+        newest: &Newest,
+        first_ticket: u64,
+    ) {
         self.network.open(self.member.0);
         let ramp = Rc::new(Ramp {
             member: self.member.0,
@@ -342,7 +338,7 @@ impl Boot {
             clock: executor.clock(),
             lot: Lot::new(self.lot.draw()),
             asked: BTreeMap::new(),
-            next_ticket: executor.clock().wall_nanos() / 1_000,
+            next_ticket: first_ticket,
             held: VecDeque::new(),
             ramp,
             sending: BTreeMap::new(),
@@ -351,7 +347,7 @@ impl Boot {
         executor.spawn(room.serve());
     }
 
-    /// Droughts come and go beside the member, and sometimes it stands still.
+    /// Droughts come and go beside the member, clocks are set, and sometimes it stands still.
     fn change_weather(&mut self, executor: &Executor) {
         let (disk, clock) = (self.disk.clone(), executor.clock());
         if let Some(Drought { after, lasts, space_bytes }) = self.day.drought {
@@ -369,6 +365,16 @@ impl Boot {
             false => (self.weather.election() * 5, self.weather.election() * 5),
         };
         let part = |lot: &mut Lot, of: Duration| of * lot.below(1_000) as u32 / 1_000;
+        if self.weather.walls {
+            let (clock, own, mut lot) =
+                (executor.clock(), self.clock.clone(), Lot::new(self.lot.draw()));
+            executor.spawn(async move {
+                for _ in 0..lot.below(4) {
+                    clock.sleep_until(clock.now() + part(&mut lot, lull)).await;
+                    own.set(&mut lot);
+                }
+            });
+        }
         if self.day.pauses {
             let clock = executor.clock();
             executor.spawn(async move {

@@ -4,6 +4,8 @@
 //! Each mutant lives through seeds until one life goes wrong; it must be caught within the stated
 //! number. Faults of the disk are left out of a mutant's weather, so that nothing but the bug can
 //! be what was caught.
+//!
+//! `just mutants WORDS` tries those whose name has the words in it, and tells their stories.
 
 use crate::{
     clients::Slip,
@@ -11,9 +13,22 @@ use crate::{
     member::{Drift, Mutant, Tamper},
     network::Gust,
     rough::Lie,
-    weather::Weather,
+    seeds::tell_short,
+    weather::{Day, Weather, Winds},
     world::live,
 };
+use std::sync::{
+    Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
+
+/// A bug, and what it takes to see it.
+struct Planted {
+    name: &'static str,
+    mutant: Mutant,
+    weather: fn(u64) -> Weather,
+    seeds_max: u64,
+}
 
 /// The same seed without failing I/O and full disks.
 fn gentle(seed: u64) -> Weather {
@@ -25,23 +40,14 @@ fn company(seed: u64) -> Weather {
     Weather::draw_cluster(&mut Lot::new(seed ^ 0x3ee3), 3).gentle()
 }
 
-/// Asserts that a mutant is caught within `seeds_max` seeds, and that the same seeds are sound
-/// without it.
-fn caught(mutant: Mutant, seeds_max: u64) {
-    caught_in(mutant, seeds_max, gentle);
-}
-
-fn caught_in(mutant: Mutant, seeds_max: u64, weather: fn(u64) -> Weather) {
-    for seed in 0..seeds_max {
-        if let Err(why) = live(seed, weather(seed), mutant) {
-            let first_line = why.lines().next().unwrap_or_default();
-            println!("{mutant:?}: caught by seed {seed}: {first_line}");
-            let sound = live(seed, weather(seed), Mutant::default());
-            assert!(sound.is_ok(), "seed {seed} fails without {mutant:?}: {sound:?}");
-            return;
-        }
-    }
-    panic!("{mutant:?} survived {seeds_max} seeds");
+/// Three whose links are cut again and again, and clients at each who ask all the time.
+fn divided(seed: u64) -> Weather {
+    let weather = company(seed);
+    let election = weather.election();
+    let winds = Winds { lull: Some(election * 2), storm: election * 12, ..Winds::calm() };
+    let day = Day { leisure: election / 2, ..Day::calm(2_000, false) };
+    let (rows, wal_blocks, value_bytes) = (vec![vec![day]; 3], 400, 8);
+    Weather { winds, rows, wal_blocks, value_bytes, outstanding: 300, keys: 2, ..weather }
 }
 
 fn gust(gust: Gust) -> Mutant {
@@ -64,142 +70,108 @@ fn drift(drift: Drift) -> Mutant {
     Mutant { drift: Some(drift), ..Mutant::default() }
 }
 
-#[test]
-fn a_disk_that_never_syncs_data_is_caught() {
-    caught(lie(Lie::DataNeverSynced), 20);
+impl Planted {
+    fn any(name: &'static str, mutant: Mutant, seeds_max: u64) -> Self {
+        Self { name, mutant, weather: gentle, seeds_max }
+    }
+
+    fn of_three(name: &'static str, mutant: Mutant, seeds_max: u64) -> Self {
+        Self { weather: company, ..Self::any(name, mutant, seeds_max) }
+    }
+
+    /// Whether it is caught, and the same seed is sound without it.
+    fn is_caught(&self, in_full: bool) -> Result<(), String> {
+        let name = self.name;
+        for seed in 0..self.seeds_max {
+            let weather = (self.weather)(seed);
+            if let Err(why) = live(seed, weather.clone(), self.mutant) {
+                let first_line = why.lines().next().unwrap_or_default();
+                println!("{name}: seed {seed}: {first_line}");
+                if in_full {
+                    println!("{}\n", tell_short(seed, &weather, self.mutant, why));
+                }
+                let sound = live(seed, (self.weather)(seed), Mutant::default());
+                let fails = |why| format!("{name}: seed {seed} fails without it: {why}");
+                return sound.map(drop).map_err(fails);
+            }
+        }
+        Err(format!("{name}: survived {} seeds", self.seeds_max))
+    }
+}
+
+/// All of them, by where they are planted.
+fn all() -> Vec<Planted> {
+    let any = Planted::any;
+    let of_three = Planted::of_three;
+    vec![
+        // The disk.
+        any("data that is never synced", lie(Lie::DataNeverSynced), 20),
+        any("a log that is never synced", lie(Lie::LogNeverSynced), 20),
+        any("a reply before the log is durable", lie(Lie::LogAcknowledgedEarly), 20),
+        any("a superblock before its records", lie(Lie::RecordsAfterSuperblock), 60),
+        of_three("messages before their append is durable", lie(Lie::LogAcknowledgedEarly), 20),
+        of_three("a snapshot that is not synced", lie(Lie::DataNeverSynced), 40),
+        // Between recovery and start.
+        any("a forgotten hard state", tamper(Tamper::HardStateForgotten), 20),
+        any("a dropped last entry", tamper(Tamper::LastEntryDropped), 20),
+        any("a log trimmed before its checkpoint", tamper(Tamper::TrimmedTooEarly), 20),
+        of_three("a vote that is forgotten", tamper(Tamper::HardStateForgotten), 40),
+        of_three(
+            "a log of several that loses its last entry",
+            tamper(Tamper::LastEntryDropped),
+            40,
+        ),
+        // The clock.
+        any("leases on a clock that goes fast", drift(Drift::Fast), 20),
+        any("leases on a clock that goes slow", drift(Drift::Slow), 20),
+        // The desks.
+        any("a stale read", slip(Slip::StaleRead), 20),
+        any("a proposal sent twice", slip(Slip::ProposedTwice), 20),
+        any("a refusal told as done", slip(Slip::RefusalForgotten), 20),
+        any("a revocation before its time", slip(Slip::RevokedEarly), 20),
+        any("a look before the interest", slip(Slip::LookedBefore), 60),
+        any("news that are not heard", slip(Slip::NewsUnheard), 20),
+        any("a watcher that begins a revision late", slip(Slip::BeganLate), 20),
+        any("a message to a watcher that is lost", slip(Slip::MessageLost), 20),
+        any("messages to a watch stream in another order", slip(Slip::MessagesSwapped), 20),
+        of_three("a read that asks nobody", slip(Slip::UnaskedRead), 20),
+        of_three("a renewal that asks nobody", slip(Slip::RenewedUnasked), 40),
+        of_three("a revision used twice", slip(Slip::RevisionReused), 20),
+        of_three(
+            "a snapshot that is served when half of it is there",
+            slip(Slip::HalfInstalled),
+            60,
+        ),
+        // Between members.
+        of_three("a vote given to anybody", gust(Gust::VotesGranted), 40),
+        of_three("a commit without a quorum", gust(Gust::AppendsConfirmed), 40),
+        Planted {
+            weather: divided,
+            ..of_three("a ReadIndex without a quorum", gust(Gust::ReadsConfirmed), 40)
+        },
+        of_three("a forwarded proposal taken twice", gust(Gust::ForwardedTwice), 20),
+    ]
 }
 
 #[test]
-fn a_log_that_is_never_synced_is_caught() {
-    caught(lie(Lie::LogNeverSynced), 20);
-}
-
-#[test]
-fn a_reply_before_the_log_is_durable_is_caught() {
-    caught(lie(Lie::LogAcknowledgedEarly), 20);
-}
-
-#[test]
-fn a_superblock_before_its_records_is_caught() {
-    caught(lie(Lie::RecordsAfterSuperblock), 60);
-}
-
-#[test]
-fn a_forgotten_hard_state_is_caught() {
-    caught(tamper(Tamper::HardStateForgotten), 20);
-}
-
-#[test]
-fn a_dropped_last_entry_is_caught() {
-    caught(tamper(Tamper::LastEntryDropped), 20);
-}
-
-#[test]
-fn a_log_trimmed_before_its_checkpoint_is_caught() {
-    caught(tamper(Tamper::TrimmedTooEarly), 20);
-}
-
-#[test]
-fn a_stale_read_is_caught() {
-    caught(slip(Slip::StaleRead), 20);
-}
-
-#[test]
-fn a_proposal_sent_twice_is_caught() {
-    caught(slip(Slip::ProposedTwice), 20);
-}
-
-#[test]
-fn a_refusal_told_as_done_is_caught() {
-    caught(slip(Slip::RefusalForgotten), 20);
-}
-
-#[test]
-fn a_revocation_before_its_time_is_caught() {
-    caught(slip(Slip::RevokedEarly), 20);
-}
-
-#[test]
-fn leases_on_a_clock_that_goes_fast_are_caught() {
-    caught(drift(Drift::Fast), 20);
-}
-
-#[test]
-fn leases_on_a_clock_that_goes_slow_are_caught() {
-    caught(drift(Drift::Slow), 20);
-}
-
-#[test]
-fn a_shard_that_does_not_look_at_what_it_missed_before_its_interest_is_caught() {
-    caught(slip(Slip::LookedBefore), 60);
-}
-
-#[test]
-fn a_shard_that_does_not_hear_the_news_is_caught() {
-    caught(slip(Slip::NewsUnheard), 20);
-}
-
-#[test]
-fn a_watcher_that_begins_a_revision_late_is_caught() {
-    caught(slip(Slip::BeganLate), 20);
-}
-
-#[test]
-fn a_message_to_a_watcher_that_is_lost_is_caught() {
-    caught(slip(Slip::MessageLost), 20);
-}
-
-#[test]
-fn messages_to_a_watch_stream_in_another_order_are_caught() {
-    caught(slip(Slip::MessagesSwapped), 20);
-}
-
-#[test]
-fn messages_that_leave_before_their_append_is_durable_are_caught() {
-    caught_in(lie(Lie::LogAcknowledgedEarly), 20, company);
-}
-
-#[test]
-fn a_vote_that_is_forgotten_is_caught() {
-    caught_in(tamper(Tamper::HardStateForgotten), 40, company);
-}
-
-#[test]
-fn a_log_of_several_that_loses_its_last_entry_is_caught() {
-    caught_in(tamper(Tamper::LastEntryDropped), 40, company);
-}
-
-#[test]
-fn a_vote_given_to_anybody_is_caught() {
-    caught_in(gust(Gust::VotesGranted), 40, company);
-}
-
-#[test]
-fn a_commit_without_a_quorum_is_caught() {
-    caught_in(gust(Gust::AppendsConfirmed), 40, company);
-}
-
-#[test]
-fn a_forwarded_proposal_taken_twice_is_caught() {
-    caught_in(gust(Gust::ForwardedTwice), 20, company);
-}
-
-#[test]
-fn a_read_that_asks_nobody_is_caught() {
-    caught_in(slip(Slip::UnaskedRead), 20, company);
-}
-
-#[test]
-fn a_renewal_that_asks_nobody_is_caught() {
-    caught_in(slip(Slip::RenewedUnasked), 40, company);
-}
-
-#[test]
-fn a_revision_used_twice_is_caught() {
-    caught_in(slip(Slip::RevisionReused), 20, company);
-}
-
-#[test]
-fn a_snapshot_that_is_not_synced_is_caught() {
-    caught_in(lie(Lie::DataNeverSynced), 40, company);
+fn planted_bugs_are_caught() {
+    let wanted = std::env::var("RINGLEADER_MUTANTS").ok();
+    let is_wanted =
+        |planted: &Planted| wanted.as_deref().is_none_or(|words| planted.name.contains(words));
+    let in_full = wanted.is_some();
+    let planted: Vec<Planted> = all().into_iter().filter(is_wanted).collect();
+    assert!(!planted.is_empty(), "no mutant has {wanted:?} in its name");
+    let (next, survived) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                while let Some(planted) = planted.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let caught = planted.is_caught(in_full);
+                    survived.lock().expect("nobody panics here").extend(caught.err());
+                }
+            });
+        }
+    });
+    let survived = survived.into_inner().expect("nobody panics here");
+    assert!(survived.is_empty(), "{}", survived.join("\n"));
 }

@@ -12,6 +12,7 @@
 use crate::{
     executor::{Lot, SimClock},
     history::History,
+    story::Line,
     weather::Winds,
 };
 use ringleader::{
@@ -58,6 +59,8 @@ pub(crate) enum Word {
 pub(crate) enum Gust {
     /// Appends that are lost are acknowledged all the same.
     AppendsConfirmed,
+    /// Heartbeats that ask on behalf of a read are answered all the same when they are lost.
+    ReadsConfirmed,
     /// Whoever refuses a vote gives it.
     VotesGranted,
     /// A forwarded proposal comes once more without its mark.
@@ -103,6 +106,7 @@ struct State {
     /// When the newest letter of each way arrives.
     newest: BTreeMap<(u64, u64), Duration>,
     sights: BTreeMap<&'static str, usize>,
+    told: Vec<Line>,
     gust: Option<Gust>,
 }
 
@@ -135,6 +139,7 @@ impl Network {
             newest_boots: BTreeMap::new(),
             newest: BTreeMap::new(),
             sights: BTreeMap::new(),
+            told: Vec::new(),
             gust,
         };
         Self { state: Rc::new(RefCell::new(state)), clock, history }
@@ -255,9 +260,9 @@ impl Network {
                 return;
             }
             let leader = self.history.borrow().newest_leader();
-            self.state.borrow_mut().blow(leader);
+            self.state.borrow_mut().blow(self.clock.now(), leader);
             self.clock.sleep_until(self.clock.now() + storm).await;
-            self.state.borrow_mut().heal();
+            self.state.borrow_mut().heal(self.clock.now());
         }
     }
 
@@ -265,7 +270,12 @@ impl Network {
     pub(crate) fn calm(&self) {
         let mut state = self.state.borrow_mut();
         state.winds = Winds::calm();
-        state.heal();
+        state.heal(self.clock.now());
+    }
+
+    /// When links were cut, and when they were whole again.
+    pub(crate) fn told(&self) -> Vec<Line> {
+        self.state.borrow().told.clone()
     }
 
     pub(crate) fn sights(&self) -> BTreeMap<&'static str, usize> {
@@ -313,6 +323,17 @@ impl State {
         let Word::Raft(message) = &letter.word else { return };
         let kind = match (self.gust, message.kind) {
             (Some(Gust::AppendsConfirmed), Kind::Append) => Kind::AppendResponse,
+            (Some(Gust::ReadsConfirmed), Kind::Heartbeat) if !message.context.is_empty() => {
+                let (kind, term) = (Kind::HeartbeatResponse, message.term);
+                let context = message.context.clone();
+                let answer =
+                    Message { term, context, ..Message::new(kind, message.to, message.from) };
+                // No link is needed for it.
+                if let Some(port) = self.ports.get_mut(&letter.from) {
+                    port.arrives(Arrived::Word { from: letter.to, word: Word::Raft(answer) });
+                }
+                return;
+            }
             _ => return,
         };
         let answer = Message {
@@ -376,13 +397,15 @@ impl State {
         }
     }
 
-    fn heal(&mut self) {
+    fn heal(&mut self, now: Duration) {
+        let storm = !self.cut.is_empty() || !self.slow.is_empty();
+        self.told.extend(storm.then(|| (now, "links are whole".into())));
         self.cut.clear();
         self.slow.clear();
         self.touch();
     }
 
-    fn blow(&mut self, leader: Option<u64>) {
+    fn blow(&mut self, now: Duration, leader: Option<u64>) {
         let all: Vec<u64> = self.ports.keys().copied().collect();
         if all.len() < 2 {
             return;
@@ -407,16 +430,17 @@ impl State {
                 self.slow.insert((from, to), self.winds.storm.as_micros() as u64 / 10);
             }
         }
-        self.see(
-            [
-                "a leader that was alone",
-                "a cluster in two parts",
-                "a link that was cut one way",
-                "a member that nobody heard",
-                "a network that was down",
-                "links that were slow",
-            ][kind as usize],
-        );
+        let sight = [
+            "a leader that was alone",
+            "a cluster in two parts",
+            "a link that was cut one way",
+            "a member that nobody heard",
+            "a network that was down",
+            "links that were slow",
+        ][kind as usize];
+        self.see(sight);
+        let cut = self.cut.iter().map(|(from, to)| format!("{from:x} to {to:x}"));
+        self.told.push((now, format!("{sight}; cut: {}", cut.collect::<Vec<_>>().join(", "))));
         self.touch();
     }
 

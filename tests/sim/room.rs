@@ -9,8 +9,8 @@ use crate::{
 };
 use ringleader::{
     io::Clock,
-    mesh::{Forward, FromPeer, Newest, PeersEnd, ToNode, ToPeers},
-    store::command::MemberChange,
+    mesh::{Forward, FromPeer, Newest, PeersEnd, Reply, ToNode, ToPeers},
+    store::{Unavailable, command::MemberChange},
     types::{MemberId, Ticket},
 };
 use std::{
@@ -78,6 +78,10 @@ impl Room {
                     self.send(to, Word::Snapshot { message, snapshot });
                 }
                 ToPeers::Unneeded(staged) => self.ramp.unneeded(*staged),
+                ToPeers::Forward { ticket, to: MemberId(0), .. } => {
+                    let reply = Reply::Unavailable(Unavailable::NoLeader);
+                    self.held.push_back(ToNode::Peer(FromPeer::Answered { ticket, reply }));
+                }
                 ToPeers::Forward { ticket, to, what } => {
                     self.send(to, Word::Ask { ticket, what });
                 }

@@ -19,11 +19,13 @@ const SEEDS: Range<u64> = 0..500;
 /// One seed in so many is lived twice, which must come out the same.
 const TWICE_ODDS: u64 = 10;
 
-const SIGHTS: [&str; 28] = [
+const SIGHTS: [&str; 30] = [
+    "a clock that was set",
     "a lead that was handed over",
     "a leader that was alone",
     "a log that rotted",
     "a log that was lost",
+    "a member that was replaced",
     "a message that came twice",
     "a proposal that was forwarded",
     "a snapshot that came in",
@@ -63,33 +65,47 @@ fn lives(seed: u64) -> Result<Trace, String> {
             false => Err(format!("twice the same seed: {first:x?}, then {second:x?}")),
         }
     });
-    outcome.map_err(|why| tell_short(seed, &weather, why))
+    outcome.map_err(|why| tell_short(seed, &weather, Mutant::default(), why))
 }
 
 /// Lives that are tried to tell a failure's story in few words.
 const TRIES_MAX: usize = 60;
 
-/// The story of a failure, of the shortest life found that fails as well.
-fn tell_short(seed: u64, weather: &Weather, why: String) -> String {
+/// The story of a failure, of the shortest life found that fails in the same way.
+pub(crate) fn tell_short(seed: u64, weather: &Weather, mutant: Mutant, why: String) -> String {
     let (mut weather, mut why, mut left_out, mut tries) =
         (weather.clone(), why, Vec::new(), TRIES_MAX);
-    while let Some((what, shorter, failure)) = shorten(seed, &weather, &mut tries) {
+    while let Some((what, shorter, failure)) = shorten(seed, &weather, mutant, &why, &mut tries) {
         (weather, why) = (shorter, failure);
         left_out.push(what);
     }
     let left_out = left_out.join(", ");
-    format!("seed {seed} failed (left out: {left_out}): {why}\n{weather:?}")
+    format!("seed {seed} failed: {why}\n\nIt fails as well without {left_out}.\n{weather:?}")
 }
 
-/// The first shorter life that fails.
-fn shorten(seed: u64, weather: &Weather, tries: &mut usize) -> Option<(String, Weather, String)> {
+/// The first shorter life that fails in the same way.
+fn shorten(
+    seed: u64,
+    weather: &Weather,
+    mutant: Mutant,
+    why: &str,
+    tries: &mut usize,
+) -> Option<(String, Weather, String)> {
     for (what, shorter) in weather.shorter() {
         *tries = tries.checked_sub(1)?;
-        if let Err(failure) = live(seed, shorter.clone(), Mutant::default()) {
+        if let Err(failure) = live(seed, shorter.clone(), mutant)
+            && kind(&failure) == kind(why)
+        {
             return Some((what, shorter, failure));
         }
     }
     None
+}
+
+/// The first words of a failure, without its numbers.
+fn kind(why: &str) -> String {
+    const LETTERS: usize = 16;
+    why.chars().filter(|c| c.is_alphabetic()).take(LETTERS).collect()
 }
 
 /// Runs seeds on all cores and returns what went wrong, and what was seen.

@@ -59,7 +59,7 @@ pub(crate) fn operate(lot: &mut Lot, view: &View, asker: MemberId, count: u64) -
         return Request::MoveLeader(asker.0);
     };
     let url = |word: &str| format!("http://{word}-{:x}-{count}:2380", asker.0);
-    match lot.below(12) {
+    match lot.below(14) {
         0..5 => Request::MoveLeader(some.id.0),
         5..7 => {
             Request::Change(MemberChange::Update { id: some.id, peer_urls: vec![url("moved")] })
@@ -76,7 +76,7 @@ pub(crate) fn operate(lot: &mut Lot, view: &View, asker: MemberId, count: u64) -
             let learner = Member { id, peer_urls, learner: true, ..Member::default() };
             Request::Change(MemberChange::Add(learner))
         }
-        10 if all.len() > 3 || some.learner => Request::Change(MemberChange::Remove(some.id)),
+        10..13 if all.len() > 2 || some.learner => Request::Change(MemberChange::Remove(some.id)),
         _ => Request::Change(MemberChange::Remove(MemberId(0xf00 + lot.below(4)))),
     }
 }

@@ -4,6 +4,7 @@
 use crate::{
     disk::{Crash, SimDisk},
     executor::{Ended, Lot},
+    rot::{self, Place},
     wal_model::{
         History, Model, boot, entry_of, frames_on, live_segments, open, options, recover, run,
         sizes, spare_ready, state_only, try_open_with,
@@ -84,6 +85,57 @@ fn rot_of_an_acknowledged_frame_is_refused_and_touches_nothing() {
         }
     }
     assert!(refused > 200, "only {refused} rotten frames were needed ones");
+}
+
+#[test]
+fn a_write_that_the_disk_lost_or_put_elsewhere_is_refused() {
+    let mut refused = 0;
+    for seed in 0..15 {
+        let (disk, history) = idle_log(seed);
+        let intact = try_open(&disk, seed).0.expect("the log opens before it rots");
+        let mut lot = Lot::new(seed);
+        let proven = history.acknowledged - 1;
+        let frames = frames_on(&disk).into_iter().filter(|frame| frame.2 <= proven);
+        for (file, offset, number, bytes) in frames {
+            let rotten = disk.fork();
+            let frame = Place { name: &file, offset: offset as usize, bytes };
+            let goes_on = newest_live(&disk).1 != file;
+            let what = rot::strike(&rotten, frame, goes_on, &mut lot);
+            let context = format!("seed {seed}, {what}: frame {number} at {offset} of {file}");
+            match try_open(&rotten, seed) {
+                (Err(WalError::Damaged { .. }), touched) => {
+                    assert!(!touched, "{context}");
+                    refused += 1;
+                }
+                // It lies before everything that is needed, or is as it was.
+                (Ok(found), _) => assert_eq!(found.base, intact.base, "{context}"),
+                (Err(other), _) => panic!("{context}: {other}"),
+            }
+        }
+    }
+    assert!(refused > 100, "only {refused} frames were needed ones");
+}
+
+/// Nothing in the log speaks of it: no log could tell, and the next frame is what closes the window.
+#[test]
+fn the_last_write_of_all_may_be_lost_unseen() {
+    let disk = SimDisk::new(3);
+    let ours = disk.clone();
+    run(&disk, 3, async move |_| {
+        let (mut wal, _) = open(ours, options(8, 3)).await.expect("opens");
+        for serial in 1..=3 {
+            wal.append(&entry_of(serial, 100)).expect("room").await.expect("durable");
+        }
+    })
+    .done();
+    let disk = disk.reboot(Crash::PowerCut);
+    let lost = |frame: usize| {
+        let disk = disk.fork();
+        disk.turn_back("wal/00000000.seg", frame * BLOCK_BYTES, BLOCK_BYTES);
+        try_open_with(&disk, options(8, 4)).map(|(_, found)| (found.entries.len(), found.torn))
+    };
+    assert_eq!(lost(3).expect("it opens"), (2, None));
+    assert!(matches!(lost(2), Err(WalError::Damaged { offset: 8192, .. })));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! rows are over a calm stretch begins for all at once, on which everything must finish; then there is
 //! a last look, for which nothing may be missing. Between members there are [`Winds`].
 
-use crate::executor::Lot;
+use crate::{clocks::Rate, executor::Lot};
 use ringleader::{io::BLOCK_BYTES, tree};
 use std::{fmt, time::Duration};
 
@@ -49,6 +49,10 @@ pub(crate) struct Weather {
     pub(crate) strict: bool,
     /// Logs rot, of so many members that a quorum is whole.
     pub(crate) rot: bool,
+    /// How fast the machines' clocks go.
+    pub(crate) clocks: Vec<Rate>,
+    /// Clocks on the wall are set, while members run and between.
+    pub(crate) walls: bool,
 }
 
 /// The network between members.
@@ -144,7 +148,7 @@ impl Weather {
         let row: Vec<Day> = (0..1 + lot.below(9)).map(|_| Day::draw(lot)).collect();
         let tempo = lot.below(3) as usize;
         let tick = Duration::from_millis([1, 10, 100][tempo]);
-        Self::draw_rest(lot, vec![row], tick, [2, 3, 5][tempo])
+        Self::draw_rest(lot, vec![row], tick, [2, 3, 5][tempo]).with_clocks(lot)
     }
 
     /// The life of several.
@@ -170,6 +174,13 @@ impl Weather {
             strict: lot.one_in(2),
             ..weather
         }
+        .with_clocks(lot)
+    }
+
+    fn with_clocks(mut self, lot: &mut Lot) -> Self {
+        self.clocks.fill_with(|| Rate::draw(lot));
+        self.walls = lot.one_in(2);
+        self
     }
 
     fn draw_rest(lot: &mut Lot, rows: Vec<Vec<Day>>, tick: Duration, ttl_max: u64) -> Self {
@@ -192,6 +203,8 @@ impl Weather {
             outstanding: 1 + lot.below(5) as usize,
             keys: 1 + lot.below(12),
             value_bytes: [8, 40, 700][lot.below(3) as usize],
+            clocks: vec![Rate::RIGHT; rows.len()],
+            walls: false,
             rows,
             stay: Day { leisure: tick * 5, ..Day::calm(30, false) },
             calm: Day { rest, crowd: Day::draw_crowd(lot), ..calm },
@@ -221,9 +234,10 @@ impl Weather {
         rows.iter_mut().flatten().chain([stay, calm, last_look])
     }
 
-    /// Without failing I/O and full disks.
+    /// Without failing I/O and full disks; and without clocks on the wall that are set, since starts
+    /// have no other number where what is known of them is forgotten.
     pub(crate) fn gentle(mut self) -> Self {
-        self.rot = false;
+        (self.rot, self.walls) = (false, false);
         for day in self.days() {
             day.drought = None;
             if matches!(day.fate, Fate::FailedSync(_) | Fate::FailedWrite(_)) {
@@ -249,6 +263,8 @@ impl Weather {
         offer("the wind".into(), &|w| w.winds = Winds::calm());
         offer("storms".into(), &|w| w.winds.lull = None);
         offer("rot".into(), &|w| w.rot = false);
+        offer("clocks that go wrong".into(), &|w| w.clocks.fill(Rate::RIGHT));
+        offer("clocks that are set".into(), &|w| w.walls = false);
         offer("operators".into(), &|w| w.operators = false);
         offer("the blackout".into(), &|w| w.blackout = None);
         for most in [1, 4, 16, 64] {

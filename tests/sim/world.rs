@@ -13,6 +13,7 @@
 use crate::{
     audience::{self, Spots},
     check::Chronicle,
+    clocks::{self, OwnClock},
     disk::Crash,
     executor::{Ended, Executor, Lot, SimClock},
     history::{History, state_of},
@@ -20,6 +21,7 @@ use crate::{
     member::{Boot, End, Mutant},
     network::Network,
     rough::Air,
+    story,
     weather::{Day, Fate, Weather},
 };
 use ringleader::{io::Clock, store::Member};
@@ -40,6 +42,8 @@ const ROUGH_MAX: Duration = Duration::from_secs(9 * 3_600);
 const SETTLES_WITHIN: u32 = 5;
 /// Election timeouts after which all must be answered, beside the evening's rest.
 const CALM_MAX: u32 = 200;
+/// Election timeouts for which bad weather lasts on where a member is to be replaced.
+const REPLACED_WITHIN: u32 = 60;
 
 /// A cluster's whole life.
 pub(crate) struct World {
@@ -120,8 +124,7 @@ impl World {
         }
         self.tell("the last look".into());
         self.stretch(self.clone().last_look());
-        let (tick, history) = (self.weather.tick, self.history.borrow());
-        self.chronicle.borrow_mut().judge(&history, self.weather.election(), tick);
+        self.chronicle.borrow_mut().judge(&self.history.borrow(), &self.weather);
     }
 
     /// Runs until `main` ends. Whoever crashes meanwhile stops at once.
@@ -209,7 +212,7 @@ impl World {
     async fn calm_down(&self) {
         self.network.calm();
         self.dusk.set(true);
-        self.tell(format!("calm at {:?}", self.clock.now()));
+        self.tell("it is calm".into());
         let several = self.machines.len() > 1;
         for machine in &self.machines {
             machine.calm();
@@ -272,7 +275,7 @@ impl World {
     }
 
     pub(crate) fn tell(&self, line: String) {
-        self.chronicle.borrow_mut().story.push(line);
+        self.chronicle.borrow_mut().story.push((self.clock.now(), line));
     }
 
     // ── a machine's days ────────────────────────────────────────────────────────────────────────
@@ -288,17 +291,22 @@ impl World {
             self.rot(&machine);
             self.clock.sleep_until(self.clock.now() + day.down).await;
         }
-        self.rough.set(self.rough.get() - 1);
+        let mut came = true;
+        if machine.is_out() {
+            came = self.replace(&machine).await;
+        } else {
+            self.rough.set(self.rough.get() - 1);
+        }
         let alone = self.machines.len() == 1;
-        while !self.whistle.get() {
-            if machine.is_out() && !self.replace(&machine).await {
-                break;
-            }
+        while came && !self.whistle.get() {
             let is_calm = alone || self.is_calm.get();
             let day = if is_calm { &self.weather.calm } else { &self.weather.stay };
             self.is_calm.set(is_calm);
             self.day(&machine, day, true).await;
-            if !self.whistle.get() {
+            if machine.is_out() {
+                self.rough.set(self.rough.get() + 1);
+                came = self.replace(&machine).await;
+            } else if !self.whistle.get() {
                 machine.reboot(Crash::Kill);
                 self.clock.sleep_until(self.clock.now() + self.weather.tick).await;
             }
@@ -322,17 +330,24 @@ impl World {
     }
 
     /// An operator puts an empty disk into a machine whose member was removed, and adds a new one.
+    /// The weather is rough for it until it is there, but not for ever. False if nobody adds it before
+    /// it is over.
     async fn replace(&self, machine: &Machine) -> bool {
         let newcomer = machine.renew(self.lot.borrow_mut().draw());
-        let id = newcomer.id;
+        let (id, now) = (newcomer.id, self.clock.now());
         self.candidates.borrow_mut().push(newcomer);
         let is_known = || {
             let floors = self.machines.iter().filter_map(|machine| machine.floor());
             floors.into_iter().any(|floor| floor.newest.load().cluster.members.contains_key(&id))
         };
+        let (mut is_rough, until) = (true, now + self.weather.election() * REPLACED_WITHIN);
         while !self.whistle.get() && !is_known() {
+            if self.clock.now() >= until && std::mem::replace(&mut is_rough, false) {
+                self.rough.set(self.rough.get() - 1);
+            }
             self.clock.sleep_until(self.clock.now() + self.weather.tick).await;
         }
+        self.rough.set(self.rough.get() - usize::from(is_rough));
         self.candidates.borrow_mut().retain(|candidate| candidate.id != id);
         self.see("a member that was replaced", is_known());
         is_known()
@@ -345,7 +360,7 @@ impl World {
         if self.rough.get() == 0 {
             return;
         }
-        self.tell(format!("all are killed at {:?}", self.clock.now()));
+        self.tell("all are killed".into());
         self.see("a cluster that was killed", true);
         self.machines.iter().for_each(|machine| machine.disk().crash());
     }
@@ -353,9 +368,10 @@ impl World {
     async fn day(&self, machine: &Rc<Machine>, day: &Day, stays: bool) {
         let (number, member) = (self.boots.get() + 1, machine.member());
         self.boots.set(number);
-        self.tell(format!("{:?}: boot {number}, of {:x}: {day}", self.clock.now(), member.0));
+        self.tell(format!("{:x} starts, boot {number}: {day}", member.0));
         let group = self.executor.group();
         let (disk, mut lot) = (machine.disk(), Lot::new(self.lot.borrow_mut().draw()));
+        let clock = self.own_clock(machine, &mut lot);
         let air = Rc::new(Air {
             executor: group.clone(),
             lot: Lot::new(lot.draw()).into(),
@@ -378,6 +394,7 @@ impl World {
             machine: machine.number,
             member,
             number,
+            clock,
             disk: disk.clone(),
             air: air.clone(),
             lot,
@@ -402,6 +419,21 @@ impl World {
         self.look_around(machine);
     }
 
+    /// The machine's clock, which a start begins anew; somebody may have set the one on the wall.
+    fn own_clock(&self, machine: &Machine, lot: &mut Lot) -> OwnClock {
+        let what = self.weather.walls.then(|| lot.below(4));
+        match what {
+            Some(0) => clocks::forget(&machine.wall, self.clock.now()),
+            Some(1) => clocks::set(&machine.wall, lot),
+            _ => {}
+        }
+        self.see("a clock that was set", matches!(what, Some(0 | 1)));
+        let rate = self.weather.clocks[machine.number];
+        let rate = self.mutant.drift.map_or(rate, |drift| drift.of(rate));
+        let showed = Duration::from_micros(lot.below(1 << 40));
+        OwnClock::begin(self.clock.clone(), rate, showed, machine.wall.clone())
+    }
+
     fn look_around(&self, machine: &Machine) {
         let names = machine.disk().names();
         let logs = names.iter().filter(|name| name.starts_with("wal/")).count();
@@ -413,7 +445,7 @@ impl World {
     fn judge_ending(&self, ending: &Ending, member: u64, day: &Day, air: &Air) {
         let (full, failed) = (air.was_full.get(), air.failed.get());
         let Ending::Came(end) = ending else {
-            self.tell(format!("{:?}: {member:x} crashed", self.clock.now()));
+            self.tell(format!("{member:x} crashed"));
             self.see("a crash while it served", air.served.get());
             self.see("a crash while it recovered", !air.served.get());
             self.see("a crash during a checkpoint", air.checkpointing.get());
@@ -423,7 +455,9 @@ impl World {
         self.see("a full disk that it did not start on", full && !air.served.get());
         self.see("a full disk that it stopped on", full && matches!(end, End::Stopped));
         self.see("a death by failed I/O", failed && matches!(end, End::Fatal(_)));
+        // A process that was stopped itself has no reason to say so.
         let stalled = self.machines.len() > 1
+            && day.tempo.stall_odds.is_some()
             && matches!(end, End::Fatal(why) if why.what.contains("has not finished"));
         self.see("a death by a disk that stood still", stalled);
         let how = match end {
@@ -432,7 +466,7 @@ impl World {
             End::Fatal(why) => format!("fatal: {why}"),
             End::Unrecovered(why) => format!("did not start: {why}"),
         };
-        self.tell(format!("{:?}: {member:x} {how}", self.clock.now()));
+        self.tell(format!("{member:x} {how}"));
         match end {
             End::Stopped | End::Removed => {
                 assert!(!failed, "a failed write or sync went unnoticed");
@@ -441,6 +475,18 @@ impl World {
             End::Unrecovered(why) => assert!(failed || full, "did not start: {why}"),
         }
         assert!(day.fate != Fate::Nothing || !failed, "a fault that nobody ordered");
+    }
+
+    /// All that was told of machines, leaders and storms.
+    fn events(&self) -> Vec<story::Line> {
+        let mut events = self.chronicle.borrow().story.clone();
+        events.extend(self.network.told());
+        let history = self.history.borrow();
+        let terms = history.terms();
+        let leads =
+            |(term, began, leader)| (began, format!("term {term} begins, led by {leader:x}"));
+        events.extend(terms.map(leads));
+        events
     }
 
     fn trace(&self) -> Trace {
@@ -453,9 +499,12 @@ impl World {
         sights.insert("a request whose fate nobody was told", untold);
         let history = self.history.borrow();
         sights.insert("a log that was trimmed", history.trims());
+        sights.insert("a term that began with all that was committed", history.begun_whole());
         if self.machines.len() > 1 {
-            sights
-                .insert("a leader that followed another", history.terms().len().saturating_sub(1));
+            sights.insert(
+                "a leader that followed another",
+                history.terms().count().saturating_sub(1),
+            );
         }
         let disks = self.machines.iter().map(|machine| machine.disk().audit());
         let disks = disks.fold(0, |all: u64, disk| all.rotate_left(1) ^ disk);
@@ -474,8 +523,9 @@ pub(crate) fn live(seed: u64, weather: Weather, mutant: Mutant) -> Result<Trace,
         Err(panic) => {
             let why = panic.downcast_ref::<String>().cloned();
             let why = why.or_else(|| panic.downcast_ref::<&str>().map(|why| (*why).to_owned()));
-            let story = world.chronicle.borrow().story.join("\n");
-            Err(format!("{}\n{story}", why.unwrap_or_else(|| "panicked".into())))
+            let why = why.unwrap_or_else(|| "panicked".into());
+            let story = story::tell(&world.chronicle.borrow(), world.events(), &why);
+            Err(format!("{why}\n{story}"))
         }
     }
 }

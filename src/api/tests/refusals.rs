@@ -6,7 +6,7 @@ use crate::store::{Refusal, Unavailable};
 
 #[test]
 fn refusals_have_etcds_code_and_sentence() {
-    let table: [(Status, u8, &str); 26] = [
+    let table: [(Status, u8, &str); 28] = [
         (Refusal::Compacted.into(), 11, "etcdserver: mvcc: required revision has been compacted"),
         (
             Refusal::FutureRevision.into(),
@@ -41,6 +41,8 @@ fn refusals_have_etcds_code_and_sentence() {
         (Unavailable::NoLeader.into(), 14, "etcdserver: no leader"),
         (Unavailable::LeaderChanged.into(), 14, "etcdserver: leader changed"),
         (Unavailable::Stopped.into(), 14, "etcdserver: server stopped"),
+        (Unavailable::Held.into(), 4, "context deadline exceeded"),
+        (Unavailable::Overdue.into(), 4, "context deadline exceeded"),
         (Unavailable::Timeout.into(), 14, "etcdserver: request timed out"),
         (
             Unavailable::TimeoutLeaderFailed.into(),

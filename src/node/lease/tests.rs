@@ -46,7 +46,7 @@ impl House {
         let replica = Replica::recover(id, &durable, timing).expect("an empty log has no gap");
         let node = Node::new(ClusterId(1), id, replica, store(quota));
         let mut house = Self { node, unwritten: Vec::new(), replies: Vec::new(), tickets: 0 };
-        house.node.extend_leases_by(ELECTION);
+        house.node.keep_pace(ELECTION / 10, ELECTION);
         house.node.campaign();
         house.settle(Duration::ZERO);
         assert!(matches!(house.node.leases.standing, Standing::InCharge { .. }));

@@ -2,7 +2,7 @@
 
 use super::{frame::Goaway, frame::Reason, hpack::Decoder, hpack::ENTRY_BYTES};
 use crate::limits::{HTTP2_BLOCK_SEEN_BYTES_MAX, HTTP2_BLOCKS_SEEN_MAX, HTTP2_HEADER_BYTES_MAX};
-use std::rc::Rc;
+use std::{rc::Rc, time::Duration};
 
 /// What the request's headers say, as far as anybody here cares.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub struct Metadata {
     pub requires_leader: bool,
     /// A token came along; without authentication it is ignored (etcd behaviour).
     pub has_token: bool,
+    /// How long the client waits (`grpc-timeout`); one that is none is passed over.
+    pub timeout: Option<Duration>,
 }
 
 /// The headers of a request that keeps to HTTP's rules.
@@ -156,6 +158,7 @@ struct Fields {
     content_type: Option<bool>,
     leader: Option<bool>,
     has_token: bool,
+    timeout: Option<Duration>,
     body_bytes: Option<u64>,
     /// Size of the list, as the RFC counts it (§6.5.2).
     bytes: usize,
@@ -183,7 +186,8 @@ impl Fields {
             b"content-type" => _ = self.content_type.get_or_insert(is_grpc(value)),
             b"hasleader" => _ = self.leader.get_or_insert(value == b"true"),
             b"token" | b"authorization" => self.has_token = true,
-            b"user-agent" | b"grpc-timeout" | b"grpc-accept-encoding" => {}
+            b"grpc-timeout" => self.timeout = read_timeout(value),
+            b"user-agent" | b"grpc-accept-encoding" => {}
             b"te" if value == b"trailers" => {}
             b"te" => self.wrong("te is not trailers"),
             b"content-length" => match parse(value) {
@@ -217,8 +221,11 @@ impl Fields {
         takes_stream: fn(&str) -> bool,
         share: impl FnOnce(&str) -> Rc<str>,
     ) -> Result<RequestHead, Malformed> {
-        let metadata =
-            Metadata { requires_leader: self.leader == Some(true), has_token: self.has_token };
+        let metadata = Metadata {
+            requires_leader: self.leader == Some(true),
+            has_token: self.has_token,
+            timeout: self.timeout,
+        };
         let body_bytes = self.body_bytes;
         if self.bytes > HTTP2_HEADER_BYTES_MAX as usize {
             return Ok(RequestHead { path: "".into(), metadata, kind: Kind::TooLarge, body_bytes });
@@ -247,6 +254,22 @@ impl Fields {
 fn is_grpc(content_type: &[u8]) -> bool {
     let rest = content_type.strip_prefix(b"application/grpc");
     rest.is_some_and(|rest| rest.first().is_none_or(|next| matches!(next, b'+' | b';')))
+}
+
+/// One to eight digits and a unit (gRPC over HTTP/2, "Timeout").
+fn read_timeout(value: &[u8]) -> Option<Duration> {
+    let (unit, digits) =
+        value.split_last().filter(|(_, digits)| (1..=8).contains(&digits.len()))?;
+    let count = parse(digits)?;
+    Some(match unit {
+        b'H' => Duration::from_secs(count * 3_600),
+        b'M' => Duration::from_secs(count * 60),
+        b'S' => Duration::from_secs(count),
+        b'm' => Duration::from_millis(count),
+        b'u' => Duration::from_micros(count),
+        b'n' => Duration::from_nanos(count),
+        _ => return None,
+    })
 }
 
 fn parse(value: &[u8]) -> Option<u64> {
@@ -313,11 +336,29 @@ mod tests {
         assert_eq!((&*head.path, head.kind, head.body_bytes), ("/a.B/C", Kind::Grpc, None));
         assert_eq!(head.metadata, Metadata::default());
         let led = read(&with(("hasleader", "true"))).unwrap().metadata;
-        assert_eq!(led, Metadata { requires_leader: true, has_token: false });
+        assert_eq!(led, Metadata { requires_leader: true, ..Metadata::default() });
         assert!(!read(&with(("hasleader", "TRUE"))).unwrap().metadata.requires_leader);
         assert!(read(&with(("token", "x"))).unwrap().metadata.has_token);
         assert!(read(&with(("authorization", "x"))).unwrap().metadata.has_token);
         assert_eq!(read(&with(("content-length", "17"))).unwrap().body_bytes, Some(17));
+    }
+
+    #[test]
+    fn how_long_a_client_waits_is_read_in_every_unit() {
+        let timeout = |value| read(&with(("grpc-timeout", value))).unwrap().metadata.timeout;
+        for (value, nanos) in [
+            ("1H", 3_600_000_000_000),
+            ("2M", 120_000_000_000),
+            ("3S", 3_000_000_000),
+            ("4999m", 4_999_000_000),
+            ("99999999u", 99_999_999_000),
+            ("0n", 0),
+        ] {
+            assert_eq!(timeout(value), Some(Duration::from_nanos(nanos)), "{value}");
+        }
+        for value in ["", "1", "m", "123456789m", "1s", "-1S", "1.5S", " 1S"] {
+            assert_eq!(timeout(value), None, "{value}");
+        }
     }
 
     #[test]

@@ -192,6 +192,11 @@ impl Watches {
         self.watchers.len() - self.synced - self.waiting.len()
     }
 
+    /// Bytes of messages that wait for clients.
+    pub fn waiting_bytes(&self) -> usize {
+        self.streams.bytes()
+    }
+
     /// Open streams.
     pub fn streams(&self) -> usize {
         self.streams.len()

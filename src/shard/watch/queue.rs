@@ -173,7 +173,6 @@ impl Streams {
     }
 
     /// Bytes that wait for all clients.
-    #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }

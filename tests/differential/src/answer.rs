@@ -28,11 +28,11 @@ use loadgen::grpc::Status;
 use prost::Message;
 use proto::{
     etcdserverpb::{
-        AlarmResponse, CompactionResponse, DeleteRangeResponse, HashKvResponse, LeaseGrantResponse,
-        LeaseKeepAliveResponse, LeaseLeasesResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse,
-        MemberListResponse, PutResponse, RangeRequest, RangeResponse, RangeStreamResponse,
-        RequestOp, ResponseHeader, ResponseOp, StatusResponse, TxnRequest, TxnResponse,
-        WatchResponse, kv, lease, range_request::SortTarget, request_op::Request,
+        AlarmResponse, CompactionResponse, DefragmentResponse, DeleteRangeResponse, HashKvResponse,
+        LeaseGrantResponse, LeaseKeepAliveResponse, LeaseLeasesResponse, LeaseRevokeResponse,
+        LeaseTimeToLiveResponse, MemberListResponse, PutResponse, RangeRequest, RangeResponse,
+        RangeStreamResponse, RequestOp, ResponseHeader, ResponseOp, StatusResponse, TxnRequest,
+        TxnResponse, WatchResponse, kv, lease, range_request::SortTarget, request_op::Request,
         response_op::Response,
     },
     health::HealthCheckResponse,
@@ -62,6 +62,7 @@ pub enum Answer {
     Txn(TxnResponse),
     Compact(CompactionResponse),
     HashKv(HashKvResponse),
+    Defragment(DefragmentResponse),
     MemberList(MemberListResponse),
     Status(StatusResponse),
     Alarm(AlarmResponse),
@@ -121,6 +122,7 @@ impl Answer {
                 header(&mut response.header);
                 Self::HashKv(response)
             }
+            Call::Defragment(_) => Self::Defragment(decode(message)?),
             Call::MemberList(_) => Self::MemberList(members(decode(message)?)),
             Call::Status(_) => Self::Status(status(decode(message)?)),
             Call::Alarm(_) => Self::Alarm(alarms(decode(message)?)),
@@ -210,8 +212,9 @@ impl Answer {
             Self::Leader(response) => response.header,
             Self::Resign(response) => response.header,
             Self::Watch(responses) => responses.last().and_then(|response| response.header),
-            // A member list's header carries none.
+            // A member list's header carries none, and a defragmentation has no header.
             Self::MemberList(_)
+            | Self::Defragment(_)
             | Self::Health(_)
             | Self::WatchOver { .. }
             | Self::Settled(_)

@@ -6,11 +6,11 @@ use bytes::Bytes;
 use prost::Message;
 use proto::{
     etcdserverpb::{
-        AlarmRequest, CompactionRequest, Compare, DeleteRangeRequest, HashKvRequest,
-        LeaseGrantRequest, LeaseKeepAliveRequest, LeaseLeasesRequest, LeaseRevokeRequest,
-        LeaseTimeToLiveRequest, MemberListRequest, PutRequest, RangeRequest, RequestOp,
-        StatusRequest, TxnRequest, WatchRequest, cluster, compare::TargetUnion, kv, lease,
-        maintenance, request_op::Request, watch, watch_request::RequestUnion,
+        AlarmRequest, CompactionRequest, Compare, DefragmentRequest, DeleteRangeRequest,
+        HashKvRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseLeasesRequest,
+        LeaseRevokeRequest, LeaseTimeToLiveRequest, MemberListRequest, PutRequest, RangeRequest,
+        RequestOp, StatusRequest, TxnRequest, WatchRequest, cluster, compare::TargetUnion, kv,
+        lease, maintenance, request_op::Request, watch, watch_request::RequestUnion,
     },
     health::{HealthCheckRequest, health},
     v3electionpb::{
@@ -29,6 +29,8 @@ pub const CHOSEN: i64 = 1 << 52;
 pub const CAMPAIGNED: i64 = 1 << 53;
 /// No server's lease: asked for where none was chosen yet.
 const NEVER_CHOSEN: i64 = 999;
+/// `COMPACTION - n`: the revision of the `n`th compaction before the last.
+pub const COMPACTION: i64 = 1 << 54;
 /// How far from these a relative number may be.
 pub const RELATIVE_MAX: i64 = 1 << 20;
 /// So many of one character are shown as their number.
@@ -47,6 +49,7 @@ pub enum Call {
     Txn(TxnRequest),
     Compact(CompactionRequest),
     HashKv(HashKvRequest),
+    Defragment(DefragmentRequest),
     MemberList(MemberListRequest),
     Status(StatusRequest),
     Alarm(AlarmRequest),
@@ -99,6 +102,7 @@ impl Call {
             Self::Txn(_) => kv::TXN,
             Self::Compact(_) => kv::COMPACT,
             Self::HashKv(_) => maintenance::HASH_KV,
+            Self::Defragment(_) => maintenance::DEFRAGMENT,
             Self::MemberList(_) => cluster::MEMBER_LIST,
             Self::Status(_) => maintenance::STATUS,
             Self::Alarm(_) => maintenance::ALARM,
@@ -130,6 +134,7 @@ impl Call {
             Self::Txn(request) => request.encode_to_vec().into(),
             Self::Compact(request) => request.encode_to_vec().into(),
             Self::HashKv(request) => request.encode_to_vec().into(),
+            Self::Defragment(request) => request.encode_to_vec().into(),
             Self::MemberList(request) => request.encode_to_vec().into(),
             Self::Status(request) => request.encode_to_vec().into(),
             Self::Alarm(request) => request.encode_to_vec().into(),
@@ -175,6 +180,7 @@ impl Call {
             }
             Self::Put(_)
             | Self::DeleteRange(_)
+            | Self::Defragment(_)
             | Self::MemberList(_)
             | Self::Status(_)
             | Self::Alarm(_)
@@ -201,8 +207,8 @@ impl Call {
 pub struct Known {
     /// The revision in its newest header.
     pub current: i64,
-    /// The revision it compacted to.
-    pub compacted: i64,
+    /// The revisions it compacted to, first to last.
+    pub compacted: Vec<i64>,
     /// The leases whose ids it chose, first to last.
     pub chosen: Vec<i64>,
     /// Of each election, by its name: the revision of the newest leader key.
@@ -231,7 +237,14 @@ impl Known {
     }
 
     fn resolve(&self, revision: &mut i64) {
-        for (base, is) in [(CURRENT, self.current), (COMPACTED, self.compacted)] {
+        if (COMPACTION - RELATIVE_MAX..=COMPACTION).contains(revision) {
+            let before = (COMPACTION - *revision) as usize;
+            let at = self.compacted.iter().rev().nth(before);
+            *revision = at.copied().unwrap_or_default();
+            return;
+        }
+        let compacted = self.compacted.last().copied().unwrap_or_default();
+        for (base, is) in [(CURRENT, self.current), (COMPACTED, compacted)] {
             if (base - RELATIVE_MAX..=base + RELATIVE_MAX).contains(revision) {
                 *revision = is + (*revision - base);
                 return;
@@ -295,6 +308,7 @@ fn revisions_named(text: &str) -> String {
                 (COMPACTED, "compacted"),
                 (CHOSEN, "chosen"),
                 (CAMPAIGNED, "campaigned"),
+                (COMPACTION, "compaction"),
             ];
             let near = |base: i64| (base - RELATIVE_MAX..=base + RELATIVE_MAX).contains(&number);
             bases
@@ -359,7 +373,7 @@ mod tests {
 
     #[test]
     fn relative_revisions_follow_the_server_wherever_they_stand() {
-        let known = &Known { current: 70, compacted: 30, ..Known::default() };
+        let known = &Known { current: 70, compacted: vec![20, 30], ..Known::default() };
         let range =
             RangeRequest { revision: CURRENT + 1, max_mod_revision: 7, ..Default::default() };
         let resolved = RangeRequest { revision: 71, max_mod_revision: 7, ..Default::default() };

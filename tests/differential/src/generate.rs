@@ -8,9 +8,9 @@ use e2e::Dice;
 use prost::Message;
 use proto::{
     etcdserverpb::{
-        AlarmRequest, CompactionRequest, Compare, DeleteRangeRequest, HashKvRequest,
-        LeaseRevokeRequest, MemberListRequest, PutRequest, RangeRequest, RequestOp, StatusRequest,
-        TxnRequest,
+        AlarmRequest, CompactionRequest, Compare, DefragmentRequest, DeleteRangeRequest,
+        HashKvRequest, LeaseRevokeRequest, MemberListRequest, PutRequest, RangeRequest, RequestOp,
+        StatusRequest, TxnRequest,
         compare::{CompareTarget, TargetUnion},
         kv, lease,
         request_op::Request,
@@ -18,7 +18,7 @@ use proto::{
     health::HealthCheckRequest,
 };
 
-use crate::call::{COMPACTED, CURRENT, Call};
+use crate::call::{COMPACTED, COMPACTION, CURRENT, Call};
 
 mod coordination;
 
@@ -41,7 +41,7 @@ static ZEROES: [u8; RECEIVE_BYTES_MAX] = [b'0'; RECEIVE_BYTES_MAX];
 /// What is asked only where the server is known to answer it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Extras {
-    /// `HashKV`.
+    /// `HashKV`, and `Defragment`, of which it must see nothing.
     pub hash_kv: bool,
     /// Messages in which a field has another wire type than it should. Go's protobuf skips such a
     /// field as unknown; prost refuses the message.
@@ -112,14 +112,19 @@ impl Calls {
             640..720 => Call::DeleteRange(self.delete_range()),
             720..940 => Call::Txn(self.harmless_txn()),
             940..955 => {
-                let mut compact = self.compact();
-                // The sum that etcd remembers of a compaction at 0 is what it then says of now.
-                if self.extras.hash_kv && [0, COMPACTED].contains(&compact.revision) {
-                    compact.revision = COMPACTED + 1;
+                let compact = self.compact();
+                if self.extras.hash_kv && !compact.physical {
+                    // etcd knows a compaction's sum a moment later. One that is physical waits for
+                    // those before it, although it is refused itself.
+                    let wait = CompactionRequest { revision: 1, physical: true };
+                    self.next.push_back(Call::Compact(wait));
                 }
                 Call::Compact(compact)
             }
             955..961 if self.extras.hash_kv => {
+                if self.dice.percent(10) {
+                    return Call::Defragment(DefragmentRequest {});
+                }
                 Call::HashKv(HashKvRequest { revision: self.hash_revision() })
             }
             955..963 => Call::MemberList(MemberListRequest { linearizable: self.dice.percent(50) }),
@@ -200,13 +205,14 @@ impl Calls {
         }
     }
 
-    /// A revision above the compacted one, or none at all: etcd remembers the sums of its last
-    /// compactions until it is started again.
+    /// The newest revision, one above the compacted one, one of the last compactions' or none at all.
     fn hash_revision(&mut self) -> i64 {
-        match self.dice.below(10) {
-            0..3 => 0,
-            3..8 => COMPACTED + 1 + self.dice.below(20) as i64,
-            8 => CURRENT + 1,
+        match self.dice.below(20) {
+            0..4 => 0,
+            4..10 => COMPACTED + 1 + self.dice.below(20) as i64,
+            // Ten are remembered.
+            10..18 => COMPACTION - self.dice.below(12) as i64,
+            18 => CURRENT + 1,
             _ => *self.dice.pick(&[-1, i64::MIN, i64::MAX]),
         }
     }
@@ -556,7 +562,7 @@ mod tests {
         let mut paths: Vec<_> = calls.iter().map(|call| call.path().to_owned()).collect();
         paths.sort();
         paths.dedup();
-        assert_eq!(paths.len(), 32, "{paths:?}");
+        assert_eq!(paths.len(), 33, "{paths:?}");
         let deep = |op: &RequestOp| matches!(op.request, Some(Request::RequestTxn(_)));
         let txns = calls.iter().filter_map(|call| match call {
             Call::Txn(txn) => Some(txn),

@@ -96,7 +96,7 @@ impl Side {
             self.known.current = self.known.current.max(revision);
         }
         if let (Call::Compact(request), Answer::Compact(_)) = (&call, &answer) {
-            self.known.compacted = request.revision;
+            self.known.compacted.push(request.revision);
         }
         (call, answer)
     }

@@ -32,9 +32,30 @@ impl Answer {
 /// # Errors
 /// No connection, no answer within ten seconds, or one that is not HTTP/1.1.
 pub fn ask(endpoint: &str, method: &str, path: &str) -> io::Result<Answer> {
+    ask_with(endpoint, method, path, "", "")
+}
+
+/// The same with a body and, each with its line's end, further headers.
+///
+/// # Errors
+/// As [`ask`].
+pub fn ask_with(
+    endpoint: &str,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: &str,
+) -> io::Result<Answer> {
     let mut socket = TcpStream::connect(endpoint)?;
     socket.set_read_timeout(Some(Duration::from_secs(10)))?;
-    write!(socket, "{method} {path} HTTP/1.1\r\nHost: {endpoint}\r\nConnection: close\r\n\r\n")?;
+    write!(
+        socket,
+        "{method} {path} HTTP/1.1\r\nHost: {endpoint}\r\nConnection: close\r\n{headers}"
+    )?;
+    match body.len() {
+        0 => write!(socket, "\r\n")?,
+        bytes => write!(socket, "Content-Length: {bytes}\r\n\r\n{body}")?,
+    }
     let mut text = Vec::new();
     socket.read_to_end(&mut text)?;
     let text = String::from_utf8_lossy(&text);

@@ -18,7 +18,7 @@ use std::{
 use bytes::BytesMut;
 use e2e::{
     binary, http,
-    server::{Folder, free_port},
+    server::{Folder, Server, Setup, free_port},
 };
 use ringleader::{
     api::http::read_members,
@@ -411,4 +411,68 @@ fn follow(
 fn holds_put(data: &[u8]) -> bool {
     // InternalRaftRequest.put is field 4; PutRequest.key is field 1.
     data.windows(4).any(|part| part[0] == 0x0a && (2..=3).contains(&part[1]) && part[2] == b'k')
+}
+
+// ── comparing what members have ─────────────────────────────────────────────────────────────────
+
+fn etcdctl(etcdctl: &Path, server: &Server, words: &[&str]) {
+    let mut command = Command::new(etcdctl);
+    command.args(["--endpoints", &server.endpoint()]).args(words);
+    assert!(command.output().expect("etcdctl runs").status.success(), "{words:?}");
+}
+
+/// Ours and etcd say the same of the same keys to a member that compares, whatever it asks.
+#[test]
+fn a_member_that_compares_hears_what_etcd_says() {
+    let test = "a_member_that_compares_hears_what_etcd_says";
+    let (Some(etcd), Some(ctl)) = (binary::etcd("etcd", test), binary::etcd("etcdctl", test))
+    else {
+        return;
+    };
+    let folder = Folder::new("peer-sums");
+    let setups = [("etcd", etcd), ("ours", binary::ringleader())]
+        .map(|(name, program)| Setup::named(&program, folder.path(), name));
+    let servers = setups.each_ref().map(|setup| setup.start().expect("it starts"));
+    for server in &servers {
+        for words in [
+            &["put", "a", "1"][..],
+            &["put", "b", "2"],
+            &["put", "a", "3"],
+            &["del", "b"],
+            &["compact", "3", "--physical"],
+            &["put", "c", "4"],
+            &["compact", "5", "--physical"],
+        ] {
+            etcdctl(&ctl, server, words);
+        }
+    }
+    let ask = |method: &str, headers: &str, body: &str| {
+        let [etcds, ours] = setups.each_ref().map(|setup| {
+            let endpoint = format!("127.0.0.1:{}", setup.peer_port());
+            let answer = http::ask_with(&endpoint, method, "/members/hashkv", headers, body);
+            let answer = answer.unwrap_or_else(|error| panic!("{method} {body}: {error}"));
+            let header = |name| answer.header(name).map(str::to_owned);
+            let cluster = header("x-etcd-cluster-id");
+            (answer.status, header("content-type"), header("allow"), cluster, answer.body)
+        });
+        assert_eq!(ours, etcds, "{method} {headers:?} {body}");
+        (ours.0, ours.4)
+    };
+    let sum = |body: &str| ask("GET", "", body);
+    let said = sum(r#"{"revision":3}"#).1;
+    assert!(said.contains(r#""compact_revision":-1,"hash_revision":3"#), "it remembers: {said}");
+    for revision in -1..8 {
+        sum(&format!(r#"{{"revision":{revision}}}"#));
+    }
+    assert_eq!(sum("{}").0, 200);
+    for body in ["null", r#" {"x":[1],"REVISION":6} "#, r#"{"revision":1,"revision":6}"#] {
+        assert_eq!(sum(body).0, 200, "{body}");
+    }
+    let bad = ["", "[]", "7", "{", "{} x", r#"{"revision":"6"}"#, r#"{"revision":6.0}"#];
+    for body in bad.into_iter().chain([r#"{"revision":99999999999999999999}"#]) {
+        assert_eq!(sum(body), (400, "error unmarshalling request\n".into()), "{body}");
+    }
+    assert_eq!(ask("POST", "", "{}").0, 405);
+    assert_eq!(ask("GET", "X-Etcd-Cluster-ID: 12\r\n", "{}").0, 412);
+    assert_eq!(ask("GET", "X-Etcd-Cluster-ID: \r\n", "{}").0, 200);
 }

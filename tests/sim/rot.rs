@@ -1,0 +1,77 @@
+//! What a disk does to a log behind everybody's back, once it has said that a write is durable.
+//!
+//! ```text
+//!   flip       one bit is another
+//!   zeroed     a sector is empty
+//!   astray     a write of somewhere else stands here
+//!   stale      a sector, a whole write or a segment's header is as it was before it was written
+//!   misplaced  a write stands somewhere else, and here is what was before
+//! ```
+//!
+//! A log can only miss what something else in it speaks of: the last write of all, gone as if it had
+//! never been, looks as it would after a power cut. So whatever is struck here has frames behind it
+//! that say that it was durable. The header of the only segment is such a last write too: without it
+//! the frames behind it cannot be told from those of an earlier use of the file.
+
+use crate::{
+    disk::{SECTOR_BYTES, SimDisk},
+    executor::Lot,
+};
+use ringleader::io::BLOCK_BYTES;
+
+/// A frame on a disk.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) offset: usize,
+    pub(crate) bytes: usize,
+}
+
+/// Strikes one frame or, if the log goes on in another segment, the header before it. Says how.
+pub(crate) fn strike(
+    disk: &SimDisk,
+    frame: Place<'_>,
+    goes_on: bool,
+    lot: &mut Lot,
+) -> &'static str {
+    let Place { name, offset, bytes } = frame;
+    let sector = |lot: &mut Lot, of: usize| {
+        lot.below(of.div_ceil(SECTOR_BYTES) as u64) as usize * SECTOR_BYTES
+    };
+    let at = offset + sector(lot, bytes);
+    let image = disk.peek(name);
+    let elsewhere = sector(lot, image.len());
+    match lot.below(7) {
+        0 => {
+            disk.flip(name, offset * 8 + lot.below(bytes as u64 * 8) as usize);
+            "a flipped bit"
+        }
+        1 => {
+            disk.poke(name, at, &[0; SECTOR_BYTES]);
+            "a zeroed sector"
+        }
+        2 => {
+            disk.poke(name, at, &image[elsewhere..][..SECTOR_BYTES]);
+            "a sector of somewhere else"
+        }
+        3 => {
+            disk.turn_back(name, at, SECTOR_BYTES);
+            "a stale sector"
+        }
+        4 => {
+            disk.turn_back(name, offset, bytes);
+            "a write that was lost"
+        }
+        5 if goes_on => {
+            disk.turn_back(name, 0, BLOCK_BYTES);
+            "a header that was lost"
+        }
+        _ => {
+            // Not onto what lies behind: that is what tells.
+            let elsewhere = sector(lot, offset);
+            disk.turn_back(name, offset, bytes);
+            disk.poke(name, elsewhere, &image[offset..][..bytes.min(offset - elsewhere)]);
+            "a write that went astray"
+        }
+    }
+}
