@@ -297,6 +297,31 @@ fn a_host_that_was_tuned_is_as_advised_and_can_be_put_back() {
 }
 
 #[test]
+fn a_scheduler_that_makes_a_sync_wait_is_replaced() {
+    let machine = Machine::new("tuning-scheduler");
+    let words = r#"mountpoint -d "$(stat -c %m "$1")""#;
+    let said = Command::new("bash").args(["-c", words, "-"]).arg(machine.0.path()).output();
+    let numbers = String::from_utf8(said.expect("bash is there").stdout).expect("two numbers");
+    let queue = machine.0.path().join("sys/dev/block").join(numbers.trim()).join("queue");
+    fs::create_dir_all(&queue).expect("our folder");
+    for (file, value) in [("scheduler", "none kyber [bfq]"), ("rotational", "0")] {
+        fs::write(queue.join(file), value).expect("our folder");
+    }
+    let differs = || {
+        let (_, said) = machine.run("check.sh", &[]);
+        let line = said.lines().find(|line| line.contains("scheduler of")).map(str::to_owned);
+        line.unwrap_or_else(|| panic!("{said}")).starts_with("DIFFERS")
+    };
+    assert!(differs());
+    let (_, said) = machine.run("host.sh", &[]);
+    assert!(said.contains("scheduler: bfq to mq-deadline\n"), "{said}");
+    assert!(said.contains("echo 'bfq' > "), "{said}");
+    // The kernel's file would still name all and have another in brackets.
+    fs::write(queue.join("scheduler"), "none kyber [mq-deadline] bfq").expect("our folder");
+    assert!(!differs());
+}
+
+#[test]
 fn a_wrong_question_is_told_how_to_ask() {
     for script in ["check.sh", "host.sh"] {
         let said = Command::new("bash").arg(tuning(script)).args(["--all"]).output();
