@@ -279,16 +279,17 @@ impl fmt::Display for Report {
         let ([a, b], rounds) = (&self.plan.sides, self.rounds.len());
         writeln!(f, "{}, A {} and B {} in turn", self.plan.work.join(" "), a.endpoint, b.endpoint)?;
         writeln!(f, "Medians of the rounds that are whole, {rounds}; B / A pair by pair\n")?;
-        writeln!(f, "{:<36} {:>12} {:>12} {:>8} {:>8} {:>8}", "", "A", "B", "B / A", "min", "max")?;
+        let [a, b, ratio, min, max] = ["A", "B", "B / A", "min", "max"];
+        write!(f, "{:<36} {a:>12} {b:>12} {ratio:>8} {min:>8} {max:>8}", "")?;
+        writeln!(f, "   round by round")?;
         let mut any_open = false;
-        for Line { name, a, b, ratios, .. } in self.lines() {
+        for Line { name, a, b, ratios, of_rounds } in self.lines() {
             let Spread { median, min, max } = ratios;
-            let open = if ratios.is_open() { " ~" } else { "" };
+            let open = if ratios.is_open() { '~' } else { ' ' };
             any_open |= ratios.is_open();
-            writeln!(
-                f,
-                "{name:<36} {a:>12.1} {b:>12.1} {median:>8.3} {min:>8.3} {max:>8.3}{open}"
-            )?;
+            write!(f, "{name:<36} {a:>12.1} {b:>12.1} {median:>8.3} {min:>8.3} {max:>8.3} {open}")?;
+            of_rounds.iter().try_for_each(|ratio| write!(f, " {ratio:.2}"))?;
+            writeln!(f)?;
         }
         if any_open {
             writeln!(f, "~ the rounds do not say which is larger")?;
@@ -356,7 +357,7 @@ mod tests {
     #[test]
     fn rounds_that_disagree_are_marked() {
         let (report, _) = told(&[100.0, 100.0], &[90.0, 130.0]);
-        assert!(report.to_string().contains("1.100    0.900    1.300 ~"), "{report}");
+        assert!(report.to_string().contains("1.100    0.900    1.300 ~ 0.90 1.30\n"), "{report}");
     }
 
     #[test]

@@ -294,8 +294,8 @@ impl fmt::Display for Report {
             Some(ground) => writeln!(f, "{ground}")?,
             None => writeln!(f, "the kernel does not tell what it stands on")?,
         }
-        let rotates = self.ground.as_ref().and_then(|ground| ground.device.as_ref());
-        if rotates.is_some_and(|device| device.rotates) {
+        let device = self.ground.as_ref().and_then(|ground| ground.device.as_ref());
+        if device.is_some_and(|device| device.rotates) {
             writeln!(
                 f,
                 "The kernel takes the device for a rotating one; virtual disks often say so."
