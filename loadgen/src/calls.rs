@@ -1,28 +1,45 @@
 //! The works that are calls: their flags, and what they print.
+#![allow(clippy::disallowed_methods, reason = "it measures real servers in real time")]
 
-use std::{fmt::Display, io::Write, path::PathBuf};
+use std::{
+    fmt::Display,
+    io::Write,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
 
 use loadgen::{
     arrivals::{Arrivals, Schedule},
     beside::Beside,
+    client::Client,
     engine::{self, Pace, Plan, Until},
     flags::Flags,
     hdrlog::HdrLog,
     interrupt,
     keys::Order,
-    ops::{Kind, Numbered},
+    kubernetes::{self, Kubernetes},
+    link::Failure,
+    ops::{Kind, Numbered, Ops},
     progress::Progress,
-    replay::Recording,
+    replay::{Recording, Replay},
     report::Report,
     scene::Scene,
     script::Script,
     sizes::Sizes,
+    watching::Watching,
     work::{Call, Work},
 };
+use proto::etcdserverpb::{DeleteRangeRequest, DeleteRangeResponse, kv};
 use serde_json::Value;
 
 /// Flags of what is not built yet, which etcd's own tools have.
 const REFUSED: [&str; 5] = ["--user", "--cacert", "--cert", "--key", "--insecure-skip-tls-verify"];
+
+/// Streams of an open loop on each connection, if nothing is said.
+const OPEN_STREAMS: usize = 100;
+
+/// How long a member may take to delete what a run leaves.
+const CLEAR: Duration = Duration::from_secs(20);
 
 /// The members that are asked.
 pub struct Servers {
@@ -60,54 +77,34 @@ impl Servers {
 
     /// Where and when, to be taken before the run.
     pub fn scene(&self) -> Scene {
-        let pid = self.pids.first().copied();
-        Scene::new(&self.endpoints, self.data_dir.as_deref(), pid, &self.line)
+        Scene::new(&self.endpoints, self.data_dir.as_deref(), &self.pids, &self.line)
     }
 }
 
-/// What the flags of all calls say.
+/// What the flags of all runs of the engine say.
 struct Options {
     servers: Servers,
     plan: Plan,
     pace: Pace,
-    keys: u64,
-    order: Order,
-    sizes: Sizes,
     hdr_log: Option<String>,
     recording: Option<String>,
     quiet: bool,
 }
 
 impl Options {
-    fn take(name: &str, flags: &mut Flags, line: &str) -> Result<Self, String> {
+    /// Of a work that has so many streams if nothing is said.
+    fn take(flags: &mut Flags, line: &str, streams: usize) -> Result<Self, String> {
         let servers = Servers::take(flags, line)?;
-        let keys = flags.number("--keys", 100_000, 1)?;
-        let seconds = flags.seconds("--seconds", 5)?;
-        let rate: Option<f64> = flags.at_least("--rate", 0.001)?;
-        let arrivals: Option<Arrivals> = flags.value("--arrivals")?;
-        if arrivals.is_some() && rate.is_none() {
-            return Err("--arrivals says how calls come at a --rate".into());
-        }
-        let (until, order) = match (name, flags.at_least("--ops", 1)?) {
-            ("fill", _) => (Until::Calls(keys), Order::Sequential),
-            (_, Some(ops)) => (Until::Calls(ops), Order::Random),
-            (_, None) => (Until::Elapsed(seconds), Order::Random),
-        };
-        let order = flags.value("--order")?.unwrap_or(order);
-        let warm_up = flags.number("--warm-up", 0, 0).map(std::time::Duration::from_secs)?;
-        let schedule = rate.map(|rate| Schedule::new(arrivals.unwrap_or(Arrivals::Even), rate));
+        let warm_up = flags.number("--warm-up", 0, 0).map(Duration::from_secs)?;
         Ok(Self {
             plan: Plan {
                 endpoints: servers.endpoints.clone(),
                 connections: flags.number("--connections", 1, 1)?,
-                streams: flags.number("--streams", 1, 1)?,
-                until,
+                streams: flags.number("--streams", streams, 1)?,
+                until: Until::Elapsed(flags.seconds("--seconds", 5)?),
                 pids: servers.pids.clone(),
             },
-            pace: Pace { schedule, warm_up },
-            keys,
-            order,
-            sizes: flags.value("--value-size")?.unwrap_or(Sizes::Fixed(256)),
+            pace: Pace { schedule: None, warm_up },
             hdr_log: flags.text("--hdr-log")?,
             recording: flags.text("--record")?,
             quiet: flags.switch("--quiet"),
@@ -132,12 +129,28 @@ impl Options {
         })
     }
 
-    fn run(&self, name: &str, script: &mut impl Script) -> Result<(), String> {
+    fn measure(&self, script: &mut impl Script) -> Result<(Scene, Report), String> {
         interrupt::listen().map_err(|error| error.to_string())?;
         let mut beside = self.beside()?;
         let scene = self.servers.scene();
         let report = engine::run_at(&self.plan, &self.pace, script, &mut beside);
-        tell(name, &scene, &report.map_err(|failure| failure.to_string())?)
+        Ok((scene, report.map_err(|failure| failure.to_string())?))
+    }
+
+    fn run(&self, name: &str, script: &mut impl Script) -> Result<(), String> {
+        let (scene, report) = self.measure(script)?;
+        tell(name, &scene, &report)
+    }
+}
+
+/// How many are due a second, where that is said, and how they come.
+fn schedule(flags: &mut Flags, or: Option<f64>) -> Result<Option<Schedule>, String> {
+    let rate = flags.at_least("--rate", 0.001)?.or(or);
+    let arrivals: Option<Arrivals> = flags.value("--arrivals")?;
+    match (rate, arrivals) {
+        (None, Some(_)) => Err("--arrivals says how calls come at a --rate".into()),
+        (None, None) => Ok(None),
+        (Some(rate), arrivals) => Ok(Some(Schedule::new(arrivals.unwrap_or(Arrivals::Even), rate))),
     }
 }
 
@@ -146,10 +159,28 @@ impl Options {
 /// # Errors
 /// What was wrong with the flags, the server or an output; calls that failed.
 pub fn run(name: &str, mut flags: Flags, line: &str) -> Result<(), String> {
-    let options = Options::take(name, &mut flags, line)?;
-    let Options { keys, order, sizes, .. } = &options;
-    let work = |call| Work::new(call, *order, *keys, sizes.clone());
-    let numbered = |kind| Numbered::new(kind, *order, *keys, sizes.clone());
+    let schedule = schedule(&mut flags, None)?;
+    // What is due does not wait for a stream, if we can help it.
+    let streams = if schedule.is_some() { OPEN_STREAMS } else { 1 };
+    let mut options = Options::take(&mut flags, line, streams)?;
+    options.pace.schedule = schedule;
+    let keys = flags.number("--keys", 100_000, 1)?;
+    let sizes: Sizes = flags.value("--value-size")?.unwrap_or(Sizes::Fixed(256));
+    let usual = match name {
+        "fill" => {
+            options.plan.until = Until::Calls(keys);
+            Order::Sequential
+        }
+        _ => {
+            if let Some(ops) = flags.at_least("--ops", 1)? {
+                options.plan.until = Until::Calls(ops);
+            }
+            Order::Random
+        }
+    };
+    let order = flags.value("--order")?.unwrap_or(usual);
+    let work = |call| Work::new(call, order, keys, sizes.clone());
+    let numbered = |kind| Numbered::new(kind, order, keys, sizes.clone());
     match name {
         "range" => {
             let call = Call::Range { serializable: flags.switch("--serializable") };
@@ -174,6 +205,83 @@ pub fn run(name: &str, mut flags: Flags, line: &str) -> Result<(), String> {
             }
         }
     }
+}
+
+/// What a cluster of nodes asks of its store.
+///
+/// # Errors
+/// As [`run`].
+pub fn kubernetes(mut flags: Flags, line: &str) -> Result<(), String> {
+    let mut options = Options::take(&mut flags, line, OPEN_STREAMS)?;
+    let nodes: u64 = flags.number("--nodes", 1000, 1)?;
+    let pods = flags.number("--pods", 10 * nodes, 0)?;
+    let watchers = flags.number("--watchers", 2, 0)?;
+    options.pace.schedule = schedule(&mut flags, Some(kubernetes::rate(nodes)))?;
+    flags.finish()?;
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let root = format!("/loadgen-{:x}", since.as_millis());
+    let ran = mixed(&options, &mut Kubernetes::new(&root, nodes, pods), watchers);
+    // Whatever became of the run.
+    let cleared = clear(&options.plan.endpoints, &root);
+    ran.and(cleared)
+}
+
+/// Creates what there is to begin with, and runs the mix.
+fn mixed(options: &Options, mix: &mut Ops<Kubernetes>, watchers: usize) -> Result<(), String> {
+    interrupt::listen().map_err(|error| error.to_string())?;
+    let filling = Plan { until: Until::Calls(mix.chooser().filling()), ..options.plan.clone() };
+    let said = |failure: Failure| failure.to_string();
+    let filled = engine::run_at(&filling, &Pace::default(), mix, &mut Beside::default());
+    let filled = filled.map_err(said)?;
+    if let Some((error, calls)) = filled.errors().first_key_value() {
+        return Err(format!("{calls} of the objects to begin with were refused: {error}"));
+    }
+    if let Some(why) = filled.cut_short() {
+        return Err(format!("cut short while the objects to begin with were created: {why}"));
+    }
+    mix.forget_counts();
+    let watching = Watching::start(&options.plan.endpoints, &mix.chooser().watched(), watchers);
+    let watching = watching.map_err(said)?;
+    let (scene, mut report) = options.measure(mix)?;
+    let events = watching.finish();
+    report.add_count("events", *events.as_ref().unwrap_or(&0));
+    tell("kubernetes", &scene, &report)?;
+    events.map(drop).map_err(|failure| format!("watching: {failure}"))
+}
+
+/// Deletes all keys under a root that are a run's own, by way of the first member that does it.
+fn clear(endpoints: &[String], root: &str) -> Result<(), String> {
+    let range_end = format!("{root}0").into();
+    let key = format!("{root}/").into();
+    let delete = DeleteRangeRequest { key, range_end, ..Default::default() };
+    let mut last = String::new();
+    for endpoint in endpoints {
+        let done = Client::connect_within(endpoint, CLEAR).map_err(|error| error.to_string());
+        let done = done.and_then(|mut client| {
+            let done = client.unary::<_, DeleteRangeResponse>(kv::DELETE_RANGE, &delete);
+            done.map(drop).map_err(|status| status.to_string())
+        });
+        match done {
+            Ok(()) => return Ok(()),
+            Err(error) => last = error,
+        }
+    }
+    Err(format!("the keys under {root}/ are still there: {last}"))
+}
+
+/// Operations of a file, at their times.
+///
+/// # Errors
+/// As [`run`], and a file that is none.
+pub fn replay(mut flags: Flags, line: &str) -> Result<(), String> {
+    let mut options = Options::take(&mut flags, line, OPEN_STREAMS)?;
+    let speed = flags.number("--speed", 1.0, 0.001)?;
+    let file = flags.operand().ok_or("replay FILE: which operations?")?;
+    flags.finish()?;
+    let replay = Replay::read(&file)?;
+    options.plan.until = Until::Calls(replay.count());
+    options.pace.schedule = Some(replay.schedule(speed));
+    options.run("replay", &mut replay.ops())
 }
 
 fn tell(name: &str, scene: &Scene, report: &Report) -> Result<(), String> {

@@ -55,7 +55,7 @@ pub fn command(mut flags: Flags, line: &str, out: &mut impl Write) -> Result<(),
 struct Side {
     name: &'static str,
     endpoint: String,
-    pid: Option<String>,
+    pids: Vec<u32>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,28 +73,28 @@ impl Plan {
             _ => return Err("compare wants a work behind `--`, such as `-- put`".into()),
         }
         let rounds = flags.number("--rounds", 3, 1)?;
-        let pids = [flags.text("--pid-a")?, flags.text("--pid-b")?];
+        let pids = [flags.list("--pid-a")?, flags.list("--pid-b")?];
         let endpoints = [flags.operand(), flags.operand()];
         flags.finish()?;
         let [Some(a), Some(b)] = endpoints else {
             return Err("compare wants two endpoints".into());
         };
-        let [pid_a, pid_b] = pids;
+        let [pids_a, pids_b] = pids;
         if let Some(ours) = work.iter().find(|given| OURS.contains(&given.as_str())) {
             return Err(format!("{ours} is not for the work: compare says it for each server"));
         }
-        let side = |name, endpoint, pid| Side { name, endpoint, pid };
-        Ok(Self { sides: [side("A", a, pid_a), side("B", b, pid_b)], rounds, work })
+        let side = |name, endpoint, pids| Side { name, endpoint, pids };
+        Ok(Self { sides: [side("A", a, pids_a), side("B", b, pids_b)], rounds, work })
     }
 }
 
 impl Plan {
-    /// Where and when; the disk is that of A, if its process is known.
+    /// Where and when; the disk is that of the first process that is known.
     fn scene(&self, line: &str) -> Scene {
         let members = self.sides.iter().flat_map(|side| side.endpoint.split(','));
         let endpoints: Vec<_> = members.map(str::to_owned).collect();
-        let first = self.sides[0].pid.as_deref().and_then(|pids| pids.split(',').next());
-        Scene::new(&endpoints, None, first.and_then(|pid| pid.parse().ok()), line)
+        let pids = self.sides.each_ref().map(|side| &side.pids[..]).concat();
+        Scene::new(&endpoints, None, &pids, line)
     }
 }
 
@@ -139,8 +139,9 @@ fn run(work: &[String], side: &Side) -> Result<Value, String> {
     let own = std::env::current_exe().map_err(|error| format!("this program's path: {error}"))?;
     let mut command = Command::new(own);
     command.args(work).args(["--endpoint", &side.endpoint]).stdin(Stdio::null());
-    if let Some(pid) = &side.pid {
-        command.args(["--pid", pid]);
+    if !side.pids.is_empty() {
+        let pids: Vec<_> = side.pids.iter().map(u32::to_string).collect();
+        command.args(["--pid", &pids.join(",")]);
     }
     let ended = command.output().map_err(|error| format!("cannot start {}: {error}", work[0]))?;
     outcome(&ended).map_err(|why| format!("{} ({}): {} {why}", side.name, side.endpoint, work[0]))
@@ -311,10 +312,10 @@ mod tests {
 
     #[test]
     fn a_command_line_names_two_servers_and_a_work() {
-        let plan = plan("--rounds 5 a:1 b:2,b:3 --pid-b 7 -- put --rounds 9").unwrap();
+        let plan = plan("--rounds 5 a:1 b:2,b:3 --pid-b 7,8 -- put --rounds 9").unwrap();
         let [a, b] = plan.sides;
-        assert_eq!((a.endpoint.as_str(), a.pid), ("a:1", None));
-        assert_eq!((b.endpoint.as_str(), b.pid.as_deref()), ("b:2,b:3", Some("7")));
+        assert_eq!((a.endpoint.as_str(), a.pids), ("a:1", vec![]));
+        assert_eq!((b.endpoint.as_str(), b.pids), ("b:2,b:3", vec![7, 8]));
         assert_eq!((plan.rounds, plan.work.join(" ").as_str()), (5, "put --rounds 9"));
     }
 

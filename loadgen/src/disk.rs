@@ -59,7 +59,7 @@ pub fn command(mut flags: Flags, line: &str, out: &mut impl Write) -> Result<(),
     let dir = flags.operand().ok_or_else(|| asked("disk wants a folder".to_owned()))?;
     flags.finish().map_err(asked)?;
     interrupt::listen().map_err(|error| error.to_string())?;
-    let scene = Scene::new(&[], Some(Path::new(&dir)), None, line);
+    let scene = Scene::new(&[], Some(Path::new(&dir)), &[], line);
     let report = measure(Path::new(&dir), time)?;
     let mut json = report.json();
     json["scene"] = scene.json();

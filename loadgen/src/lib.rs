@@ -3,9 +3,12 @@
 //! It speaks gRPC over plain HTTP/2 (prior knowledge, RFC 9113 §3.3) with a codec of its own:
 //!
 //! ```text
-//!   client   one call at a time, blocking: for tests          engine   calls: many at a time
+//!   client   one call at a time, blocking: for tests          engine   operations: many at a time
 //!        │                                                    fanout   watchers, and who puts
 //!        │                                                    lease    keep-alives; expiry
+//!        │
+//!        │                                                    script   what the engine is to do:
+//!        │                                                             work, ops, kubernetes, replay
 //!        └──────────────┬─────────────────────────────────────────┬── work, writers, report, poll
 //!                     grpc    messages, statuses                 link    a socket that never blocks
 //!                       └──────── h2    frames, windows ──────────┘
@@ -35,6 +38,7 @@ pub mod history;
 pub mod hpack;
 pub mod interrupt;
 pub mod keys;
+pub mod kubernetes;
 pub mod lease;
 pub mod link;
 pub mod mix;
@@ -47,5 +51,6 @@ pub mod report;
 pub mod scene;
 pub mod script;
 pub mod sizes;
+pub mod watching;
 pub mod work;
 pub mod writers;

@@ -1,9 +1,18 @@
 //! `loadgen WORK`: asks an etcd-compatible server, and prints a table and a line of JSON.
 //! [docs/loadgen.md](../../docs/loadgen.md) says what each work does and what the figures mean.
 
+#![allow(clippy::disallowed_methods, reason = "it measures real servers in real time")]
+
 mod calls;
 
-use std::{io::Write, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    fmt::Display,
+    io::Write,
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use loadgen::{
     check, compare, disk, expiry, fanout,
@@ -24,6 +33,8 @@ loadgen WORK [--flag value ...]
   cas        puts keys if they are as they were last known: a transaction, again until it wins
   list       reads all keys that begin alike
   fill       puts every key once
+  kubernetes node leases, pods that come and go, lists, gets and watches, as of N nodes
+  replay FILE  the operations of a file, at their times
   watch      watchers of one prefix, and puts under it: events, their latency, memory
   keepalive  leases kept alive
   expire     leases all renewed and then all let go, beside puts
@@ -39,24 +50,32 @@ loadgen WORK [--flag value ...]
   --pid N                the server's process, to read its CPU time and memory; several: a,b,c
   --data-dir DIR         the server's, to say what disk it is on; without: asked of --pid
   --connections N        1; not those of writers or stalled watchers
-  --streams N            1: calls, or watch or keep-alive streams, on each connection
+  --streams N            calls, or watch or keep-alive streams, on each connection: 1;
+                         of an open loop 100
   --seconds N            5; not for fill. watch: each phase; expire: puts before the storm
 
-  put, range, delete, cas, list, fill:
+  put, range, delete, cas, list, fill, kubernetes, replay:
+  --warm-up SECONDS      0: made and not counted
+  --hdr-log FILE         latencies of each second, for HdrHistogram's tools
+  --record FILE          the operations, for a replay
+  --quiet                no progress on the terminal
+
+  put, range, delete, cas, list, fill; --rate and --arrivals of kubernetes too:
   --keys N               100000
   --order ORDER          uniform, zipf, zipf:SKEW or sequential
   --value-size SIZE      256; 100-2000: by lot; 90%:256,10%:16384: by weight.
                          Of a range: that the values have at least
   --ops N                instead of --seconds
-  --warm-up SECONDS      0: made and not counted
   --rate N               an open loop: so many are due a second, whatever the server does
   --arrivals even        or poisson: how they are due
-  --hdr-log FILE         latencies of each second, for HdrHistogram's tools
-  --record FILE          the operations, for a replay
-  --quiet                no progress on the terminal
   --serializable         range: ask one member, not a quorum
   --digits N             3: list: the keys that differ in their last N digits, at most 10^N
   --limit N              0: list: keys in a page; 0: all in one
+
+  --nodes N              1000: kubernetes
+  --pods N               10 for each node: there to begin with
+  --watchers N           2: of pods, and as many of leases
+  --speed N              1: replay: so many times as fast
 
   watch, expire:
   --keys N               100000
@@ -77,6 +96,8 @@ loadgen WORK [--flag value ...]
   --history FILE         check, judge: where it is written down
   --seed N               1: check";
 
+/// How often is looked whether somebody wants an end.
+const LOOK: Duration = Duration::from_millis(100);
 const CALLS: [&str; 6] = ["put", "range", "delete", "cas", "list", "fill"];
 
 fn main() -> ExitCode {
@@ -98,6 +119,8 @@ fn run(mut flags: Flags, line: &str) -> Result<(), String> {
         "keepalive" => keepalive(flags, line),
         "expire" => expire(flags, line),
         "check" => checked(flags, line),
+        "kubernetes" => calls::kubernetes(flags, line),
+        "replay" => calls::replay(flags, line),
         "judge" => {
             let history = history_file(&mut flags)?;
             flags.finish().and_then(|()| judge(&history))
@@ -213,22 +236,35 @@ fn history_file(flags: &mut Flags) -> Result<PathBuf, String> {
 }
 
 fn checked(mut flags: Flags, line: &str) -> Result<(), String> {
-    let Servers { endpoints, .. } = Servers::take(&mut flags, line)?;
+    let servers = Servers::take(&mut flags, line)?;
     let history = history_file(&mut flags)?;
     let (seed, time) = (flags.number("--seed", 1, 0)?, flags.seconds("--seconds", 5)?);
     flags.finish()?;
     let recorder = Recorder::create(&history);
     let recorder = recorder.map_err(|error| format!("{}: {error}", history.display()))?;
+    print(&servers.scene())?;
+    listen()?;
+    let endpoints = servers.endpoints;
     let plan = mix::Plan { endpoints, workers: 8, keepers: 3, watchers: 3, rate: 100, seed };
-    let clients = mix::start(plan, Arc::new(recorder));
-    std::thread::sleep(time);
+    let recorder = Arc::new(recorder);
+    let clients = mix::start(plan, Arc::clone(&recorder));
+    let begin = Instant::now();
+    while begin.elapsed() < time && !interrupt::asked() && !recorder.failed() {
+        std::thread::sleep(LOOK.min(time));
+    }
     clients.finish().map_err(|error| error.to_string())?;
-    judge(&history)
+    judge(&history)?;
+    interrupted()
 }
 
 fn judge(history: &std::path::Path) -> Result<(), String> {
     let named = |error| format!("{}: {error}", history.display());
     let records = history::read(history).map_err(named)?;
     let summary = check::judge(&records).map_err(|broken| broken.to_string())?;
-    writeln!(std::io::stdout(), "{summary}").map_err(|error| format!("standard output: {error}"))
+    print(&format_args!("{summary}\n"))
+}
+
+fn print(text: &impl Display) -> Result<(), String> {
+    let written = write!(std::io::stdout(), "{text}");
+    written.map_err(|error| format!("standard output: {error}"))
 }

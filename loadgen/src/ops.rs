@@ -77,7 +77,8 @@ impl Op {
         }
     }
 
-    fn value_bytes(&self) -> usize {
+    /// Of its value; 0: it has none.
+    pub(crate) fn value_bytes(&self) -> usize {
         match self {
             Self::Put(_, bytes) | Self::Swap(_, bytes) | Self::Create(_, bytes) => *bytes,
             _ => 0,
@@ -152,6 +153,11 @@ impl<C: Chooser> Ops<C> {
     /// Who says what is done.
     pub fn chooser(&mut self) -> &mut C {
         &mut self.chooser
+    }
+
+    /// Counts from here.
+    pub fn forget_counts(&mut self) {
+        self.counted = Counted::default();
     }
 
     fn encode(&mut self, seat: usize) -> Ask<'_> {

@@ -73,9 +73,11 @@ impl Tally {
         }
     }
 
-    /// The percentiles, each under its name.
-    fn percentiles(&self) -> impl Iterator<Item = (&'static str, f64)> {
-        PERCENTILES.into_iter().map(|(name, _, quantile)| (name, self.micros_at(quantile)))
+    /// The percentiles, each under its name; of nothing there are none.
+    fn percentiles(&self) -> impl Iterator<Item = (&'static str, Option<f64>)> {
+        let any = self.done() > 0;
+        let at = move |quantile| any.then(|| self.micros_at(quantile));
+        PERCENTILES.into_iter().map(move |(name, _, quantile)| (name, at(quantile)))
     }
 }
 
@@ -307,6 +309,11 @@ impl Report {
         self.counts.iter().find(|(of, _)| *of == name).map_or(0, |(_, count)| *count)
     }
 
+    /// Something else was counted beside.
+    pub fn add_count(&mut self, name: &'static str, count: u64) {
+        self.counts.push((name, count));
+    }
+
     /// Why the run ended before it was over, where it did.
     pub fn cut_short(&self) -> Option<&str> {
         self.cut_short.as_deref()
@@ -386,7 +393,9 @@ impl fmt::Display for Report {
         writeln!(f)?;
         let kinds = &self.tallies.0;
         for (kind, tally) in kinds {
-            self.row(f, kind, tally)?;
+            if kinds.len() == 1 || tally.done() + tally.failed() > 0 {
+                self.row(f, kind, tally)?;
+            }
         }
         if kinds.len() > 1 {
             self.row(f, "all", &all)?;
@@ -428,7 +437,10 @@ impl Report {
     fn row(&self, f: &mut fmt::Formatter<'_>, name: &str, tally: &Tally) -> fmt::Result {
         let rate = tally.done() as f64 / self.elapsed.as_secs_f64().max(1e-9);
         write!(f, "{name:<12} {:>9} {rate:>9.0}", tally.done())?;
-        tally.percentiles().try_for_each(|(_, micros)| write!(f, " {:>9.2}", micros / 1e3))?;
+        tally.percentiles().try_for_each(|(_, micros)| match micros {
+            Some(micros) => write!(f, " {:>9.2}", micros / 1e3),
+            None => write!(f, " {:>9}", "-"),
+        })?;
         writeln!(f)
     }
 }
@@ -438,8 +450,8 @@ impl fmt::Display for Lateness {
         let &Self { begun, late, late_max, slip_max, unsent, .. } = self;
         writeln!(
             f,
-            "of {begun} begun {late} were late, all streams being busy: {:.2} ms on average, \
-             {:.2} ms at most; by our own doing {:.2} ms on average, {:.2} ms at most",
+            "late: {late} of {begun}, all streams being busy: {:.2} ms on average, {:.2} ms at most; \
+             the others, by our own doing: {:.2} ms on average, {:.2} ms at most",
             millis(self.late_mean()),
             millis(late_max),
             millis(self.slip_mean()),
@@ -447,7 +459,7 @@ impl fmt::Display for Lateness {
         )?;
         match unsent {
             0 => Ok(()),
-            unsent => writeln!(f, "{unsent} were due and not begun when the time was over"),
+            unsent => writeln!(f, "unsent: {unsent} were due and not begun when the time was over"),
         }
     }
 }

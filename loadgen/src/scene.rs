@@ -27,19 +27,17 @@ pub struct Scene {
     cpu_model: String,
     disk: String,
     servers: Vec<String>,
+    /// What the servers' processes run.
+    programs: Vec<String>,
     flags: String,
     date: String,
 }
 
 impl Scene {
     /// Of this host, now. The disk is that of the folder, or of what the process says is its folder.
-    pub fn new(
-        endpoints: &[String],
-        data_dir: Option<&Path>,
-        pid: Option<u32>,
-        flags: &str,
-    ) -> Self {
-        let folder = data_dir.map(Path::to_path_buf).or_else(|| data_dir_of(pid?));
+    pub fn new(endpoints: &[String], data_dir: Option<&Path>, pids: &[u32], flags: &str) -> Self {
+        let told = || data_dir_of(*pids.first()?);
+        let folder = data_dir.map(Path::to_path_buf).or_else(told);
         let read = |path: &str| fs::read_to_string(path).unwrap_or_else(|_| UNKNOWN.into());
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Self {
@@ -49,6 +47,7 @@ impl Scene {
             cpu_model: cpu_model(&read("/proc/cpuinfo")),
             disk: folder.and_then(|folder| disk(&folder)).unwrap_or_else(|| UNKNOWN.into()),
             servers: endpoints.iter().map(|endpoint| server(endpoint)).collect(),
+            programs: pids.iter().map(|pid| program(*pid)).collect(),
             flags: flags.into(),
             date: date(now.as_secs()),
         }
@@ -64,6 +63,7 @@ impl Scene {
             "disk": self.disk,
             "loadgen": env!("CARGO_PKG_VERSION"),
             "servers": self.servers,
+            "programs": self.programs,
             "flags": self.flags,
             "date": self.date,
         })
@@ -72,12 +72,16 @@ impl Scene {
 
 impl fmt::Display for Scene {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host, kernel, cpus, cpu_model, disk, servers, flags, date } = self;
+        let Self { host, kernel, cpus, cpu_model, disk, servers, programs, flags, date } = self;
         writeln!(f, "{date}  loadgen {} {flags}", env!("CARGO_PKG_VERSION"))?;
         writeln!(f, "host {host}, Linux {kernel}, {cpus} CPUs ({cpu_model}), disk {disk}")?;
-        match &servers[..] {
-            [] => Ok(()),
-            servers => writeln!(f, "against {}", servers.join(", ")),
+        match (&servers[..], &programs[..]) {
+            ([], _) => Ok(()),
+            (servers, []) => writeln!(f, "against {}", servers.join(", ")),
+            (servers, programs) => {
+                let [servers, programs] = [servers, programs].map(|all| all.join(", "));
+                writeln!(f, "against {servers}; processes: {programs}")
+            }
         }
     }
 }
@@ -92,6 +96,14 @@ fn server(endpoint: &str) -> String {
         }
         _ => format!("{endpoint} version {UNKNOWN}"),
     }
+}
+
+/// Servers of different making may say the same version: the name of what runs tells them apart.
+fn program(pid: u32) -> String {
+    fs::read_link(format!("/proc/{pid}/exe"))
+        .ok()
+        .and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
+        .unwrap_or_else(|| UNKNOWN.into())
 }
 
 fn cpu_model(cpuinfo: &str) -> String {
@@ -132,7 +144,7 @@ fn disk(folder: &Path) -> Option<String> {
         text += &format!(" ({model})");
     }
     if let Some(rotates) = queue("queue/rotational") {
-        text += if rotates == "1" { ", rotating" } else { ", not rotating" };
+        text += if rotates == "1" { ", rotational" } else { ", not rotational" };
     }
     if let Some(cache) = queue("queue/write_cache") {
         text += &format!(", {cache}");
@@ -210,14 +222,17 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_said_to_be_unknown() {
-        let scene = Scene::new(&["127.0.0.1:1".into()], None, None, "put --keys 7");
+        let scene =
+            Scene::new(&["127.0.0.1:1".into()], None, &[std::process::id()], "put --keys 7");
         let (json, text) = (scene.json(), scene.to_string());
-        assert_eq!(json["disk"], "unknown");
+        let program = json["programs"][0].as_str().unwrap();
+        assert!(program.starts_with("loadgen"), "{program}");
         assert_eq!(json["servers"][0], "127.0.0.1:1 version unknown");
         assert_eq!(json["flags"], "put --keys 7");
-        assert!(text.contains("loadgen 0") && text.contains("disk unknown"), "{text}");
+        assert!(text.contains("loadgen 0") && text.contains("version unknown"), "{text}");
         assert!(json["host"] != "unknown" && json["kernel"] != "unknown", "{json}");
-        let here = Scene::new(&[], Some(Path::new(".")), None, "");
+        assert_eq!(Scene::new(&[], None, &[], "").json()["disk"], "unknown");
+        let here = Scene::new(&[], Some(Path::new(".")), &[], "");
         assert_ne!(here.json()["disk"], "unknown");
     }
 }
