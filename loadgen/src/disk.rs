@@ -156,9 +156,10 @@ fn row(dir: &Path, way: Way, bytes: usize, time: Duration, told: &mut Step) -> i
 fn sentence(dir: &Path, error: &io::Error) -> String {
     let shown = dir.display();
     match error.kind() {
-        ErrorKind::NotFound => format!("there is no folder {shown}"),
+        ErrorKind::NotFound if !dir.exists() => format!("there is no folder {shown}"),
         ErrorKind::NotADirectory => format!("{shown} is not a folder"),
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+        // Where the kernel makes the files, nobody else can (`/proc`): not found.
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::NotFound => {
             format!("{shown} is not to be written in: {error}")
         }
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => format!(
@@ -373,6 +374,7 @@ mod tests {
         let said = |dir: &str| measure(Path::new(dir), Duration::from_secs(1)).unwrap_err();
         assert_eq!(said("/nowhere/at/all"), "there is no folder /nowhere/at/all");
         assert_eq!(said("/proc/version"), "/proc/version is not a folder");
+        assert!(said("/proc").starts_with("/proc is not to be written in: "), "{}", said("/proc"));
         assert!(said("/sys").starts_with("/sys is not to be written in: "), "{}", said("/sys"));
         let full = sentence(Path::new("/d"), &ErrorKind::StorageFull.into());
         assert_eq!(full, "the disk of /d is full; this takes 64 MiB for as long as it runs");
