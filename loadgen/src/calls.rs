@@ -77,8 +77,7 @@ impl Servers {
 
     /// Where and when, to be taken before the run.
     pub fn scene(&self) -> Scene {
-        let pids = self.pids.iter().copied();
-        Scene::new(&self.endpoints, self.data_dir.as_deref(), pids, &self.line)
+        Scene::new(&self.endpoints, self.data_dir.as_deref(), &self.pids, &self.line)
     }
 }
 

@@ -1,6 +1,5 @@
 //! `loadgen WORK`: asks an etcd-compatible server, and prints a table and a line of JSON.
 //! [docs/loadgen.md](../../docs/loadgen.md) says what each work does and what the figures mean.
-
 #![allow(clippy::disallowed_methods, reason = "it measures real servers in real time")]
 
 mod calls;
@@ -15,13 +14,12 @@ use std::{
 };
 
 use loadgen::{
-    check, expiry, fanout,
+    check, compare, disk, expiry, fanout,
     flags::Flags,
     history::{self, Recorder},
     interrupt, lease, mix,
     writers::Puts,
 };
-
 use serde_json::json;
 
 use crate::calls::{Servers, told};
@@ -42,6 +40,10 @@ loadgen WORK [--flag value ...]      docs/loadgen.md says more
   expire     leases all renewed and then all let go, beside puts
   check      a bit of everything on an empty cluster, written down and judged
   judge      what an earlier check wrote down
+
+  disk DIR [--seconds 3]   whether a folder's disk is good enough, and for which settings
+  compare A B [--rounds 3] [--pid-a N] [--pid-b N] -- WORK [--flag value ...]
+                           two servers in turn, and the ratios of each pair
 
   all but judge:
   --endpoint host:port   127.0.0.1:2379; several for calls and check: a,b,c
@@ -126,6 +128,8 @@ fn run(mut flags: Flags, line: &str) -> Result<(), String> {
             let history = history_file(&mut flags)?;
             flags.finish().and_then(|()| judge(&history))
         }
+        "disk" => disk::command(flags, line, &mut std::io::stdout().lock()),
+        "compare" => compare::command(flags, line, &mut std::io::stdout().lock()),
         call if CALLS.contains(&call) => calls::run(call, flags, line),
         "help" => print(&format_args!("{USAGE}\n")),
         _ => Err(format!("unknown work {name:?}\n\n{USAGE}")),

@@ -34,15 +34,8 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// Of this host, now. The disk is that of the folder, or of what the first process was told is its
-    /// folder.
-    pub fn new(
-        endpoints: &[String],
-        data_dir: Option<&Path>,
-        pids: impl IntoIterator<Item = u32>,
-        flags: &str,
-    ) -> Self {
-        let pids: Vec<_> = pids.into_iter().collect();
+    /// Of this host, now. The disk is that of the folder, or of what the process says is its folder.
+    pub fn new(endpoints: &[String], data_dir: Option<&Path>, pids: &[u32], flags: &str) -> Self {
         let told = || data_dir_of(*pids.first()?);
         let folder = data_dir.map(Path::to_path_buf).or_else(told);
         let read = |path: &str| fs::read_to_string(path).unwrap_or_else(|_| UNKNOWN.into());
@@ -86,7 +79,8 @@ impl fmt::Display for Scene {
             ([], _) => Ok(()),
             (servers, []) => writeln!(f, "against {}", servers.join(", ")),
             (servers, programs) => {
-                writeln!(f, "against {}; processes: {}", servers.join(", "), programs.join(", "))
+                let [servers, programs] = [servers, programs].map(|all| all.join(", "));
+                writeln!(f, "against {servers}; processes: {programs}")
             }
         }
     }
@@ -228,7 +222,8 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_said_to_be_unknown() {
-        let scene = Scene::new(&["127.0.0.1:1".into()], None, [std::process::id()], "put --keys 7");
+        let scene =
+            Scene::new(&["127.0.0.1:1".into()], None, &[std::process::id()], "put --keys 7");
         let (json, text) = (scene.json(), scene.to_string());
         let program = json["programs"][0].as_str().unwrap();
         assert!(program.starts_with("loadgen"), "{program}");
@@ -236,8 +231,8 @@ mod tests {
         assert_eq!(json["flags"], "put --keys 7");
         assert!(text.contains("loadgen 0") && text.contains("version unknown"), "{text}");
         assert!(json["host"] != "unknown" && json["kernel"] != "unknown", "{json}");
-        assert_eq!(Scene::new(&[], None, None, "").json()["disk"], "unknown");
-        let here = Scene::new(&[], Some(Path::new(".")), None, "");
+        assert_eq!(Scene::new(&[], None, &[], "").json()["disk"], "unknown");
+        let here = Scene::new(&[], Some(Path::new(".")), &[], "");
         assert_ne!(here.json()["disk"], "unknown");
     }
 }
