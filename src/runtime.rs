@@ -49,7 +49,12 @@ use signal_hook::{
     iterator::Signals,
 };
 use std::{
+    ffi::OsStr,
     net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs},
+    os::{
+        linux::net::SocketAddrExt,
+        unix::{ffi::OsStrExt, net as unix},
+    },
     rc::Rc,
     sync::{Arc, mpsc},
     time::Duration,
@@ -72,8 +77,12 @@ pub fn run(config: Config, notices: &[Notice]) -> Result<Option<i32>, String> {
 }
 
 /// Ends this process as the signal would have (etcd does the same, so that whoever waits for the
-/// process learns what ended it).
+/// process learns what ended it). The first process of a container is not ended by signals of its own:
+/// it just ends, with 0 as etcd.
 pub fn end_by(signal: i32) {
+    if std::process::id() == 1 {
+        return;
+    }
     let emulated = signal_hook::low_level::emulate_default_handler(signal);
     emulated.expect("SIGINT and SIGTERM have default handlers");
 }
@@ -594,10 +603,18 @@ impl Dealers {
 
 /// Tells systemd that the member serves (sd_notify(3), `Type=notify`), where it asked to be told.
 fn notify_ready() {
-    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
-    let sent = std::os::unix::net::UnixDatagram::unbound()
-        .and_then(|socket| socket.send_to(b"READY=1", &path));
+    let Some(name) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let sent = notify_address(&name)
+        .and_then(|address| unix::UnixDatagram::unbound()?.send_to_addr(b"READY=1", &address));
     if let Err(error) = sent {
         log::warn!("cannot tell systemd that the member is ready", "error" => error.to_string());
+    }
+}
+
+/// A path, or behind an `@` a name that no file stands for.
+fn notify_address(name: &OsStr) -> std::io::Result<unix::SocketAddr> {
+    match name.as_bytes() {
+        [b'@', name @ ..] => unix::SocketAddr::from_abstract_name(name),
+        _ => unix::SocketAddr::from_pathname(name),
     }
 }

@@ -37,7 +37,7 @@ fn files(dir: &str, end: &str) -> Vec<PathBuf> {
 
 /// Our own pages.
 fn pages() -> Vec<PathBuf> {
-    let names = ["README.md", "CHANGELOG.md", "proto/README.md"];
+    let names = ["README.md", "CHANGELOG.md", "proto/README.md", "tuning/README.md"];
     let mut pages = files("docs", ".md");
     pages.extend(names.iter().map(|name| root().join(name)));
     pages

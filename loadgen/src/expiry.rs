@@ -20,10 +20,12 @@ use serde_json::{Value, json};
 
 use crate::{
     client::Client,
+    cpu::{CpuUse, heap_bytes},
+    interrupt,
     lease::{self, Goal, Plan, Renewals},
     link::{Failure, PATIENCE, READ_BYTES_MAX},
     poll::Poll,
-    report::{CpuUse, Tally, heap_bytes},
+    tally::Tally,
     writers::{Puts, Writers},
 };
 
@@ -120,7 +122,7 @@ impl Run {
         let cpu = CpuUse::now(self.pid)?;
         self.latest = begin;
         self.writers.start(begin, &self.poll)?;
-        while !over(self) {
+        while !over(self) && !interrupt::asked() {
             let now = self.clock.elapsed();
             self.writers.ask(now, &self.poll)?;
             let wait = self.writers.next_due().map(|due| due.saturating_sub(now));
@@ -192,7 +194,7 @@ fn wait_gone(plan: &Plan, first: i64, deadline: Instant) -> Result<usize, Failur
             if left.ttl < 0 {
                 break;
             }
-            if Instant::now() > deadline {
+            if Instant::now() > deadline || interrupt::asked() {
                 return count(&mut client, first..last);
             }
             thread::sleep(SAMPLE_EVERY);
@@ -200,7 +202,7 @@ fn wait_gone(plan: &Plan, first: i64, deadline: Instant) -> Result<usize, Failur
     }
     loop {
         let left = count(&mut client, first..last)?;
-        if left == 0 || Instant::now() > deadline {
+        if left == 0 || Instant::now() > deadline || interrupt::asked() {
             return Ok(left);
         }
         thread::sleep(LIST_EVERY + LISTED_EACH * left as u32);

@@ -21,12 +21,14 @@ use proto::etcdserverpb::{
 use serde_json::{Value, json};
 
 use crate::{
+    cpu::{CpuUse, heap_bytes},
     grpc::{self, Status, Verdict, code},
     h2::{Event, Window},
+    interrupt,
     link::{Failure, Link, PATIENCE, READ_BYTES_MAX},
     notice,
     poll::Poll,
-    report::{CpuUse, Tally, heap_bytes},
+    tally::Tally,
     work::KEY_PREFIX,
     writers::{Puts, Writers},
 };
@@ -216,7 +218,7 @@ impl<'a> Fanout<'a> {
         self.writers.start(begin, &self.poll)?;
         loop {
             let now = self.clock.elapsed();
-            if now >= end {
+            if now >= end || interrupt::asked() {
                 break;
             }
             self.writers.ask(now, &self.poll)?;

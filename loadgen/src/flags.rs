@@ -100,6 +100,12 @@ impl Flags {
         self.0.remove(at)
     }
 
+    /// What stands behind a `--` of its own, for somebody else; none if there is none.
+    pub fn behind_dashes(&mut self) -> Vec<String> {
+        let at = self.0.iter().position(|given| given == "--");
+        at.map_or_else(Vec::new, |at| self.0.split_off(at).into_iter().skip(1).collect())
+    }
+
     /// All is taken.
     ///
     /// # Errors
@@ -142,6 +148,14 @@ mod tests {
         assert_eq!(given.list::<u32>("--pid"), Ok(vec![1, 2]));
         assert_eq!(given.operand().as_deref(), Some("DIR"));
         assert_eq!(given.finish(), Ok(()));
+    }
+
+    #[test]
+    fn what_stands_behind_two_dashes_is_for_somebody_else() {
+        let mut given = flags("compare a b -- put --keys=7 -- x");
+        assert_eq!(given.behind_dashes(), ["put", "--keys", "7", "--", "x"]);
+        assert!(given.behind_dashes().is_empty());
+        assert_eq!(given.number("--keys", 1, 1), Ok(1));
     }
 
     #[test]

@@ -284,6 +284,11 @@ impl Connection {
         self.greeted
     }
 
+    /// Whether no stream is open.
+    pub fn is_quiet(&self) -> bool {
+        self.streams.is_empty()
+    }
+
     /// Opens a stream with a header block and a whole body. Its events will name `tag`.
     ///
     /// Returns the stream's number. Refused where the server would not take another stream.

@@ -10,9 +10,9 @@
 use std::{
     fs::File,
     io::{self, BufWriter, Write},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
-        Mutex,
+        Mutex, MutexGuard,
         atomic::{AtomicU32, Ordering},
     },
     time::Instant,
@@ -84,9 +84,17 @@ pub struct Record {
 /// Writes records of many clients into one file, and has the clock by which they are written.
 #[derive(Debug)]
 pub struct Recorder {
-    file: Mutex<BufWriter<File>>,
+    path: PathBuf,
+    written: Mutex<Written>,
     begin: Instant,
     streams: AtomicU32,
+}
+
+#[derive(Debug)]
+struct Written {
+    file: BufWriter<File>,
+    /// The disk took no more: the history is worth nothing.
+    failed: Option<io::Error>,
 }
 
 impl Recorder {
@@ -95,8 +103,9 @@ impl Recorder {
     /// # Errors
     /// The file cannot be made.
     pub fn create(path: &Path) -> io::Result<Self> {
-        let file = Mutex::new(BufWriter::new(File::create(path)?));
-        Ok(Self { file, begin: Instant::now(), streams: AtomicU32::new(0) })
+        let file = BufWriter::new(File::create(path)?);
+        let (path, written) = (path.into(), Mutex::new(Written { file, failed: None }));
+        Ok(Self { path, written, begin: Instant::now(), streams: AtomicU32::new(0) })
     }
 
     /// Nanoseconds since the history began.
@@ -109,14 +118,23 @@ impl Recorder {
         self.streams.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Notes one question. Without an answer it is noted as one whose outcome nobody knows.
-    ///
-    /// # Panics
-    /// Where the disk does not take it: then the history is worth nothing.
+    /// Notes one question. Without an answer it is noted as one whose outcome nobody knows. Where the
+    /// disk does not take it, [`Self::finish`] says so, and nothing more is noted.
     pub fn note(&self, record: &Record) {
         let bytes = record.encode_length_delimited_to_vec();
-        let mut file = self.file.lock().expect("nobody panics here");
-        file.write_all(&bytes).expect("the disk takes the history");
+        let mut written = self.written();
+        if written.failed.is_none() {
+            written.failed = written.file.write_all(&bytes).err();
+        }
+    }
+
+    /// Whether the disk took no more.
+    pub fn failed(&self) -> bool {
+        self.written().failed.is_some()
+    }
+
+    fn written(&self) -> MutexGuard<'_, Written> {
+        self.written.lock().expect("nobody panics here")
     }
 
     /// A record of an answer that came now, or of one that did not come.
@@ -148,9 +166,13 @@ impl Recorder {
     /// All is on its way to the disk.
     ///
     /// # Errors
-    /// What the disk said.
+    /// What the disk said, now or before.
     pub fn finish(&self) -> io::Result<()> {
-        self.file.lock().expect("nobody panics here").flush()
+        let mut written = self.written();
+        let failed = written.failed.take().map_or(Ok(()), Err);
+        failed.and_then(|()| written.file.flush()).map_err(|error| {
+            io::Error::new(error.kind(), format!("{}: {error}", self.path.display()))
+        })
     }
 }
 

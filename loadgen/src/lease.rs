@@ -15,14 +15,17 @@ use std::{
 use proto::etcdserverpb::{LeaseKeepAliveRequest, lease as method};
 
 use crate::{
+    cpu::CpuUse,
     engine::{self, Until},
     fanout::Shares,
     grpc::{self, Status, Verdict, code},
     h2::{Event, Window},
+    interrupt,
     link::{Failure, Link, PATIENCE, READ_BYTES_MAX},
     notice,
     poll::Poll,
-    report::{CpuUse, Report, Tally},
+    report::Report,
+    tally::{Tallies, Tally},
     work::{Call, Order, Work},
 };
 
@@ -56,9 +59,10 @@ pub fn run(plan: &Plan, time: Duration) -> Result<Report, Failure> {
     let clock = Instant::now();
     let cpu = CpuUse::now(plan.pid)?;
     renewals.start(Goal::Forever, Duration::ZERO, &ready.poll)?;
-    while clock.elapsed() < time {
+    while clock.elapsed() < time && !interrupt::asked() {
         ready.turn(&mut renewals, time - clock.elapsed(), clock)?;
     }
+    let cut_short = interrupt::asked().then(|| "interrupted".into());
     let (elapsed, cpu) = (clock.elapsed(), CpuUse::now(plan.pid)?.since(&cpu));
     let tally = mem::take(&mut renewals.tally);
     renewals.goal = Goal::Nothing;
@@ -66,7 +70,9 @@ pub fn run(plan: &Plan, time: Duration) -> Result<Report, Failure> {
         ready.turn(&mut renewals, PATIENCE, clock)?;
     }
     let Plan { connections, streams, .. } = *plan;
-    Ok(Report { elapsed, cpu, tally, connections, streams })
+    let tallies = Tallies::of("keepalive", tally);
+    let (open, counts) = (None, Vec::new());
+    Ok(Report { elapsed, cpu, tallies, open, counts, connections, streams, cut_short })
 }
 
 /// Grants the plan's leases, with ids that no earlier run has taken; returns the first.

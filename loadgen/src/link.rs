@@ -84,7 +84,12 @@ impl Link {
         poll: &Poll,
         token: usize,
     ) -> Result<Self, Failure> {
-        let Dialed { socket, connection, authority } = dial(endpoint, window, PATIENCE)?;
+        Self::new(dial(endpoint, window, PATIENCE)?, poll, token)
+    }
+
+    /// Takes over a connection that was made elsewhere.
+    pub(crate) fn new(dialed: Dialed, poll: &Poll, token: usize) -> Result<Self, Failure> {
+        let Dialed { socket, connection, authority } = dialed;
         socket.set_nonblocking(true)?;
         poll.add(&socket, token)?;
         Ok(Self { socket, connection, authority, token, full: false })

@@ -1,251 +1,280 @@
-//! `loadgen WORK`: asks an etcd-compatible server as fast as it answers, and prints a table and a
-//! line of JSON.
-#![allow(clippy::print_stdout, reason = "its output is what it is for")]
+//! `loadgen WORK`: asks an etcd-compatible server, and prints a table and a line of JSON.
+//! [docs/loadgen.md](../../docs/loadgen.md) says what each work does and what the figures mean.
+#![allow(clippy::disallowed_methods, reason = "it measures real servers in real time")]
 
-use std::{fmt::Display, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+mod calls;
+
+use std::{
+    fmt::Display,
+    io::Write,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use loadgen::{
-    check,
-    engine::{self, Plan, Until},
-    expiry, fanout,
+    check, compare, disk, expiry, fanout,
     flags::Flags,
     history::{self, Recorder},
-    lease, mix,
-    work::{Call, Order, Work},
+    interrupt, lease, mix,
     writers::Puts,
 };
-use serde_json::Value;
+use serde_json::json;
+
+use crate::calls::{Servers, told};
 
 const USAGE: &str = "\
-loadgen WORK [--flag value ...]
+loadgen WORK [--flag value ...]      docs/loadgen.md says more
 
-  put        puts keys chosen by lot
-  range      reads single keys chosen by lot
+  put        puts keys
+  range      reads single keys
+  delete     deletes single keys
+  cas        puts keys if they are as they were last known: a transaction, again until it wins
+  list       reads all keys that begin alike
   fill       puts every key once
+  kubernetes node leases, pods that come and go, lists, gets and watches, as of N nodes
+  replay FILE  the operations of a file, at their times
   watch      watchers of one prefix, and puts under it: events, their latency, memory
   keepalive  leases kept alive
   expire     leases all renewed and then all let go, beside puts
   check      a bit of everything on an empty cluster, written down and judged
   judge      what an earlier check wrote down
 
-  --endpoint host:port   127.0.0.1:2379; several for put, range, fill and check: a,b,c
-  --connections N        1; not those of writers or stalled watchers
-  --streams N            1: calls, or watch or keep-alive streams, on each connection
-  --keys N               100000
-  --value-size BYTES     256; of a range: that the values have at least
-  --seconds N            5; not for fill. watch: each phase; expire: puts before the storm
-  --ops N                instead of --seconds, for put and range
-  --serializable         range: ask one member, not a quorum
-  --pid N                the server's process, to read its CPU time and memory; several: a,b,c
-  --history FILE         check, judge: where it is written down
-  --seed N               1: check
+  disk DIR [--seconds 3]   whether a folder's disk is good enough, and for which settings
+  compare A B [--rounds 3] [--pid-a N] [--pid-b N] -- WORK [--flag value ...]
+                           two servers in turn, and the ratios of each pair
 
-  --watchers N           1000
-  --prev-kv              watch: events carry the value before
-  --stalled N            0: watch: a second phase, with so many that stop reading
+  all but judge:
+  --endpoint host:port   127.0.0.1:2379; several for calls and check: a,b,c
+  --pid N                the server's process, to read its CPU time and memory; several: a,b,c
+  --data-dir DIR         the server's, to say what disk it is on; without: asked of --pid
+  --connections N        1; not those of writers or stalled watchers
+  --streams N            calls, or watch or keep-alive streams, on each connection: 1;
+                         of an open loop 100
+  --seconds N            5; not for fill. watch: each phase; expire: puts before the storm
+
+  put, range, delete, cas, list, fill, kubernetes, replay:
+  --warm-up SECONDS      0: made and not counted
+  --hdr-log FILE         latencies of each second, for HdrHistogram's tools
+  --record FILE          the operations, for a replay
+  --quiet                no progress on the terminal
+
+  put, range, delete, cas, list, fill; --rate and --arrivals of kubernetes too:
+  --keys N               100000
+  --order ORDER          uniform, zipf, zipf:SKEW or sequential
+  --value-size SIZE      256; 100-2000: by lot; 90%:256,10%:16384: by weight.
+                         Of a range: that the values have at least
+  --ops N                instead of --seconds
+  --rate N               an open loop: so many are due a second, whatever the server does
+  --arrivals even        or poisson: how they are due
+  --serializable         range: ask one member, not a quorum
+  --digits N             3: list: the keys that differ in their last N digits, at most 10^N
+  --limit N              0: list: keys in a page; 0: all in one
+
+  --nodes N              1000: kubernetes
+  --pods N               10 for each node: there to begin with
+  --watchers N           2: of pods, and as many of leases
+  --speed N              1: replay: so many times as fast
+
+  watch, expire:
+  --keys N               100000
+  --value-size BYTES     256
   --writers N            1: puts open at a time
   --rate N               puts a second; without: as fast as they are answered
 
-  --leases N             1000
+  --watchers N           1000: watch
+  --prev-kv              watch: events carry the value before
+  --stalled N            0: watch: a second phase, with so many that stop reading
+
+  --leases N             1000: keepalive, expire
   --ttl SECONDS          60
   --depth N              1: keep-alives on their way on a stream
   --attach               a key for each lease
-  --gone-max SECONDS     60: expire: how long to wait until they are gone";
+  --gone-max SECONDS     60: expire: how long to wait until they are gone
 
-const WORKS: [&str; 8] = ["put", "range", "fill", "watch", "keepalive", "expire", "check", "judge"];
+  --history FILE         check, judge: where it is written down
+  --seed N               1: check";
+
+/// How often is looked whether somebody wants an end.
+const LOOK: Duration = Duration::from_millis(100);
+const CALLS: [&str; 6] = ["put", "range", "delete", "cas", "list", "fill"];
 
 fn main() -> ExitCode {
-    match run(Flags::new(std::env::args().skip(1))) {
+    let line: Vec<String> = std::env::args().skip(1).collect();
+    match run(Flags::new(line.iter().cloned()), &line.join(" ")) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("loadgen: {error}");
+            // Nobody is left to tell where this fails too.
+            writeln!(std::io::stderr(), "loadgen: {error}").ok();
             ExitCode::FAILURE
         }
     }
 }
 
-/// What the flags say, of all works.
-struct Options {
-    endpoints: Vec<String>,
-    connections: usize,
-    streams: usize,
-    keys: u64,
-    value_bytes: usize,
-    time: Duration,
-    ops: Option<u64>,
-    serializable: bool,
-    pids: Vec<u32>,
-    history: PathBuf,
-    seed: u64,
-    watchers: usize,
-    prev_kv: bool,
-    stalled: usize,
-    writers: usize,
-    rate: Option<u64>,
-    leases: usize,
-    ttl: i64,
-    depth: usize,
-    attach: bool,
-    gone_max: Duration,
-}
-
-impl Options {
-    fn take(mut flags: Flags) -> Result<Self, String> {
-        let endpoints = flags.list("--endpoint")?;
-        let options = Self {
-            endpoints: if endpoints.is_empty() { vec!["127.0.0.1:2379".into()] } else { endpoints },
-            connections: flags.number("--connections", 1, 1)?,
-            streams: flags.number("--streams", 1, 1)?,
-            keys: flags.number("--keys", 100_000, 1)?,
-            value_bytes: flags.number("--value-size", 256, 0)?,
-            time: flags.seconds("--seconds", 5)?,
-            ops: flags.at_least("--ops", 1)?,
-            serializable: flags.switch("--serializable"),
-            pids: flags.list("--pid")?,
-            history: flags.value("--history")?.unwrap_or_default(),
-            seed: flags.number("--seed", 1, 0)?,
-            watchers: flags.number("--watchers", 1_000, 1)?,
-            prev_kv: flags.switch("--prev-kv"),
-            stalled: flags.number("--stalled", 0, 0)?,
-            writers: flags.number("--writers", 1, 1)?,
-            rate: flags.at_least("--rate", 1)?,
-            leases: flags.number("--leases", 1_000, 1)?,
-            ttl: flags.number("--ttl", 60, 1)?,
-            depth: flags.number("--depth", 1, 1)?,
-            attach: flags.switch("--attach"),
-            gone_max: Duration::from_secs(flags.number("--gone-max", 60, 0)?),
-        };
-        flags.finish().map(|()| options)
-    }
-
-    fn puts(&self) -> Result<Puts, String> {
-        let &Self { writers, rate, keys, value_bytes, .. } = self;
-        match value_bytes {
-            8.. => Ok(Puts { writers, rate, keys, value_bytes }),
-            _ => Err("a value has at least 8 bytes here: it tells when it was put".into()),
-        }
-    }
-
-    fn calls(&self, until: Until) -> Plan {
-        let Self { endpoints, connections, streams, pids, .. } = self;
-        let (connections, streams) = (*connections, *streams);
-        Plan { endpoints: endpoints.clone(), connections, streams, until, pids: pids.clone() }
-    }
-
-    fn fanout(&self) -> Result<fanout::Plan, String> {
-        let &Self { connections, streams, watchers, prev_kv, stalled, .. } = self;
-        let (endpoint, pid) = self.one_member()?;
-        self.at_least_one_a_stream(watchers, "watchers")?;
-        Ok(fanout::Plan {
-            endpoint,
-            connections,
-            streams,
-            watchers,
-            prev_kv,
-            stalled,
-            puts: self.puts()?,
-            time: self.time,
-            pid,
-        })
-    }
-
-    fn lease(&self) -> Result<lease::Plan, String> {
-        let &Self { connections, streams, leases, depth, ttl, attach, .. } = self;
-        let (endpoint, pid) = self.one_member()?;
-        self.at_least_one_a_stream(leases, "leases")?;
-        Ok(lease::Plan { endpoint, connections, streams, leases, depth, ttl, attach, pid })
-    }
-
-    /// Of a work that asks one.
-    fn one_member(&self) -> Result<(String, Option<u32>), String> {
-        match (&self.endpoints[..], &self.pids[..]) {
-            ([endpoint], [] | [_]) => Ok((endpoint.clone(), self.pids.first().copied())),
-            _ => Err("this work asks one endpoint, of one process".into()),
-        }
-    }
-
-    fn at_least_one_a_stream(&self, many: usize, what: &str) -> Result<(), String> {
-        match self.connections * self.streams {
-            streams if streams > many => Err(format!("{many} {what} for {streams} streams")),
-            _ => Ok(()),
-        }
-    }
-}
-
-fn run(mut flags: Flags) -> Result<(), String> {
+fn run(mut flags: Flags, line: &str) -> Result<(), String> {
     let name = flags.command().unwrap_or_default();
-    if !WORKS.contains(&name.as_str()) {
-        return Err(format!("unknown work {name:?}\n\n{USAGE}"));
+    if flags.switch("--help") {
+        return print(&format_args!("{USAGE}\n"));
     }
-    let flags = Options::take(flags).map_err(|wrong| format!("{wrong}\n\n{USAGE}"))?;
     match name.as_str() {
-        "put" => calls(&name, &flags, Call::Put, Order::Random),
-        "range" => {
-            calls(&name, &flags, Call::Range { serializable: flags.serializable }, Order::Random)
+        "watch" => watch(flags, line),
+        "keepalive" => keepalive(flags, line),
+        "expire" => expire(flags, line),
+        "check" => checked(flags, line),
+        "kubernetes" => calls::kubernetes(flags, line),
+        "replay" => calls::replay(flags, line),
+        "judge" => {
+            let history = history_file(&mut flags)?;
+            flags.finish().and_then(|()| judge(&history))
         }
-        "fill" => calls(&name, &flags, Call::Put, Order::Sequential),
-        "watch" => {
-            let report = fanout::run(&flags.fanout()?).map_err(|failure| failure.to_string())?;
-            told(&report, &report.json(), report.failed())
-        }
-        "keepalive" => {
-            let report = lease::run(&flags.lease()?, flags.time);
-            let report = report.map_err(|failure| failure.to_string())?;
-            told(&report, &report.json(&name), report.errors().values().sum())
-        }
-        "expire" => {
-            let (plan, puts) = (flags.lease()?, flags.puts()?);
-            let report = expiry::run(&plan, &puts, flags.time, flags.gone_max);
-            let report = report.map_err(|failure| failure.to_string())?;
-            told(&report, &report.json(), report.failed())
-        }
-        "check" => check(&flags),
-        "judge" => judge(&flags),
-        other => unreachable!("{other} is no work"),
+        "disk" => disk::command(flags, line, &mut std::io::stdout().lock()),
+        "compare" => compare::command(flags, line, &mut std::io::stdout().lock()),
+        call if CALLS.contains(&call) => calls::run(call, flags, line),
+        "help" => print(&format_args!("{USAGE}\n")),
+        _ => Err(format!("unknown work {name:?}\n\n{USAGE}")),
     }
 }
 
-fn check(flags: &Options) -> Result<(), String> {
-    let recorder = Recorder::create(&flags.history);
-    let recorder = recorder.map_err(|error| format!("{}: {error}", flags.history.display()))?;
-    let plan = mix::Plan {
-        endpoints: flags.endpoints.clone(),
-        workers: 8,
-        keepers: 3,
-        watchers: 3,
-        rate: 100,
-        seed: flags.seed,
+fn puts(flags: &mut Flags) -> Result<Puts, String> {
+    Ok(Puts {
+        writers: flags.number("--writers", 1, 1)?,
+        rate: flags.at_least("--rate", 1)?,
+        keys: flags.number("--keys", 100_000, 1)?,
+        // A value tells when it was put.
+        value_bytes: flags.number("--value-size", 256, 8)?,
+    })
+}
+
+/// Of a work that asks one.
+fn one_member(servers: &Servers) -> Result<(String, Option<u32>), String> {
+    match (&servers.endpoints[..], &servers.pids[..]) {
+        ([endpoint], [] | [_]) => Ok((endpoint.clone(), servers.pids.first().copied())),
+        _ => Err("this work asks one endpoint, of one process".into()),
+    }
+}
+
+fn at_least_one_a_stream(streams: usize, many: usize, what: &str) -> Result<(), String> {
+    match streams > many {
+        true => Err(format!("{many} {what} for {streams} streams")),
+        false => Ok(()),
+    }
+}
+
+fn watch(mut flags: Flags, line: &str) -> Result<(), String> {
+    let servers = Servers::take(&mut flags, line)?;
+    let (endpoint, pid) = one_member(&servers)?;
+    let plan = fanout::Plan {
+        endpoint,
+        connections: flags.number("--connections", 1, 1)?,
+        streams: flags.number("--streams", 1, 1)?,
+        watchers: flags.number("--watchers", 1_000, 1)?,
+        prev_kv: flags.switch("--prev-kv"),
+        stalled: flags.number("--stalled", 0, 0)?,
+        puts: puts(&mut flags)?,
+        time: flags.seconds("--seconds", 5)?,
+        pid,
     };
-    let clients = mix::start(plan, Arc::new(recorder));
-    std::thread::sleep(flags.time);
+    flags.finish()?;
+    at_least_one_a_stream(plan.connections * plan.streams, plan.watchers, "watchers")?;
+    let scene = servers.scene();
+    listen()?;
+    let report = fanout::run(&plan).map_err(|failure| failure.to_string())?;
+    told(&scene, &report, report.json(), report.failed())?;
+    interrupted()
+}
+
+fn lease_plan(flags: &mut Flags, servers: &Servers) -> Result<lease::Plan, String> {
+    let (endpoint, pid) = one_member(servers)?;
+    let plan = lease::Plan {
+        endpoint,
+        connections: flags.number("--connections", 1, 1)?,
+        streams: flags.number("--streams", 1, 1)?,
+        leases: flags.number("--leases", 1_000, 1)?,
+        depth: flags.number("--depth", 1, 1)?,
+        ttl: flags.number("--ttl", 60, 1)?,
+        attach: flags.switch("--attach"),
+        pid,
+    };
+    at_least_one_a_stream(plan.connections * plan.streams, plan.leases, "leases")?;
+    Ok(plan)
+}
+
+fn keepalive(mut flags: Flags, line: &str) -> Result<(), String> {
+    let servers = Servers::take(&mut flags, line)?;
+    let (plan, time) = (lease_plan(&mut flags, &servers)?, flags.seconds("--seconds", 5)?);
+    flags.finish()?;
+    let scene = servers.scene();
+    listen()?;
+    let report = lease::run(&plan, time).map_err(|failure| failure.to_string())?;
+    told(&scene, &report, report.json("keepalive"), report.errors().values().sum())?;
+    interrupted()
+}
+
+fn expire(mut flags: Flags, line: &str) -> Result<(), String> {
+    let servers = Servers::take(&mut flags, line)?;
+    let (plan, puts) = (lease_plan(&mut flags, &servers)?, puts(&mut flags)?);
+    let time = flags.seconds("--seconds", 5)?;
+    let gone_max = Duration::from_secs(flags.number("--gone-max", 60, 0)?);
+    flags.finish()?;
+    let scene = servers.scene();
+    let report =
+        expiry::run(&plan, &puts, time, gone_max).map_err(|failure| failure.to_string())?;
+    told(&scene, &report, report.json(), report.failed())
+}
+
+fn listen() -> Result<(), String> {
+    interrupt::listen().map_err(|error| error.to_string())
+}
+
+fn interrupted() -> Result<(), String> {
+    match interrupt::asked() {
+        true => Err("the run was cut short: interrupted".into()),
+        false => Ok(()),
+    }
+}
+
+fn history_file(flags: &mut Flags) -> Result<PathBuf, String> {
+    flags.value("--history")?.ok_or_else(|| "--history FILE: where is it written down?".into())
+}
+
+fn checked(mut flags: Flags, line: &str) -> Result<(), String> {
+    let servers = Servers::take(&mut flags, line)?;
+    let history = history_file(&mut flags)?;
+    let (seed, time) = (flags.number("--seed", 1, 0)?, flags.seconds("--seconds", 5)?);
+    flags.finish()?;
+    let recorder = Recorder::create(&history);
+    let recorder = recorder.map_err(|error| format!("{}: {error}", history.display()))?;
+    let scene = servers.scene();
+    listen()?;
+    let endpoints = servers.endpoints;
+    let plan = mix::Plan { endpoints, workers: 8, keepers: 3, watchers: 3, rate: 100, seed };
+    let recorder = Arc::new(recorder);
+    let clients = mix::start(plan, Arc::clone(&recorder));
+    let begin = Instant::now();
+    while begin.elapsed() < time && !interrupt::asked() && !recorder.failed() {
+        std::thread::sleep(LOOK.min(time));
+    }
     clients.finish().map_err(|error| error.to_string())?;
-    judge(flags)
+    let summary = judged(&history)?;
+    let json = json!({ "work": "check", "seed": seed, "possible": summary });
+    told(&scene, &format_args!("{summary}\n"), json, 0)?;
+    interrupted()
 }
 
-fn judge(flags: &Options) -> Result<(), String> {
-    let named = |error| format!("{}: {error}", flags.history.display());
-    let records = history::read(&flags.history).map_err(named)?;
+fn judge(history: &Path) -> Result<(), String> {
+    print(&format_args!("{}\n", judged(history)?))
+}
+
+/// What a history has that was possible.
+fn judged(history: &Path) -> Result<String, String> {
+    let named = |error| format!("{}: {error}", history.display());
+    let records = history::read(history).map_err(named)?;
     let summary = check::judge(&records).map_err(|broken| broken.to_string())?;
-    println!("{summary}");
-    Ok(())
+    Ok(summary.to_string())
 }
 
-fn calls(name: &str, flags: &Options, call: Call, order: Order) -> Result<(), String> {
-    let until = match (order, flags.ops) {
-        (Order::Sequential, _) => Until::Calls(flags.keys),
-        (Order::Random, Some(ops)) => Until::Calls(ops),
-        (Order::Random, None) => Until::Elapsed(flags.time),
-    };
-    let work = Work::new(call, order, flags.keys, flags.value_bytes);
-    let report = engine::run(&flags.calls(until), work).map_err(|failure| failure.to_string())?;
-    told(&report, &report.json(name), report.errors().values().sum())
-}
-
-fn told(table: &impl Display, json: &Value, failed: u64) -> Result<(), String> {
-    print!("{table}");
-    println!("{json}");
-    match failed {
-        0 => Ok(()),
-        failed => Err(format!("{failed} calls failed")),
-    }
+fn print(text: &impl Display) -> Result<(), String> {
+    let written = write!(std::io::stdout(), "{text}");
+    written.map_err(|error| format!("standard output: {error}"))
 }

@@ -104,6 +104,7 @@ impl Running {
         for thread in self.threads {
             thread.join().expect("clients do not panic");
         }
+        self.recorder.finish()?;
         let longest = TTLS.iter().max().expect("there are some");
         // Twice, for a leader that is new; and as long again to find them.
         thread::sleep(Duration::from_secs(3 * *longest as u64));

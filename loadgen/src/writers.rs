@@ -8,7 +8,7 @@ use crate::{
     h2::Window,
     link::{Failure, Link},
     poll::Poll,
-    report::Tally,
+    tally::Tally,
     work::{Call, Order, Work},
 };
 

@@ -13,11 +13,17 @@ use std::{
 };
 
 use loadgen::{
+    beside::Beside,
     client::Client,
-    engine::{self, Plan, Until},
+    engine::{self, Pace, Plan, Until},
     expiry, fanout,
     grpc::code,
+    kubernetes::Kubernetes,
     lease as keeping,
+    ops::{Chooser, Kind, Numbered, Ops},
+    report::Report,
+    sizes::Sizes,
+    watching::Watching,
     work::{Call, Order, Work},
     writers::Puts,
 };
@@ -30,6 +36,7 @@ use proto::{
     },
     v3electionpb::{LeaderRequest, LeaderResponse, election},
 };
+use serde_json::Value;
 
 /// One member with its own folder, both gone when dropped.
 struct Etcd {
@@ -280,4 +287,152 @@ fn leases_are_kept_alive_and_then_let_go() {
     let range = RangeRequest { count_only: true, ..everything() };
     let response: RangeResponse = client.unary(kv::RANGE, &range).unwrap();
     assert_eq!(response.count, 10, "the leases' 50 keys are gone but for those put again");
+}
+
+fn report_of<C: Chooser>(etcd: &Etcd, ops: &mut Ops<C>, streams: usize, calls: u64) -> Report {
+    let plan = Plan {
+        endpoints: vec![etcd.endpoint.clone()],
+        connections: 1,
+        streams,
+        until: Until::Calls(calls),
+        pids: vec![etcd.process.id()],
+    };
+    engine::run_at(&plan, &Pace::default(), ops, &mut Beside::default()).unwrap()
+}
+
+#[test]
+fn a_swap_wins_in_the_end_and_what_it_lost_is_counted() {
+    let Some(etcd) = Etcd::start("swaps") else { return };
+    let mut client = etcd.client();
+    put(&mut client, "key-000000000000", b"before".into()).unwrap();
+    // Sixteen at a time on four keys.
+    let sizes = || Sizes::Fixed(10);
+    let mut ops = Numbered::new(Kind::Swap, Order::Random, 4, sizes());
+    let report = report_of(&etcd, &mut ops, 16, 400);
+    assert_eq!((report.done(), report.errors().len()), (400, 0), "{report}");
+    assert!(report.count("retries") > 0 && report.count("learned") >= 1, "{report}");
+    let response: RangeResponse = client.unary(kv::RANGE, &everything()).unwrap();
+    let versions: i64 = response.kvs.iter().map(|kv| kv.version).sum();
+    assert_eq!((response.count, versions), (4, 401), "each swap was made once");
+    // Alone nobody is in its way.
+    let mut ops = Numbered::new(Kind::Swap, Order::Sequential, 400, sizes());
+    let report = report_of(&etcd, &mut ops, 16, 400);
+    assert_eq!((report.count("learned"), report.count("retries")), (4, 0), "{report}");
+}
+
+#[test]
+fn a_list_has_every_key_once_page_by_page() {
+    let Some(etcd) = Etcd::start("lists") else { return };
+    etcd.client();
+    let fill = Work::new(Call::Put, Order::Sequential, 250, 10);
+    let plan = Plan {
+        endpoints: vec![etcd.endpoint.clone()],
+        connections: 1,
+        streams: 8,
+        until: Until::Calls(250),
+        pids: Vec::new(),
+    };
+    engine::run(&plan, fill).unwrap();
+    let lists = |digits, limit| {
+        let kind = Kind::List { digits, limit };
+        Numbered::new(kind, Order::Sequential, 250, Sizes::Fixed(10))
+    };
+    for (digits, limit, pages, listed) in [(2, 30, 4, 100), (2, 0, 1, 100), (12, 100, 3, 250)] {
+        let report = report_of(&etcd, &mut lists(digits, limit), 1, 1);
+        assert_eq!((report.done(), report.errors().len()), (1, 0), "{report}");
+        assert_eq!((report.count("pages"), report.count("listed")), (pages, listed), "{report}");
+    }
+    let delete = Work::new(Call::Delete, Order::Sequential, 300, 0);
+    let report = engine::run(&Plan { until: Until::Calls(300), ..plan }, delete).unwrap();
+    assert_eq!((report.count("deleted"), report.count("absent")), (250, 50), "{report}");
+}
+
+#[test]
+fn a_mix_of_kubernetes_leaves_the_pods_it_says() {
+    let Some(etcd) = Etcd::start("kubernetes") else { return };
+    let mut client = etcd.client();
+    let mut mix = Kubernetes::new("/mix", 20, 50);
+    let fill = mix.chooser().filling();
+    assert_eq!(report_of(&etcd, &mut mix, 16, fill).errors().len(), 0);
+    let endpoints = [etcd.endpoint.clone()];
+    let watching = Watching::start(&endpoints, &mix.chooser().watched(), 3).unwrap();
+    mix.forget_counts();
+    // One at a time, so that no renewal overtakes another and no pod goes while it is read.
+    let report = report_of(&etcd, &mut mix, 1, 600);
+    assert_eq!((report.done(), report.errors().len()), (600, 0), "{report}");
+    assert_eq!((report.count("retries"), report.count("absent")), (0, 0), "nobody else: {report}");
+    let response: RangeResponse = client.unary(kv::RANGE, &everything()).unwrap();
+    let kinds = report.json("kubernetes")["kinds"].clone();
+    let count = |kind: &str| kinds[kind]["ops"].as_i64().unwrap();
+    let pods = 50 + count("pod create") - count("pod delete");
+    assert_eq!(response.count, 20 + pods, "{kinds}");
+    let written = ["node lease", "pod create", "pod status", "pod delete"].map(count);
+    let heard = comes_true(|| watching.events() == 3 * written.iter().sum::<i64>() as u64);
+    assert!(heard, "{written:?}: {}", watching.events());
+    watching.finish().unwrap();
+}
+
+/// Whether it comes true in time.
+fn comes_true(is_so: impl Fn() -> bool) -> bool {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !is_so() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    is_so()
+}
+
+/// Runs the program; its last line.
+fn told(line: &str) -> Value {
+    let words = line.split_whitespace();
+    let output = Command::new(env!("CARGO_BIN_EXE_loadgen")).args(words).output().expect("it runs");
+    let [out, err] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+    assert!(output.status.success(), "{line}: {err} {out}");
+    serde_json::from_str(out.lines().last().unwrap_or_default()).unwrap_or(Value::String(out))
+}
+
+#[test]
+fn every_work_runs_from_end_to_end() {
+    let Some(etcd) = Etcd::start("works") else { return };
+    let mut client = etcd.client();
+    let (folder, endpoint, pid) = (etcd.folder.display(), &etcd.endpoint, etcd.process.id());
+    let recording = format!("{folder}/recording");
+    let asks = format!("--endpoint {endpoint} --pid {pid} --connections 2 --streams 3");
+    for line in [
+        "fill --keys 50 --value-size 10-90".into(),
+        "put --keys 50 --ops 100 --order zipf".into(),
+        format!("put --keys 50 --ops 100 --rate 500 --arrivals poisson --record {recording}"),
+        "range --keys 50 --ops 100 --serializable --value-size 10".into(),
+        "cas --keys 50 --ops 100 --order sequential".into(),
+        "list --keys 50 --ops 10 --limit 20".into(),
+        format!("replay {recording}"),
+        "delete --keys 50 --ops 100 --order sequential".into(),
+        "kubernetes --nodes 20 --pods 30 --seconds 1".into(),
+        "watch --watchers 10 --keys 5 --seconds 1".into(),
+        "keepalive --leases 10 --seconds 1".into(),
+        "expire --leases 10 --ttl 3 --seconds 1 --rate 50".into(),
+    ] {
+        let json = told(&format!("{line} {asks}"));
+        let work = line.split(' ').next().unwrap();
+        assert_eq!((&json["work"], &json["scene"]["programs"][0]), (&work.into(), &"etcd".into()));
+        let version = json["scene"]["servers"][0].as_str().unwrap();
+        assert!(version.starts_with(&format!("{endpoint} version 3.")), "{version}");
+        assert_ne!(json["scene"]["disk"], "unknown", "its process says which folder");
+    }
+    // The watch's five keys; what the mix had is gone, and so is what was deleted.
+    let response: RangeResponse = client.unary(kv::RANGE, &everything()).unwrap();
+    let left: Vec<_> = response.kvs.iter().map(|kv| String::from_utf8_lossy(&kv.key)).collect();
+    assert!(left.iter().all(|key| key.starts_with("key-")), "{left:?}");
+}
+
+#[test]
+fn a_check_says_that_a_real_history_was_possible() {
+    let Some(etcd) = Etcd::start("check") else { return };
+    etcd.client();
+    let history = etcd.folder.join("history");
+    let (endpoint, history) = (&etcd.endpoint, history.display());
+    let json = told(&format!("check --endpoint {endpoint} --history {history} --seconds 2"));
+    let possible = json["possible"].as_str().unwrap_or_else(|| panic!("{json}"));
+    assert_ne!(possible, "");
+    let judged = told(&format!("judge --history {history}"));
+    assert_eq!(judged.as_str().map(str::trim), Some(possible));
 }

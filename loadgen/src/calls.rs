@@ -1,0 +1,313 @@
+//! The works that are calls: their flags, and what they print.
+#![allow(clippy::disallowed_methods, reason = "it measures real servers in real time")]
+
+use std::{
+    fmt::Display,
+    io::Write,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+
+use loadgen::{
+    arrivals::{Arrivals, Schedule},
+    beside::Beside,
+    client::Client,
+    engine::{self, Pace, Plan, Until},
+    flags::Flags,
+    hdrlog::HdrLog,
+    interrupt,
+    keys::Order,
+    kubernetes::{self, Kubernetes},
+    link::Failure,
+    ops::{Kind, Numbered, Ops},
+    progress::Progress,
+    replay::{Recording, Replay},
+    report::Report,
+    scene::Scene,
+    script::Script,
+    sizes::Sizes,
+    watching::Watching,
+    work::{Call, Work},
+};
+use proto::etcdserverpb::{DeleteRangeRequest, DeleteRangeResponse, kv};
+use serde_json::Value;
+
+/// Flags of what is not built yet, which etcd's own tools have.
+const REFUSED: [&str; 5] = ["--user", "--cacert", "--cert", "--key", "--insecure-skip-tls-verify"];
+
+/// Streams of an open loop on each connection, if nothing is said.
+const OPEN_STREAMS: usize = 100;
+
+/// How long a member may take to delete what a run leaves.
+const CLEAR: Duration = Duration::from_secs(20);
+
+/// The members that are asked.
+pub struct Servers {
+    /// `host:port` of each.
+    pub endpoints: Vec<String>,
+    /// Their processes.
+    pub pids: Vec<u32>,
+    /// Where one of them has its data.
+    pub data_dir: Option<PathBuf>,
+    line: String,
+}
+
+impl Servers {
+    /// From the flags that all works have.
+    ///
+    /// # Errors
+    /// A flag that is wrong or not built.
+    pub fn take(flags: &mut Flags, line: &str) -> Result<Self, String> {
+        for refused in REFUSED {
+            let given = line.split_whitespace().map(|word| word.split('=').next().unwrap_or(word));
+            if given.into_iter().any(|given| given == refused) {
+                return Err(format!("{refused}: neither TLS nor users are built yet"));
+            }
+        }
+        let mut endpoints: Vec<String> = flags.list("--endpoint")?;
+        if endpoints.is_empty() {
+            endpoints.push("127.0.0.1:2379".into());
+        }
+        if let Some(secure) = endpoints.iter().find(|endpoint| endpoint.starts_with("https://")) {
+            return Err(format!("--endpoint {secure}: TLS is not built yet"));
+        }
+        let (pids, data_dir) = (flags.list("--pid")?, flags.value("--data-dir")?);
+        Ok(Self { endpoints, pids, data_dir, line: line.into() })
+    }
+
+    /// Where and when, to be taken before the run.
+    pub fn scene(&self) -> Scene {
+        Scene::new(&self.endpoints, self.data_dir.as_deref(), &self.pids, &self.line)
+    }
+}
+
+/// What the flags of all runs of the engine say.
+struct Options {
+    servers: Servers,
+    plan: Plan,
+    pace: Pace,
+    hdr_log: Option<String>,
+    recording: Option<String>,
+    quiet: bool,
+}
+
+impl Options {
+    /// Of a work that has so many streams if nothing is said.
+    fn take(flags: &mut Flags, line: &str, streams: usize) -> Result<Self, String> {
+        let servers = Servers::take(flags, line)?;
+        let warm_up = flags.number("--warm-up", 0, 0).map(Duration::from_secs)?;
+        Ok(Self {
+            plan: Plan {
+                endpoints: servers.endpoints.clone(),
+                connections: flags.number("--connections", 1, 1)?,
+                streams: flags.number("--streams", streams, 1)?,
+                until: Until::Elapsed(flags.seconds("--seconds", 5)?),
+                pids: servers.pids.clone(),
+            },
+            pace: Pace { schedule: None, warm_up },
+            hdr_log: flags.text("--hdr-log")?,
+            recording: flags.text("--record")?,
+            quiet: flags.switch("--quiet"),
+            servers,
+        })
+    }
+
+    fn beside(&self) -> Result<Beside, String> {
+        let all = match self.plan.until {
+            Until::Calls(calls) => Some(calls),
+            Until::Elapsed(_) => None,
+        };
+        let progress = if self.quiet { None } else { Progress::new(all) };
+        let log = |name: &String| HdrLog::create(name, &self.servers.line);
+        let hdr_log = self.hdr_log.as_ref().map(log).transpose();
+        let recording = self.recording.as_deref().map(Recording::create).transpose();
+        let said = |error: std::io::Error| error.to_string();
+        Ok(Beside {
+            progress,
+            hdr_log: hdr_log.map_err(said)?,
+            recording: recording.map_err(said)?,
+        })
+    }
+
+    fn measure(&self, script: &mut impl Script) -> Result<(Scene, Report), String> {
+        interrupt::listen().map_err(|error| error.to_string())?;
+        let mut beside = self.beside()?;
+        let scene = self.servers.scene();
+        let report = engine::run_at(&self.plan, &self.pace, script, &mut beside);
+        Ok((scene, report.map_err(|failure| failure.to_string())?))
+    }
+
+    fn run(&self, name: &str, script: &mut impl Script) -> Result<(), String> {
+        let (scene, report) = self.measure(script)?;
+        tell(name, &scene, &report)
+    }
+}
+
+/// How many are due a second, where that is said, and how they come.
+fn schedule(flags: &mut Flags, or: Option<f64>) -> Result<Option<Schedule>, String> {
+    let rate = flags.at_least("--rate", 0.001)?.or(or);
+    let arrivals: Option<Arrivals> = flags.value("--arrivals")?;
+    match (rate, arrivals) {
+        (None, Some(_)) => Err("--arrivals says how calls come at a --rate".into()),
+        (None, None) => Ok(None),
+        (Some(rate), arrivals) => Ok(Some(Schedule::new(arrivals.unwrap_or(Arrivals::Even), rate))),
+    }
+}
+
+/// Makes the calls of a work.
+///
+/// # Errors
+/// What was wrong with the flags, the server or an output; calls that failed.
+pub fn run(name: &str, mut flags: Flags, line: &str) -> Result<(), String> {
+    let schedule = schedule(&mut flags, None)?;
+    // What is due does not wait for a stream, if we can help it.
+    let streams = if schedule.is_some() { OPEN_STREAMS } else { 1 };
+    let mut options = Options::take(&mut flags, line, streams)?;
+    options.pace.schedule = schedule;
+    let keys = flags.number("--keys", 100_000, 1)?;
+    let sizes: Sizes = flags.value("--value-size")?.unwrap_or(Sizes::Fixed(256));
+    let usual = match name {
+        "fill" => {
+            options.plan.until = Until::Calls(keys);
+            Order::Sequential
+        }
+        _ => {
+            if let Some(ops) = flags.at_least("--ops", 1)? {
+                options.plan.until = Until::Calls(ops);
+            }
+            Order::Random
+        }
+    };
+    let order = flags.value("--order")?.unwrap_or(usual);
+    let work = |call| Work::new(call, order, keys, sizes.clone());
+    let numbered = |kind| Numbered::new(kind, order, keys, sizes.clone());
+    match name {
+        "range" => {
+            let call = Call::Range { serializable: flags.switch("--serializable") };
+            flags.finish()?;
+            options.run(name, &mut work(call))
+        }
+        "list" => {
+            let digits = flags.number("--digits", 3, 0)?;
+            let limit = flags.number("--limit", 0, 0)?;
+            flags.finish()?;
+            match digits {
+                0..=12 => options.run(name, &mut numbered(Kind::List { digits, limit })),
+                _ => Err(format!("--digits {digits}: at most 12, which are all keys")),
+            }
+        }
+        _ => {
+            flags.finish()?;
+            match name {
+                "cas" => options.run(name, &mut numbered(Kind::Swap)),
+                "delete" => options.run(name, &mut work(Call::Delete)),
+                _ => options.run(name, &mut work(Call::Put)),
+            }
+        }
+    }
+}
+
+/// What a cluster of nodes asks of its store.
+///
+/// # Errors
+/// As [`run`].
+pub fn kubernetes(mut flags: Flags, line: &str) -> Result<(), String> {
+    let mut options = Options::take(&mut flags, line, OPEN_STREAMS)?;
+    let nodes: u64 = flags.number("--nodes", 1000, 1)?;
+    let pods = flags.number("--pods", 10 * nodes, 0)?;
+    let watchers = flags.number("--watchers", 2, 0)?;
+    options.pace.schedule = schedule(&mut flags, Some(kubernetes::rate(nodes)))?;
+    flags.finish()?;
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let root = format!("/loadgen-{:x}", since.as_millis());
+    let ran = mixed(&options, &mut Kubernetes::new(&root, nodes, pods), watchers);
+    // Whatever became of the run.
+    let cleared = clear(&options.plan.endpoints, &root);
+    ran.and(cleared)
+}
+
+/// Creates what there is to begin with, and runs the mix.
+fn mixed(options: &Options, mix: &mut Ops<Kubernetes>, watchers: usize) -> Result<(), String> {
+    interrupt::listen().map_err(|error| error.to_string())?;
+    let filling = Plan { until: Until::Calls(mix.chooser().filling()), ..options.plan.clone() };
+    let said = |failure: Failure| failure.to_string();
+    let filled = engine::run_at(&filling, &Pace::default(), mix, &mut Beside::default());
+    let filled = filled.map_err(said)?;
+    if let Some((error, calls)) = filled.errors().first_key_value() {
+        return Err(format!("{calls} of the objects to begin with were refused: {error}"));
+    }
+    if let Some(why) = filled.cut_short() {
+        return Err(format!("cut short while the objects to begin with were created: {why}"));
+    }
+    mix.forget_counts();
+    let watching = Watching::start(&options.plan.endpoints, &mix.chooser().watched(), watchers);
+    let watching = watching.map_err(said)?;
+    let (scene, mut report) = options.measure(mix)?;
+    let events = watching.finish();
+    report.add_count("events", *events.as_ref().unwrap_or(&0));
+    tell("kubernetes", &scene, &report)?;
+    events.map(drop).map_err(|failure| format!("watching: {failure}"))
+}
+
+/// Deletes all keys under a root that are a run's own, by way of the first member that does it.
+fn clear(endpoints: &[String], root: &str) -> Result<(), String> {
+    let range_end = format!("{root}0").into();
+    let key = format!("{root}/").into();
+    let delete = DeleteRangeRequest { key, range_end, ..Default::default() };
+    let mut last = String::new();
+    for endpoint in endpoints {
+        let done = Client::connect_within(endpoint, CLEAR).map_err(|error| error.to_string());
+        let done = done.and_then(|mut client| {
+            let done = client.unary::<_, DeleteRangeResponse>(kv::DELETE_RANGE, &delete);
+            done.map(drop).map_err(|status| status.to_string())
+        });
+        match done {
+            Ok(()) => return Ok(()),
+            Err(error) => last = error,
+        }
+    }
+    Err(format!("the keys under {root}/ are still there: {last}"))
+}
+
+/// Operations of a file, at their times.
+///
+/// # Errors
+/// As [`run`], and a file that is none.
+pub fn replay(mut flags: Flags, line: &str) -> Result<(), String> {
+    let mut options = Options::take(&mut flags, line, OPEN_STREAMS)?;
+    let speed = flags.number("--speed", 1.0, 0.001)?;
+    let file = flags.operand().ok_or("replay FILE: which operations?")?;
+    flags.finish()?;
+    let replay = Replay::read(&file)?;
+    options.plan.until = Until::Calls(replay.count());
+    options.pace.schedule = Some(replay.schedule(speed));
+    options.run("replay", &mut replay.ops())
+}
+
+fn tell(name: &str, scene: &Scene, report: &Report) -> Result<(), String> {
+    told(scene, report, report.json(name), report.errors().values().sum())?;
+    match report.cut_short() {
+        Some(why) => Err(format!("the run was cut short: {why}")),
+        None => Ok(()),
+    }
+}
+
+/// Prints a table and a line of JSON.
+///
+/// # Errors
+/// An output that takes no more; calls that failed.
+pub fn told(
+    scene: &Scene,
+    table: &impl Display,
+    mut json: Value,
+    failed: u64,
+) -> Result<(), String> {
+    json["scene"] = scene.json();
+    let mut out = std::io::stdout().lock();
+    let written = write!(out, "{scene}{table}").and_then(|()| writeln!(out, "{json}"));
+    written.and_then(|()| out.flush()).map_err(|error| format!("standard output: {error}"))?;
+    match failed {
+        0 => Ok(()),
+        failed => Err(format!("{failed} calls failed")),
+    }
+}
