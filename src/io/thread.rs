@@ -71,6 +71,8 @@ pub enum Priority {
     RealTime,
     /// As any other thread: checkpoints, opening, listing.
     Normal,
+    /// Behind all others: what may take its time.
+    Low,
 }
 
 impl Lane {
@@ -82,8 +84,10 @@ impl Lane {
         let queue = Arc::new(Queue { state: Mutex::default(), wake: Condvar::new() });
         let theirs = queue.clone();
         std::thread::Builder::new().name(name.into()).spawn(move || {
-            if priority == Priority::RealTime {
-                ask_for_real_time();
+            match priority {
+                Priority::RealTime => ask_for_real_time(),
+                Priority::Normal => {}
+                Priority::Low => stand_back(),
             }
             serve(&theirs);
         })?;
@@ -96,7 +100,11 @@ impl Lane {
         self.queue.wake.notify_one();
     }
 
-    fn run<T: Send + 'static>(
+    /// Does `work` on the lane's thread, after all that was asked of it before.
+    ///
+    /// # Errors
+    /// What `work` says.
+    pub fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> Wait<T> {
@@ -117,6 +125,16 @@ fn ask_for_real_time() {
             "log thread runs without real-time priority",
             "advice" => "grant CAP_SYS_NICE for a steadier tail latency",
         );
+    }
+}
+
+/// A thread's own niceness (setpriority(2): on Linux it is the thread's, not the process's).
+fn stand_back() {
+    const NICENESS: libc::c_int = 15;
+    // SAFETY: plain numbers; 0 names the calling thread.
+    let refused = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICENESS) } != 0;
+    if refused {
+        crate::log::info!("a thread in the background runs as any other");
     }
 }
 
@@ -396,7 +414,8 @@ struct Slot<T> {
 }
 
 struct Done<T>(Arc<Mutex<Slot<T>>>);
-struct Wait<T>(Arc<Mutex<Slot<T>>>);
+/// What a lane's thread will say.
+pub struct Wait<T>(Arc<Mutex<Slot<T>>>);
 
 impl<T> Done<T> {
     fn set(self, answer: io::Result<T>) {

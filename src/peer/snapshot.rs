@@ -23,7 +23,10 @@ use super::{
 };
 use crate::{
     consensus::{Kind, Message},
-    io::{Clock, thread::LaneDisk},
+    io::{
+        Clock,
+        thread::{Lane, LaneDisk, Priority},
+    },
     limits::{PEER_BODY_BYTES_MAX, PEER_SNAPSHOT_BYTES_PER_SECOND, PEER_SNAPSHOT_WAIT},
     log,
     mesh::FromPeer,
@@ -128,7 +131,12 @@ async fn bring(
     snapshot: &Snapshot,
 ) -> Result<u64, String> {
     let text = |error: std::io::Error| error.to_string();
-    let manifest = snapshot.encode_manifest().await;
+    // Records that nobody read for long come from the disk when they are touched, and whoever touches
+    // them waits: that must not be the node.
+    let reader = Lane::start("snapshot-io", Priority::Low).map_err(text)?;
+    let whole = snapshot.clone();
+    let manifest = reader.run(move || Ok(future::block_on(whole.encode_manifest())));
+    let manifest = manifest.await.map_err(text)?;
     let place = link.place().ok_or("no URL of it can be spoken to")?;
     let connected = connect(&place, room.dial_wait).await;
     let stream = connected.inspect_err(|_| link.unreachable_at(&place)).map_err(text)?;
@@ -159,7 +167,7 @@ async fn bring(
     let head_bytes = 2 * size_of::<u64>() as u64;
     let bytes = missing.iter().map(|part| head_bytes + snapshot.part_bytes(*part)).sum();
     socket.out = step("parts", bytes).into_bytes();
-    send_parts(room, link, snapshot, &missing, &mut socket).await?;
+    send_parts(room, link, &reader, snapshot, &missing, &mut socket).await?;
     match answered(&mut socket).await? {
         (204, _) => Ok(bytes),
         (status, said) => refused(room, status, &said),
@@ -170,6 +178,7 @@ async fn bring(
 async fn send_parts(
     room: &Room,
     link: &Link,
+    reader: &Lane,
     snapshot: &Snapshot,
     missing: &[usize],
     socket: &mut Socket,
@@ -178,7 +187,15 @@ async fn send_parts(
     for part in missing {
         socket.out.extend_from_slice(&(*part as u64).to_be_bytes());
         socket.out.extend_from_slice(&snapshot.part_bytes(*part).to_be_bytes());
-        for piece in snapshot.pieces(*part) {
+        let mut pieces = snapshot.pieces(*part);
+        loop {
+            let read = reader.run(move || {
+                let piece = pieces.next();
+                Ok((pieces, piece))
+            });
+            let (rest, piece) = read.await.map_err(|error| error.to_string())?;
+            pieces = rest;
+            let Some(piece) = piece else { break };
             if link.is_ended() {
                 return Err("it is no member any more".into());
             }

@@ -109,8 +109,8 @@ impl Snapshot {
     }
 
     /// The manifest, encoded. Reads every part for its checksum, which is remembered for segments that
-    /// stay as they are; in pieces that hold nobody up, but not on the node's core where another can
-    /// be had: all records of a large store take seconds.
+    /// stay as they are. All records of a large store take seconds, and come from the disk where nobody
+    /// read them for long: not for the node's core.
     pub async fn encode_manifest(&self) -> Bytes {
         let held = &*self.0;
         let mut parts = Vec::new();
