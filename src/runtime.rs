@@ -4,7 +4,8 @@
 //!  2 cores                               4 cores and more
 //!  core a: node + peers + shard 0        core a: node + peers
 //!  core b: shard 1                       core b, c, d …: shards 0, 1, 2 …
-//!  threads: wal-io (real time), disk-io, one "accept" per listening address, log
+//!  threads: wal-io (real time), disk-io, snapshot-io while one is sent, one "accept" per listening
+//!           address, log
 //! ```
 //!
 //! A start goes: limits → sockets → directory → recovery → cores → ready. Whatever fails before
