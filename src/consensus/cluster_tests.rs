@@ -67,6 +67,13 @@ impl Trio {
         }
     }
 
+    /// A proposal at member 3, which follows: what is on its way to the leader.
+    fn forward(&mut self, data: &[u8]) -> Message {
+        self.at(3).propose(data.to_vec()).unwrap();
+        self.collect();
+        self.wire.iter().find(|message| message.kind == Kind::Propose).cloned().unwrap()
+    }
+
     fn deliver(&mut self, message: Message) {
         if !self.cut.contains(&message.from) && !self.cut.contains(&message.to) {
             self.at(message.to.0).step(message);
@@ -106,10 +113,7 @@ fn a_proposal_through_a_follower_is_applied_by_all() {
 #[test]
 fn a_forwarded_proposal_counts_once_however_often_it_arrives() {
     let mut trio = Trio::new();
-    trio.at(3).propose(b"x".to_vec()).unwrap();
-    trio.collect();
-    let forwarded =
-        trio.wire.iter().find(|message| message.kind == Kind::Propose).cloned().unwrap();
+    let forwarded = trio.forward(b"x");
     trio.settle();
     trio.deliver(forwarded.clone());
     trio.settle();
@@ -254,10 +258,7 @@ fn what_a_leader_cannot_take_comes_back_and_is_proposed_once_more() {
     trio.cut.insert(MemberId(2));
     trio.at(1).hand_over(MemberId(2));
     trio.settle();
-    trio.at(3).propose(b"x".to_vec()).unwrap();
-    trio.collect();
-    let forwarded =
-        trio.wire.iter().find(|message| message.kind == Kind::Propose).cloned().unwrap();
+    let forwarded = trio.forward(b"x");
     trio.settle();
     assert!(trio.data(1).is_empty(), "nothing is proposed while the lead changes hands");
     trio.deliver(forwarded.clone());
@@ -276,10 +277,7 @@ fn what_a_leader_cannot_take_comes_back_and_is_proposed_once_more() {
 #[test]
 fn what_a_leader_has_taken_does_not_come_back_once_it_leads_no_more() {
     let mut trio = Trio::new();
-    trio.at(3).propose(b"x".to_vec()).unwrap();
-    trio.collect();
-    let forwarded =
-        trio.wire.iter().find(|message| message.kind == Kind::Propose).cloned().unwrap();
+    let forwarded = trio.forward(b"x");
     trio.settle();
     trio.at(1).hand_over(MemberId(2));
     trio.settle();
