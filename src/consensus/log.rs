@@ -162,6 +162,6 @@ impl Storage for Window {
 }
 
 /// What an entry takes in memory, bytes.
-fn weight(entry: &Entry) -> usize {
+pub(super) fn weight(entry: &Entry) -> usize {
     RAFT_ENTRY_OVERHEAD_BYTES + entry.data.len()
 }

@@ -26,8 +26,8 @@ pub use message::{Configuration, KINDS, Kind, Message, SnapshotMark};
 
 use crate::{
     limits::{
-        COMMITTED_BYTES_PER_READY_MAX, RAFT_ENTRY_OVERHEAD_BYTES, RAFT_MESSAGE_BYTES_MAX,
-        RAFT_MESSAGES_IN_FLIGHT_MAX, UNCOMMITTED_BYTES_MAX, UNWRITTEN_BYTES_MAX,
+        COMMITTED_BYTES_PER_READY_MAX, RAFT_MESSAGE_BYTES_MAX, RAFT_MESSAGES_IN_FLIGHT_MAX,
+        UNCOMMITTED_BYTES_MAX, UNWRITTEN_BYTES_MAX,
     },
     types::{Index, MemberId, Term},
 };
@@ -468,8 +468,7 @@ impl Replica {
                 self.raw.mut_store().restore(mark);
             }
             let entries = ready.take_entries();
-            let bytes =
-                entries.iter().map(|entry| entry.data.len() + RAFT_ENTRY_OVERHEAD_BYTES).sum();
+            let bytes = entries.iter().map(log::weight).sum();
             self.unwritten_bytes += bytes;
             let replaced = snapshot.as_ref().map(|mark| mark.index);
             self.unwritten.push_back(Unwritten {

@@ -120,6 +120,9 @@ impl Node {
     /// one as due is a place to make it from.
     pub(super) fn sum_up(&mut self) {
         for _ in 0..SUM_STEPS_PER_TURN {
+            if !self.store.has_sums_due() {
+                return;
+            }
             self.changed |= self.store.sum_up();
         }
     }

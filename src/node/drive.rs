@@ -268,9 +268,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         self.parts.node.flush(room, &mut actions).map_err(stuck)?;
         for action in actions.drain(..) {
             match action {
-                Action::Append(append) => {
-                    self.held.extend(in_pieces(append, self.parts.wal.frame_bytes_max()));
-                }
+                Action::Append(append) => self.hold(append),
                 Action::Install(staged) => self.staged = Some(staged),
                 Action::Peers(word) => self.tell_peers(word),
                 Action::Reply { ticket, reply } => self.reply(ticket, reply),
@@ -318,6 +316,11 @@ impl<D: Disk, C: Clock> Driver<D, C> {
                 None => break,
             }
         }
+    }
+
+    /// Puts an append behind those that the log has not got yet.
+    fn hold(&mut self, append: consensus::Append) {
+        self.held.extend(in_pieces(append, self.parts.wal.frame_bytes_max()));
     }
 
     /// Hands over what the log has room for. Without a spare segment the rest waits for one, which
@@ -689,7 +692,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         self.parts.node.flush(false, &mut actions).map_err(stuck)?;
         for action in actions {
             if let Action::Append(append) = action {
-                self.held.extend(in_pieces(append, self.parts.wal.frame_bytes_max()));
+                self.hold(append);
             }
         }
         self.append_held()
