@@ -73,6 +73,13 @@ one() {
     else
         printf 'FAIL %4d s  %s\n' $((SECONDS - begin)) "$test"
         grep -E '^ *--- FAIL|Error:|Error Trace|panic:|expected|actual' "$run/log/$test" | head -30 | sed 's/^/    /' || true
+        if grep -q '^panic: test timed out' "$run/log/$test"; then
+            printf '    cut off; before that:\n'
+            sed '/^panic: test timed out/,$d' "$run/log/$test" | tail -n 60 | cut -c1-400 | sed 's/^/    /'
+            printf '    and it stood at:\n'
+            sed -n '/^panic: test timed out/,$p' "$run/log/$test" |
+                grep -A 1 -E '^go.etcd.io/etcd/tests/v3/(common|framework/e2e)\.' | head -n 40 | sed 's/^/    /'
+        fi
         touch "$run/failed"
     fi
     [[ -z ${KEEP:-} ]] || cp "$run/log/$test" "$KEEP/"
