@@ -216,6 +216,15 @@ pub const SEGMENTS_MAX: usize = 4096;
 pub const ROOT_SEGMENT_SHARE: usize = 16;
 /// Smallest superblock slot, for directories with tiny segments.
 pub const ROOT_BYTES_MIN: usize = 64 << 10;
+/// Files of the index at once. A link has room for many more; a superblock is not to grow by them.
+pub const INDEX_FILES_MAX: usize = 256;
+/// Past so many files that one with the least in it is emptied, also where most of it counts: each
+/// checkpoint makes one more, however small.
+pub const INDEX_FILES_USUAL: usize = 32;
+/// Bytes of pages that come back to memory between two checkpoints because their file is emptied.
+pub const INDEX_CLEARED_BYTES_MAX: u64 = 32 << 20;
+/// Pages of the index that one turn of the writer looks at where nobody waits for it.
+pub const INDEX_PAGES_PER_TURN: usize = 256;
 /// What the store may add to a superblock: members, alarms and raft's configuration. Leases have a
 /// file of their own.
 pub const ROOT_STATE_BYTES_MAX: usize = 3 << 20;
@@ -234,8 +243,11 @@ pub const DEFRAGMENT_TAIL_BYTES_MIN: usize = 16 << 10;
 
 const _: () = assert!(REQUEST_BYTES_MAX * 2 < SEGMENT_BYTES, "a record fits many times");
 const _: () = assert!(PEER_URLS_BYTES_MAX * 100 < ROOT_STATE_BYTES_MAX, "of a hundred members");
-const _: () =
-    assert!(SEGMENTS_MAX * 64 + ROOT_STATE_BYTES_MAX < SEGMENT_BYTES / ROOT_SEGMENT_SHARE);
+const _: () = assert!(
+    SEGMENTS_MAX * 64 + INDEX_FILES_MAX * 64 + ROOT_STATE_BYTES_MAX
+        < SEGMENT_BYTES / ROOT_SEGMENT_SHARE
+);
+const _: () = assert!(2 * INDEX_FILES_USUAL < INDEX_FILES_MAX, "there is always a slot");
 const _: () = assert!(SEGMENT_BYTES < u32::MAX as usize, "offsets of records are u32");
 // ── tree: snapshots for other members ───────────────────────────────────────────────────────────
 

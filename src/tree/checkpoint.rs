@@ -7,7 +7,8 @@
 //! 1. the tail's new records are written, full segments are written to their end and sealed;
 //! 2. segments that are mostly dead are rewritten, small neighbours into one, and the dead records
 //!    of all others are listed;
-//! 3. the table of leases is written, if it has changed since its last file;
+//! 3. the table of leases is written, if it has changed since its last file, and those pages of the
+//!    index that are not in a file yet;
 //! 4. everything is synced, directories too; sealed files are mapped and compared with memory;
 //! 5. the next superblock is written over the older slot and synced: from here on it counts;
 //! 6. only now are files removed that it no longer names.
@@ -19,8 +20,10 @@ use super::{
     Options, Tree,
     append_vec::Frozen,
     dead::{self, Dead},
+    index::{self, IndexEntry, IndexRoot, Written},
     lease::{self, LeaseFile},
     map::{Map, MapView},
+    page::Count,
     record::Record,
     root::{self, Entry, Root, RootFacts, Standing, TailEntry},
     segment::{self, Extent, Identity, RECORDS_AT, Run, Segment, Source},
@@ -46,6 +49,8 @@ pub(crate) struct Ledger {
     dead_file: Option<String>,
     /// The table of leases that it names.
     leases: LeaseFile,
+    /// The files of the index that it names.
+    index_files: Vec<String>,
     /// Changes of the leases that are in that table.
     lease_changes: u64,
     /// The checkpoint that is running.
@@ -61,17 +66,22 @@ struct Job {
     dead: Vec<Seq>,
     /// Changes of the leases when it began.
     lease_changes: u64,
+    /// Slots of files of the index in which nothing was left when it began.
+    empty_slots: Vec<u16>,
+    /// Names of those that its superblock names.
+    index_files: Vec<String>,
 }
 
 impl Ledger {
     pub(crate) fn new(standing: &Standing, durable: Seq) -> Self {
-        let Standing { number, dead_file, leases, .. } = standing.clone();
-        Self { number, durable, dead_file, leases, lease_changes: 0, job: None }
+        let Standing { number, dead_file, leases, index_files, .. } = standing.clone();
+        Self { number, durable, dead_file, leases, index_files, lease_changes: 0, job: None }
     }
 
     /// The lists that the newest superblock names.
     fn lists(&self) -> impl Iterator<Item = String> {
-        self.dead_file.clone().into_iter().chain(self.leases.name())
+        let dead = self.dead_file.clone().into_iter();
+        dead.chain(self.leases.name()).chain(self.index_files.iter().cloned())
     }
 
     /// Remembers a record that died while a job may be copying it.
@@ -96,7 +106,19 @@ pub struct Checkpoint {
     tail: TailEntry,
     dead: Dead,
     leases: Leases,
+    swept: Revision,
+    index: Index,
     removes: Vec<String>,
+}
+
+/// The index at this checkpoint.
+struct Index {
+    /// All of it.
+    view: MapView,
+    /// Where those of its pages go that are in memory; None where there are none.
+    slot: Option<u16>,
+    /// The files that hold the others.
+    files: Vec<IndexEntry>,
 }
 
 /// The table of leases at this checkpoint.
@@ -132,6 +154,7 @@ pub struct CheckpointDone {
     tail: TailEntry,
     dead_file: Option<String>,
     leases: LeaseFile,
+    index: Option<Written>,
 }
 
 impl Tree {
@@ -159,6 +182,7 @@ impl Tree {
 
     pub(super) fn checkpoint(&mut self, facts: RootFacts, rewrites: Vec<Rewrite>) -> Checkpoint {
         let leases = self.leases_to_write();
+        let (index, empty_slots) = self.index_to_write();
         let tail = &self.shelf.tail;
         let mut checkpoint = Checkpoint {
             facts,
@@ -172,6 +196,8 @@ impl Tree {
             tail: tail.entry(),
             dead: Dead::new(),
             leases,
+            swept: self.sweep.done_up_to(),
+            index,
             removes: Vec::new(),
         };
         checkpoint.collect_segments(&self.shelf);
@@ -181,9 +207,14 @@ impl Tree {
         checkpoint.removes = std::mem::take(&mut self.shelf.garbage);
         checkpoint.removes.extend(self.ledger.lists());
         checkpoint.removes.retain(|name| !named.contains(name));
-        let removes = checkpoint.removes.clone();
-        self.ledger.job =
-            Some(Job { creates, removes, dead: Vec::new(), lease_changes: self.lease_changes });
+        self.ledger.job = Some(Job {
+            creates,
+            removes: checkpoint.removes.clone(),
+            dead: Vec::new(),
+            lease_changes: self.lease_changes,
+            empty_slots,
+            index_files: checkpoint.index_files().collect(),
+        });
         checkpoint
     }
 
@@ -214,6 +245,18 @@ impl Tree {
         }
     }
 
+    /// The index as it is now, and the slots of files that it does not need any more.
+    fn index_to_write(&mut self) -> (Index, Vec<u16>) {
+        while !self.map.settle(usize::MAX) {}
+        self.cleared_bytes = 0;
+        let (empty, files): (Vec<_>, _) = self.map.entries().partition(|entry| entry.live == 0);
+        let view = self.map.publish();
+        let changed = view.root().0.is_in_memory() && view.count() != Count::default();
+        let slot =
+            changed.then(|| self.map.free_slot().expect("files are cleared before their end"));
+        (Index { view, slot, files }, empty.iter().map(|entry| entry.slot).collect())
+    }
+
     /// Takes over what a checkpoint did: sealed segments are read from their files from now on.
     pub fn finish_checkpoint(&mut self, done: CheckpointDone) {
         let job = self.ledger.job.take().expect("a checkpoint was begun");
@@ -223,6 +266,9 @@ impl Tree {
         self.ledger.dead_file = done.dead_file;
         self.ledger.leases = done.leases;
         self.ledger.lease_changes = job.lease_changes;
+        self.ledger.index_files = job.index_files;
+        job.empty_slots.into_iter().for_each(|slot| self.map.remove_file(slot));
+        done.index.into_iter().for_each(|written| self.map.adopt_written(written));
         for (identity, source) in done.sealed {
             match self.shelf.position(&identity) {
                 Some(at) => self.shelf.seal(at, source),
@@ -263,7 +309,8 @@ impl Tree {
             Source::Heap { bytes, .. } => RECORDS_AT + bytes.len(),
         });
         let records = closed.sum::<usize>() + RECORDS_AT + self.shelf.tail.bytes.len();
-        records as u64 + self.lease_bytes()
+        let index: u64 = self.map.entries().map(|entry| entry.bytes).sum();
+        records as u64 + self.lease_bytes() + index
     }
 }
 
@@ -365,7 +412,18 @@ impl Checkpoint {
         let new = self.fills.iter().filter(|fill| fill.durable.is_none());
         let rewritten = self.rewrites.iter().map(|rewrite| rewrite.identity.file());
         let leases = matches!(self.leases, Leases::Changed(_)).then(|| lease::file(self.number));
-        new.map(|fill| fill.identity.file()).chain(rewritten).chain(self.dead_file()).chain(leases)
+        let lists = self.dead_file().into_iter().chain(leases).chain(self.index_file());
+        new.map(|fill| fill.identity.file()).chain(rewritten).chain(lists)
+    }
+
+    /// The file of the index that this checkpoint makes.
+    fn index_file(&self) -> Option<String> {
+        self.index.slot.map(|_| index::name(self.number))
+    }
+
+    /// The files of the index that its superblock will name.
+    fn index_files(&self) -> impl Iterator<Item = String> {
+        self.index.files.iter().map(IndexEntry::name).chain(self.index_file())
     }
 
     fn dead_file(&self) -> Option<String> {
@@ -382,7 +440,8 @@ impl Checkpoint {
             Leases::Kept(file) => file.name(),
             Leases::Changed(_) => Some(lease::file(self.number)),
         };
-        kept.chain(filled).chain(rewritten).chain([tail]).chain(self.dead_file()).chain(leases)
+        let lists = self.dead_file().into_iter().chain(leases).chain(self.index_files());
+        kept.chain(filled).chain(rewritten).chain([tail]).chain(lists)
     }
 
     /// Does all the I/O of the checkpoint; when it is `Ok`, the log up to the applied index that
@@ -413,6 +472,7 @@ impl Checkpoint {
             tail: self.tail,
             dead_file: self.dead_file(),
             leases: LeaseFile::default(),
+            index: None,
         };
         for fill in &self.fills {
             if let Some(source) = fill.write(disk, self.facts.cluster).await? {
@@ -424,8 +484,12 @@ impl Checkpoint {
         }
         let dead_bytes = self.write_dead(disk).await?;
         done.leases = self.write_leases(disk).await?;
+        done.index = self.write_index(disk).await?;
         if self.creates().next().is_some() {
             disk.sync_dir(segment::DIR).await?;
+            if self.index.slot.is_some() {
+                disk.sync_dir(index::DIR).await?;
+            }
             disk.sync_dir("").await?;
         }
         let root = self.root(&done, dead_bytes);
@@ -456,7 +520,25 @@ impl Checkpoint {
             tail: self.tail,
             dead_bytes,
             leases: done.leases,
+            swept: self.swept,
+            index: self.index_root(done.index.as_ref()),
         }
+    }
+
+    fn index_root(&self, written: Option<&Written>) -> IndexRoot {
+        let Index { view, files, .. } = &self.index;
+        let mut files = files.clone();
+        files.extend(written.map(|written| written.file.entry()));
+        files.sort_unstable_by_key(|entry| entry.slot);
+        let (root, _) = view.root();
+        let kept = (!root.is_in_memory()).then_some(root);
+        IndexRoot { root: written.map(|written| written.root).or(kept), count: view.count(), files }
+    }
+
+    async fn write_index<D: Disk>(&self, disk: &D) -> io::Result<Option<Written>> {
+        let Some(slot) = self.index.slot else { return Ok(None) };
+        let view = self.index.view.clone();
+        index::write(disk, self.facts.cluster, (self.number, slot), view).await.map(Some)
     }
 
     /// Writes the table of leases, if it has changed, in pieces that hold nobody up.
@@ -494,7 +576,12 @@ impl Checkpoint {
         for name in &names {
             remove_if_there(disk, name).await?;
         }
-        if names.is_empty() { Ok(()) } else { disk.sync_dir(segment::DIR).await }
+        for dir in [segment::DIR, index::DIR] {
+            if names.iter().any(|name| name.starts_with(dir)) {
+                disk.sync_dir(dir).await?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -672,6 +759,8 @@ pub async fn format<D: Disk>(disk: &D, options: Options, facts: RootFacts) -> io
             tail: TailEntry { id: 0, generation: 0, first: Seq(0), bytes: 0 },
             dead_bytes: 0,
             leases: LeaseFile::default(),
+            swept: standing.swept,
+            index: IndexRoot::default(),
         };
         write_root(&file, &root).await?;
     }

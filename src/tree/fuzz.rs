@@ -8,10 +8,12 @@ use super::{
     cell::{self, Cell},
     chain::{self, Link},
     dead::{self, Dead},
+    index::{IndexEntry, IndexRoot},
     kv::{self, KeyValue},
     lease::{self, LEASE_BYTES, Lease, LeaseFile, Pieces},
     manifest::{Kind, Manifest, Part},
     map::{Map, MapView},
+    page::{self, Count, Place},
     record::{self, Record},
     root::{self, Root, RootFacts, Slot, TailEntry},
     segment::{self, Extent, Identity, RECORDS_AT, Run},
@@ -19,6 +21,7 @@ use super::{
 use crate::{
     fuzz::{Dice, fuzz},
     io::BLOCK_BYTES,
+    limits::INDEX_FILES_MAX,
     types::{ClusterId, Index, LeaseId, MemberId, Revision, Seq, Stamp, Term},
 };
 
@@ -174,6 +177,20 @@ fn root(dice: &mut Dice) -> Root {
         let (records, bytes) = (dice.number() as usize, dice.number() as usize);
         root::Entry { identity, extent: Extent { records, bytes, sparse: generation > 0 } }
     };
+    let file = |dice: &mut Dice| IndexEntry {
+        slot: dice.below(INDEX_FILES_MAX) as u16,
+        number: dice.number(),
+        bytes: dice.number(),
+        live: dice.number(),
+    };
+    let index = IndexRoot {
+        root: dice.once_in(2).then(|| {
+            let place = Place { slot: dice.below(INDEX_FILES_MAX) as u16, line: dice.roll() >> 20 };
+            page::Link::in_file(place, dice.roll() as u32)
+        }),
+        count: Count { live: dice.number(), cells: dice.number() },
+        files: (0..dice.below(5)).map(|_| file(dice)).collect(),
+    };
     let (id, first) = (dice.number(), Seq(dice.number()));
     Root {
         number: dice.number(),
@@ -186,6 +203,8 @@ fn root(dice: &mut Dice) -> Root {
         tail: TailEntry { id, generation: dice.number(), first, bytes: dice.number() as usize },
         dead_bytes: dice.number() as usize,
         leases: LeaseFile { number: dice.number(), bytes: dice.number(), crc: dice.roll() as u32 },
+        swept: Revision(dice.number() as i64),
+        index,
     }
 }
 

@@ -14,6 +14,9 @@
 //! version, and perhaps older ones, contain it, so it goes to the newest version's list. Lists are
 //! freed oldest first, each when its pin has no view; `d` above waits for the views of version 7,
 //! which may contain it too.
+//!
+//! A page in a file is nobody's to edit. The writer that changes one makes a copy in memory; that the
+//! file holds less of the tree then is all that is counted of it.
 
 use std::{
     cell::RefCell,
@@ -22,7 +25,8 @@ use std::{
 };
 
 use super::{
-    node::{self, Block},
+    index::{Files, IndexEntry, IndexFile},
+    node::{self, Block, Keeper},
     page::{Count, Entry, Link, Page, PageMut, bytes_for},
 };
 use crate::limits::{TREE_PAGES_FREED_PER_PUBLISH_MIN, TREE_PAGES_SPARE_MAX};
@@ -40,6 +44,16 @@ pub(super) struct Heap {
     pages: usize,
     /// Their bytes.
     bytes: usize,
+    /// The files that pages of the writer's tree are in.
+    files: Arc<Files>,
+    /// Bytes of those pages, by slot.
+    filed: Vec<u64>,
+}
+
+impl Keeper for Heap {
+    fn files(&self) -> &Files {
+        &self.files
+    }
 }
 
 struct Version {
@@ -51,6 +65,7 @@ struct Version {
 pub(super) struct Pin {
     pub(super) root: Link,
     pub(super) count: Count,
+    files: Arc<Files>,
     /// What is left to free when the map is gone before its views.
     remains: OnceLock<Remains>,
 }
@@ -63,10 +78,23 @@ struct Remains {
 }
 
 impl Heap {
-    pub(super) fn new(page_bytes: usize) -> Self {
-        let page_bytes = Block::new(page_bytes).len();
-        let (published, spare) = (VecDeque::new(), RefCell::default());
-        Self { page_bytes, version: 1, published, spare, pages: 0, bytes: 0 }
+    /// No pages but those in `files`, all of which the tree holds.
+    pub(super) fn new(page_bytes: usize, files: Files) -> Self {
+        let mut filed = Vec::new();
+        for entry in files.entries() {
+            filed.resize(filed.len().max(usize::from(entry.slot) + 1), 0);
+            filed[usize::from(entry.slot)] = entry.live;
+        }
+        Self {
+            page_bytes: Block::new(page_bytes).len(),
+            version: 1,
+            published: VecDeque::new(),
+            spare: RefCell::default(),
+            pages: 0,
+            bytes: 0,
+            files: Arc::new(files),
+            filed,
+        }
     }
 
     /// The usual length of a page.
@@ -79,9 +107,9 @@ impl Heap {
         self.bytes
     }
 
-    /// Whether a page was made after the newest publish.
-    pub(super) fn owns(&self, page: Page<'_>) -> bool {
-        page.version() == self.version
+    /// Whether the page was made in memory after the newest publish.
+    pub(super) fn owns(&self, link: Link) -> bool {
+        link.is_in_memory() && self.page(link).version() == self.version
     }
 
     pub(super) fn page(&self, link: Link) -> Page<'_> {
@@ -94,10 +122,16 @@ impl Heap {
 
     /// The page at `link` as one that may be edited: itself, or a copy in its place.
     pub(super) fn own(&mut self, link: Link) -> Link {
-        if self.owns(self.page(link)) {
+        if self.owns(link) {
             return link;
         }
         let page = self.page(link);
+        if !link.is_in_memory() {
+            let entries: Vec<_> = page.entries().collect();
+            let block = self.build(page.level(), &entries);
+            self.release(link);
+            return self.adopt(block);
+        }
         let mut block = self.blank(page.bytes().len());
         block.bytes_mut().copy_from_slice(page.bytes());
         PageMut::new(block.bytes_mut()).set_version(self.version);
@@ -122,7 +156,12 @@ impl Heap {
 
     /// The writer's tree no longer contains this page.
     pub(super) fn release(&mut self, link: Link) {
-        if self.owns(self.page(link)) {
+        if !link.is_in_memory() {
+            let bytes = self.page(link).bytes().len() as u64;
+            self.filed[usize::from(link.place().slot)] -= bytes;
+            return;
+        }
+        if self.owns(link) {
             return self.free(link);
         }
         let newest = self.published.back_mut().expect("an older page belongs to a published root");
@@ -131,7 +170,8 @@ impl Heap {
 
     /// Makes `root` a version for views, and frees a bounded piece of what none needs any more.
     pub(super) fn publish(&mut self, root: Link, count: Count) -> Arc<Pin> {
-        let pin = Arc::new(Pin { root, count, remains: OnceLock::new() });
+        let files = Arc::clone(&self.files);
+        let pin = Arc::new(Pin { root, count, files, remains: OnceLock::new() });
         let retired = self.published.back().map_or(0, |newest| newest.retired.len());
         self.published.push_back(Version { pin: Arc::clone(&pin), retired: Vec::new() });
         self.version += 1;
@@ -143,6 +183,38 @@ impl Heap {
     /// The newest published version.
     pub(super) fn newest(&self) -> Option<&Arc<Pin>> {
         self.published.back().map(|newest| &newest.pin)
+    }
+
+    // ── files ───────────────────────────────────────────────────────────────────────────────────
+
+    /// The files with how much of the tree each holds.
+    pub(super) fn entries(&self) -> impl Iterator<Item = IndexEntry> {
+        let live = |slot: u16| self.filed[usize::from(slot)];
+        self.files.entries().map(move |entry| IndexEntry { live: live(entry.slot), ..entry })
+    }
+
+    /// Whether pages may be in `file` from now on; none is yet.
+    pub(super) fn add_file(&mut self, file: Arc<IndexFile>) {
+        let slot = usize::from(file.entry().slot);
+        self.filed.resize(self.filed.len().max(slot + 1), 0);
+        assert_eq!(self.filed[slot], 0, "a slot is free when it is used again");
+        Arc::make_mut(&mut self.files).insert(file);
+    }
+
+    /// Forgets a file that holds nothing of the tree. Views that need it keep it.
+    pub(super) fn remove_file(&mut self, slot: u16) {
+        assert_eq!(self.filed[usize::from(slot)], 0, "nothing leads into a file that goes");
+        Arc::make_mut(&mut self.files).remove(slot);
+    }
+
+    /// A slot for one more file.
+    pub(super) fn free_slot(&self) -> Option<u16> {
+        self.files.free_slot()
+    }
+
+    /// The tree reads a page of so many bytes from this file from now on.
+    pub(super) fn note_filed(&mut self, slot: u16, bytes: u64) {
+        self.filed[usize::from(slot)] += bytes;
     }
 
     /// Frees at most `budget` retired pages, oldest version first. The newest version stays: its
@@ -198,6 +270,12 @@ impl Heap {
     #[cfg(test)]
     pub(super) fn pages(&self) -> usize {
         self.pages
+    }
+}
+
+impl Keeper for Pin {
+    fn files(&self) -> &Files {
+        &self.files
     }
 }
 

@@ -20,11 +20,12 @@ use super::{
     Options, Reader, Tree,
     checkpoint::{create, remove_if_there, seal, write_at},
     dead::{self, Dead},
+    index::IndexRoot,
     lease::{self, LeaseFile},
     manifest::{Kind, Manifest, Part},
     map::Map,
     record::Record,
-    recover::{read_chunks, rebuild},
+    recover::{files, read_chunks, rebuild},
     root::{Root, RootFacts},
     segment::{self, DIR, Flaw, Identity, RECORDS_AT, RecordCheck, Run, Segment},
     shelf::Tail,
@@ -449,13 +450,15 @@ impl<D: Disk> Receiving<D> {
             tail: tail.entry(),
             dead_bytes: 0,
             leases: file,
+            swept: manifest.compacted,
+            index: IndexRoot::default(),
         };
         Ok((rebuild(self.options, &root, segments, &marks, tail, map).await, facts))
     }
 
     /// Writes those segments of the live tree once more whose files it has removed meanwhile.
     async fn keep_own(&mut self) -> io::Result<()> {
-        let names = names(&self.disk).await?;
+        let names = files(&self.disk).await?;
         let cluster = self.manifest.facts.cluster;
         for have in self.have.iter_mut().flatten() {
             if let Have::Own(segment) = have
@@ -552,12 +555,6 @@ fn generation_above(names: &[String]) -> u64 {
     });
     let snapshots = numbers.map(|number| number >> SNAPSHOT_SHIFT).max();
     (snapshots.unwrap_or(0) + 1) << SNAPSHOT_SHIFT
-}
-
-/// Names of all files below the disk's root.
-async fn names<D: Disk>(disk: &D) -> io::Result<BTreeSet<String>> {
-    let names = disk.list(DIR).await?;
-    Ok(names.into_iter().map(|name| format!("{DIR}/{name}")).collect())
 }
 
 /// Checks a part's records, and says where each begins and which number it has.
@@ -672,7 +669,7 @@ impl Staged {
     }
 
     async fn write<D: Disk>(&mut self, disk: &D, number: u64) -> io::Result<()> {
-        let there = names(disk).await?;
+        let there = files(disk).await?;
         self.keep_own(disk, &there).await?;
         self.tree.shelf.garbage.clear();
         let checkpoint = self.tree.begin_install(number, self.facts.clone());

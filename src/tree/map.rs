@@ -14,9 +14,12 @@
 
 use std::sync::Arc;
 
+use files::{Clearing, Settling};
+
 use super::{
     cursor::MapReader,
     heap::{Heap, Pin},
+    index::{Files, IndexRoot},
     node::Block,
     page::{Child, Count, Entry, HEADER_BYTES, Link, Page, bytes_for, common_bytes, entry_bytes},
 };
@@ -32,6 +35,10 @@ pub struct Map {
     count: Count,
     /// Whether the newest view shows less than this.
     changed: bool,
+    /// Pages on their way from memory to where a checkpoint wrote them.
+    settling: Option<Settling>,
+    /// Pages on their way out of a file.
+    clearing: Option<Clearing>,
 }
 
 /// An immutable state of a [`Map`]: cheap to clone, readable on any core, alive as long as held.
@@ -52,10 +59,14 @@ struct Grown {
 impl Map {
     /// An empty map with pages of `page_bytes`, rounded up to a cache line.
     pub fn new(page_bytes: usize) -> Self {
-        let mut heap = Heap::new(page_bytes);
-        let root = heap.build(0, &[]);
-        let root = heap.adopt(root);
-        Self { heap, root, count: Count::default(), changed: true }
+        Self::open(page_bytes, &IndexRoot::default(), Files::NONE)
+    }
+
+    /// The map whose root lies there, in `files`.
+    pub(super) fn open(page_bytes: usize, index: &IndexRoot, files: Files) -> Self {
+        let mut heap = Heap::new(page_bytes, files);
+        let root = index.root.unwrap_or_else(|| heap.adopt(heap.build(0, &[])));
+        Self { heap, root, count: index.count, changed: true, settling: None, clearing: None }
     }
 
     /// The cell of `key`.
@@ -306,7 +317,11 @@ impl Map {
         }
     }
 
+    /// All pages below `link` that are in memory. Below a page in a file there is none.
     fn collect(&self, link: Link, links: &mut Vec<Link>) {
+        if !link.is_in_memory() {
+            return;
+        }
         let page = self.heap.page(link);
         if page.level() > 0 {
             (0..page.len()).for_each(|at| self.collect(page.child(at).link, links));
@@ -317,6 +332,8 @@ impl Map {
 
 impl Drop for Map {
     fn drop(&mut self) {
+        // What is on its way to a file is in no tree.
+        while !self.settle(usize::MAX) {}
         let mut tree = Vec::new();
         self.collect(self.root, &mut tree);
         self.heap.close(tree);
@@ -327,6 +344,15 @@ impl MapView {
     /// Reads this state.
     pub fn reader(&self) -> MapReader<'_> {
         MapReader::new(self.pin.root(), self.pin.count)
+    }
+
+    /// The root, and where it is.
+    pub(super) fn root(&self) -> (Link, Page<'_>) {
+        (self.pin.root, self.pin.root())
+    }
+
+    pub(super) fn count(&self) -> Count {
+        self.pin.count
     }
 }
 
@@ -355,6 +381,8 @@ fn cut(level: u32, entries: &[Entry<'_>], page_bytes: usize, appending: bool) ->
 fn divider<'a>(level: u32, left: &[u8], right: &'a [u8]) -> &'a [u8] {
     if level > 0 { right } else { &right[..common_bytes(left, right) + 1] }
 }
+
+mod files;
 
 #[cfg(test)]
 mod tests;

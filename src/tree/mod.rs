@@ -11,7 +11,7 @@
 //!    │
 //!    └─ begin_checkpoint ──► Checkpoint::run (all I/O) ──► finish_checkpoint
 //!       on disk: rec/0000000042.g0 ...   rec/dead.0000000007   rec/leases.0000000005
-//!                superblock (see `root`)
+//!                idx/0000000007 ...       superblock (see `root`)
 //!    │
 //!    └─ snapshot ──► Snapshot ═══ manifest, parts ═══► Receiving ──► Staged ── install ──► Tree
 //!                                                      of another member
@@ -29,6 +29,7 @@ mod cursor;
 mod dead;
 mod defragment;
 mod heap;
+mod index;
 mod install;
 mod kv;
 mod lease;
@@ -135,6 +136,8 @@ pub struct Tree {
     compacted: Revision,
     newest: Stamp,
     sweep: sweep::Sweep,
+    /// Bytes of pages taken out of the index's files since the newest checkpoint began.
+    cleared_bytes: u64,
     ledger: checkpoint::Ledger,
     /// Memory that is used again for each change.
     scratch: Scratch,
@@ -157,7 +160,7 @@ impl Tree {
     }
 
     fn from_parts([map, leases]: [Map; 2], shelf: Shelf, standing: root::Standing) -> Self {
-        let from = Stamp { main: standing.compacted, sub: 0 };
+        let from = Stamp { main: standing.swept, sub: 0 };
         let (records, mut at) = (shelf.records(), shelf.records().position_of(from));
         let at = records.step(&mut at).map_or(records.next(), |record| record.seq());
         Self {
@@ -166,7 +169,8 @@ impl Tree {
             lease_changes: 0,
             compacted: standing.compacted,
             newest: Stamp { main: standing.revision, sub: u32::MAX },
-            sweep: sweep::Sweep::done(standing.compacted, at),
+            sweep: sweep::Sweep::done(standing.swept, at),
+            cleared_bytes: 0,
             ledger: checkpoint::Ledger::new(&standing, records.next()),
             shelf,
             scratch: Scratch::default(),

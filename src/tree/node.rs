@@ -1,6 +1,7 @@
 //! The memory of pages: the only place of the map that turns a [`Link`] into an address.
 //!
-//! A page lives in a [`Block`]. While the writer builds it the block is owned like a box; once
+//! A page that is in a file is a slice of its mapping (see `index`) and needs none of what follows.
+//! Any other lives in a [`Block`]. While the writer builds it the block is owned like a box; once
 //! [`Block::link`] has given it away, links in branch pages and roots stand for it, as many as
 //! there are versions of the tree that contain it, and nobody counts them.
 //!
@@ -20,44 +21,39 @@
 use std::{ptr, slice};
 
 use super::{
-    heap::{Heap, Pin},
-    page::{HEADER_BYTES, Link, Page, PageMut, whole_bytes},
+    heap::Heap,
+    index::Files,
+    page::{HEADER_BYTES, LINE_BYTES, Link, Page, PageMut, whole_bytes},
 };
 use crate::limits::TREE_PAGE_BYTES;
 
-/// One cache line: the unit of a page's length and its alignment.
+/// The unit of a page's length and its alignment.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-struct Line([u8; Line::BYTES]);
+struct Line([u8; LINE_BYTES]);
 
 /// Owned memory for one page.
 pub(super) struct Block(Box<[Line]>);
 
 /// Holds a root, and with it every page below (invariant 1).
-pub(super) trait Keeper {}
-impl Keeper for Heap {}
-impl Keeper for Pin {}
-
-/// Bit 63 of a link: the rest is an address. User space ends far below it on x86-64 and AArch64.
-const HEAP_BIT: u64 = 1 << 63;
+pub(super) trait Keeper {
+    /// The files that pages below are in.
+    fn files(&self) -> &Files;
+}
 
 /// What a debug build writes over a freed page.
 const POISON: u8 = 0xdd;
-
-impl Line {
-    const BYTES: usize = 64;
-}
 
 impl Block {
     /// Zeroed memory for a page of at least `bytes`.
     pub(super) fn new(bytes: usize) -> Self {
         #[cfg(test)]
         tests::BLOCKS.set(tests::BLOCKS.get() + 1);
-        Self(vec![Line([0; Line::BYTES]); bytes.div_ceil(Line::BYTES)].into_boxed_slice())
+        Self(vec![Line([0; LINE_BYTES]); bytes.div_ceil(LINE_BYTES)].into_boxed_slice())
     }
 
     pub(super) fn len(&self) -> usize {
-        self.0.len() * Line::BYTES
+        self.0.len() * LINE_BYTES
     }
 
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
@@ -72,16 +68,14 @@ impl Block {
         let bytes = block.len();
         assert_eq!(whole_bytes(block.bytes_mut()), bytes, "a page knows its length");
         let lines = std::mem::take(&mut block.0);
-        let address = Box::into_raw(lines).cast::<u8>().expose_provenance() as u64;
-        assert_eq!(address & HEAP_BIT, 0, "a heap address leaves bit 63 free");
-        Link(address | HEAP_BIT)
+        Link::in_memory(Box::into_raw(lines).cast::<u8>().expose_provenance())
     }
 
     /// Takes a page's memory back from the tree; nothing leads to it any more (invariant 1).
     pub(super) fn take(link: Link) -> Self {
         // SAFETY: invariant 1: the page is alive until now.
-        let lines = unsafe { bytes_at(link) }.len() / Line::BYTES;
-        let start = ptr::with_exposed_provenance_mut::<Line>(address(link));
+        let lines = unsafe { bytes_at(link) }.len() / LINE_BYTES;
+        let start = ptr::with_exposed_provenance_mut::<Line>(link.address());
         // SAFETY: `link` made this address and length from a box, and it is taken only once.
         let mut block = Self(unsafe { Box::from_raw(ptr::slice_from_raw_parts_mut(start, lines)) });
         if cfg!(debug_assertions) {
@@ -101,16 +95,24 @@ impl Drop for Block {
     }
 }
 
-/// The page behind a root that `_keeper` holds, or behind a link that the writer's tree contains.
-pub(super) fn page<K: Keeper>(link: Link, _keeper: &K) -> Page<'_> {
+/// The page behind a root that `keeper` holds, or behind a link that the writer's tree contains.
+pub(super) fn page<K: Keeper>(link: Link, keeper: &K) -> Page<'_> {
+    let files = keeper.files();
+    if !link.is_in_memory() {
+        return files.page(link);
+    }
     // SAFETY: invariant 1; the keeper outlives the page's lifetime.
-    Page::new(unsafe { bytes_at(link) })
+    Page::new(unsafe { bytes_at(link) }, files)
 }
 
 /// The page below entry `at` of a branch. It lives as long as the branch may be read.
 pub(super) fn child(branch: Page<'_>, at: usize) -> Page<'_> {
+    let (link, files) = (branch.child(at).link, branch.files());
+    if !link.is_in_memory() {
+        return files.page(link);
+    }
     // SAFETY: invariant 1: the keeper of the branch keeps its children too.
-    Page::new(unsafe { bytes_at(branch.child(at).link) })
+    Page::new(unsafe { bytes_at(link) }, files)
 }
 
 /// Asks the processor for the page below entry `at` of a branch, to be read soon: a page is a
@@ -119,10 +121,14 @@ pub(super) fn prefetch(branch: Page<'_>, at: usize) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        let start = ptr::with_exposed_provenance::<i8>(address(branch.child(at).link));
-        for line in 0..TREE_PAGE_BYTES / Line::BYTES {
+        let link = branch.child(at).link;
+        let start = match link.is_in_memory() {
+            true => ptr::with_exposed_provenance::<i8>(link.address()),
+            false => branch.files().start_of(link).cast(),
+        };
+        for line in 0..TREE_PAGE_BYTES / LINE_BYTES {
             // SAFETY: a hint has no effect on memory and cannot fault, wherever it points.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(line * Line::BYTES)) };
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(line * LINE_BYTES)) };
         }
     }
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]
@@ -132,16 +138,11 @@ pub(super) fn prefetch(branch: Page<'_>, at: usize) {
 /// The same page, to be written (invariant 2).
 pub(super) fn edit(link: Link, heap: &mut Heap) -> PageMut<'_> {
     let before = page(link, heap);
-    assert!(heap.owns(before), "a page that a view may see is not written");
+    assert!(heap.owns(link), "a page that a view may see is not written");
     let bytes = before.bytes().len();
-    let start = ptr::with_exposed_provenance_mut::<u8>(address(link));
+    let start = ptr::with_exposed_provenance_mut::<u8>(link.address());
     // SAFETY: invariant 2: no view leads here, and `&mut Heap` excludes the writer's own readers.
     PageMut::new(unsafe { slice::from_raw_parts_mut(start, bytes) })
-}
-
-fn address(link: Link) -> usize {
-    assert_ne!(link.0 & HEAP_BIT, 0, "pages are in the heap until they have a file");
-    usize::try_from(link.0 & !HEAP_BIT).expect("pointers have 64 bits")
 }
 
 /// All bytes of the page at `link`.
@@ -149,7 +150,7 @@ fn address(link: Link) -> usize {
 /// # Safety
 /// The page is alive, and is neither written nor freed during `'a`.
 unsafe fn bytes_at<'a>(link: Link) -> &'a [u8] {
-    let start = ptr::with_exposed_provenance::<u8>(address(link));
+    let start = ptr::with_exposed_provenance::<u8>(link.address());
     // SAFETY: the caller's; every page is at least a header long.
     let header = unsafe { slice::from_raw_parts(start, HEADER_BYTES) };
     // SAFETY: the caller's; the header was written with the length of its block.

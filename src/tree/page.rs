@@ -1,4 +1,4 @@
-//! One page of the map, byte for byte, in the form it has in memory and will have on disk.
+//! One page of the map, byte for byte, in the form it has in memory and on disk.
 //!
 //! ```text
 //! 0        40          40 + 8n        top                       bytes
@@ -17,9 +17,10 @@
 //! lines and opens a cell only where heads are equal. Keys are stored whole: what a reader gets is
 //! a slice of the page. A branch's key is a lower bound of the keys below that child, except the
 //! first: whatever is smaller goes there too, so that key need only be smaller than the second.
-//! The child's CRC is zero until a page has a place on disk. Cells of branches are aligned to
-//! 8 bytes, leaf cells are not.
+//! The child's CRC is zero until it has a place on disk. Cells of branches are aligned to 8 bytes,
+//! leaf cells are not.
 
+use super::index::Files;
 use std::cmp::Ordering;
 
 /// First bytes of every page; a freed page in a debug build has others.
@@ -51,15 +52,34 @@ const LINK_AT: usize = 0;
 const LIVE_AT: usize = LINK_AT + size_of::<u64>();
 const CELLS_AT: usize = LIVE_AT + size_of::<u64>();
 const CRC_AT: usize = CELLS_AT + size_of::<u64>();
-const CHILD_BYTES: usize = CRC_AT + 2 * size_of::<u32>();
+pub(super) const CHILD_BYTES: usize = CRC_AT + 2 * size_of::<u32>();
 
 /// The least alignment of a page's length, so that branch cells can be aligned from its end.
 const BRANCH_CELL_ALIGN: usize = 8;
 const _: () = assert!(HEADER_BYTES.is_multiple_of(BRANCH_CELL_ALIGN));
 
-/// Where a page is: bit 63 set, the rest is an address in this process; clear, a place in a file.
+/// One cache line: the unit of a page's length and of its place.
+pub(super) const LINE_BYTES: usize = 64;
+
+/// Where a page is. Bit 63 of `at` is set: the rest is an address in this process. It is clear: a
+/// slot in the 15 bits below, and a line of the file that has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Link(pub(super) u64);
+pub(super) struct Link {
+    at: u64,
+    /// Of the page's bytes in the file; 0 in memory.
+    crc: u32,
+}
+
+/// Where in the index's files a page is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) slot: u16,
+    pub(super) line: u64,
+}
+
+/// User space ends far below it on x86-64 and AArch64.
+const HEAP_BIT: u64 = 1 << 63;
+const SLOT_SHIFT: u32 = 48;
 
 /// One entry of a branch: a page one level down and what lies below it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +107,7 @@ pub(super) struct Entry<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct Page<'a> {
     bytes: &'a [u8],
+    files: &'a Files,
 }
 
 /// A page to edit.
@@ -148,6 +169,50 @@ fn set_u64(bytes: &mut [u8], at: usize, value: u64) {
     bytes[at..at + size_of::<u64>()].copy_from_slice(&value.to_le_bytes());
 }
 
+impl Link {
+    /// Of a page at this address.
+    pub(super) fn in_memory(address: usize) -> Self {
+        let address = address as u64;
+        assert_eq!(address & HEAP_BIT, 0, "an address leaves bit 63 free");
+        Self { at: address | HEAP_BIT, crc: 0 }
+    }
+
+    /// Of a page in a file, with the checksum of its bytes there.
+    pub(super) fn in_file(place: Place, crc: u32) -> Self {
+        assert!(place.line >> SLOT_SHIFT == 0 && place.slot >> 15 == 0, "{place:?} has a link");
+        Self { at: u64::from(place.slot) << SLOT_SHIFT | place.line, crc }
+    }
+
+    pub(super) fn is_in_memory(self) -> bool {
+        self.at & HEAP_BIT != 0
+    }
+
+    pub(super) fn address(self) -> usize {
+        assert!(self.is_in_memory(), "a page in a file has no address");
+        usize::try_from(self.at & !HEAP_BIT).expect("pointers have 64 bits")
+    }
+
+    pub(super) fn place(self) -> Place {
+        assert!(!self.is_in_memory(), "a page in memory has no place");
+        Place { slot: (self.at >> SLOT_SHIFT) as u16, line: self.at & ((1 << SLOT_SHIFT) - 1) }
+    }
+
+    pub(super) fn crc(self) -> u32 {
+        self.crc
+    }
+
+    /// As two numbers, for the superblock.
+    pub(super) fn to_numbers(self) -> [u64; 2] {
+        [self.at, self.crc.into()]
+    }
+
+    /// From what [`Self::to_numbers`] gave; `None` for what is no link into a file.
+    pub(super) fn from_numbers([at, crc]: [u64; 2]) -> Option<Self> {
+        let link = Self { at, crc: u32::try_from(crc).ok()? };
+        (!link.is_in_memory()).then_some(link)
+    }
+}
+
 impl Count {
     pub(super) fn of_cell(live: bool) -> Self {
         Self { live: u64::from(live), cells: 1 }
@@ -166,23 +231,36 @@ impl Child {
     /// The body of a branch cell.
     pub(super) fn encode(self) -> [u8; CHILD_BYTES] {
         let mut body = [0; CHILD_BYTES];
-        set_u64(&mut body, LINK_AT, self.link.0);
+        set_u64(&mut body, LINK_AT, self.link.at);
         set_u64(&mut body, LIVE_AT, self.count.live);
         set_u64(&mut body, CELLS_AT, self.count.cells);
+        body[CRC_AT..][..4].copy_from_slice(&self.link.crc.to_le_bytes());
         body
     }
 
     fn decode(body: &[u8]) -> Self {
         let count = Count { live: u64_at(body, LIVE_AT), cells: u64_at(body, CELLS_AT) };
-        Self { link: Link(u64_at(body, LINK_AT)), count }
+        Self { link: Link { at: u64_at(body, LINK_AT), crc: u32_at(body, CRC_AT) }, count }
     }
 }
 
 impl<'a> Page<'a> {
-    /// Reads `bytes` as a page; they are one page, whole.
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    /// Reads `bytes` as a page; they are one page, whole. What it leads to is in memory or in `files`.
+    pub(super) fn new(bytes: &'a [u8], files: &'a Files) -> Self {
         debug_assert_eq!(whole_bytes(bytes), bytes.len());
-        Self { bytes }
+        Self { bytes, files }
+    }
+
+    /// The bytes of the page that `bytes` begin with, as long as it says; `None` if they begin with
+    /// none, or end before it does. Nothing else of it is known to be right.
+    pub(super) fn bytes_at_front(bytes: &[u8]) -> Option<&[u8]> {
+        let header = bytes.get(..HEADER_BYTES)?;
+        let magic = u32_at(header, MAGIC_AT) == MAGIC;
+        magic.then(|| bytes.get(..u32_at(header, BYTES_AT) as usize)).flatten()
+    }
+
+    pub(super) fn files(self) -> &'a Files {
+        self.files
     }
 
     pub(super) fn bytes(self) -> &'a [u8] {
@@ -477,7 +555,8 @@ impl<'a> PageMut<'a> {
     }
 
     fn page(&self) -> Page<'_> {
-        Page { bytes: self.bytes }
+        static NO_FILES: Files = Files::NONE;
+        Page { bytes: self.bytes, files: &NO_FILES }
     }
 }
 

@@ -1,5 +1,5 @@
-//! Opening a directory: the newest whole superblock, the records it names, and the map rebuilt
-//! from them.
+//! Opening a directory: the newest whole superblock, the records it names, and its index. A directory
+//! of another member's records has no index yet: that is rebuilt from them.
 //!
 //! Every byte that counts is checked: each record's checksum, number and revision, each segment's
 //! header, footer and trailer. Damage is refused with its place; nothing is repaired in silence.
@@ -15,11 +15,11 @@ use super::{
     cell::{self, Cell},
     chain,
     dead::{self, Dead},
-    lease,
+    index, lease,
     map::Map,
     record::Record,
     root::{self, Entry, FILE, Root, SLOTS, Slot, Standing, TailEntry},
-    segment::{self, DIR, Flaw, Identity, RECORDS_AT, Run, Segment, Source},
+    segment::{self, Flaw, Identity, RECORDS_AT, Run, Segment, Source},
     shelf::{Book, Shelf, Tail},
 };
 use crate::{
@@ -28,7 +28,7 @@ use crate::{
     types::{LeaseId, Revision, Seq},
 };
 use futures_lite::future::yield_now;
-use std::{fmt, io};
+use std::{collections::BTreeSet, fmt, io};
 
 /// Why a directory cannot be opened.
 #[derive(Debug)]
@@ -110,8 +110,8 @@ impl From<io::Error> for OpenError {
 /// # Errors
 /// [`OpenError`] says which file is damaged, where, and what to do.
 pub async fn open<D: Disk>(disk: &D, options: Options) -> Result<Option<(Tree, Root)>, OpenError> {
-    let files = disk.list(DIR).await?;
-    let Some(root) = read_root(disk, options, files.is_empty()).await? else { return Ok(None) };
+    let there = files(disk).await?;
+    let Some(root) = read_root(disk, options, there.is_empty()).await? else { return Ok(None) };
     if root.segment_bytes != options.segment_bytes {
         let (found, expected) = (root.segment_bytes, options.segment_bytes);
         return Err(OpenError::SegmentBytes { found, expected });
@@ -123,11 +123,34 @@ pub async fn open<D: Disk>(disk: &D, options: Options) -> Result<Option<(Tree, R
     let tail = read_tail(disk, &root).await?;
     let dead = read_dead(disk, &root).await?;
     let leases = read_leases(disk, &root, options).await?;
-    let mut tree = rebuild(options, &root, segments, &dead, tail, leases).await;
+    let files = index::open(disk, root.facts.cluster, &root.index).await?;
+    let map = Map::open(options.page_bytes, &root.index, files);
+    let closed = with_books(segments, &dead);
+    let shelf = Shelf::new(root.segment_bytes, closed, tail);
+    let mut tree = Tree::from_parts([map, leases], shelf, root.standing());
     let named: Vec<_> = root.files().collect();
-    let orphans = files.into_iter().map(|name| format!("{DIR}/{name}"));
-    tree.shelf.garbage.extend(orphans.filter(|name| !named.contains(name)));
+    tree.shelf.garbage.extend(there.into_iter().filter(|name| !named.contains(name)));
     Ok(Some((tree, root)))
+}
+
+/// All files but the superblock, named or not.
+pub(crate) async fn files<D: Disk>(disk: &D) -> io::Result<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    for dir in [segment::DIR, index::DIR] {
+        names.extend(disk.list(dir).await?.into_iter().map(|name| format!("{dir}/{name}")));
+    }
+    Ok(names)
+}
+
+/// Each segment with its book, in which the listed records are dead.
+fn with_books(segments: Vec<Segment>, dead: &Dead) -> Vec<(Segment, Book)> {
+    let with_book = |segment: Segment| {
+        let Identity { id, generation, .. } = segment.identity;
+        let marks = dead.get(&(id, generation)).map_or(&[][..], Vec::as_slice);
+        let book = Book::of(&segment.run(), marks);
+        (segment, book)
+    };
+    segments.into_iter().map(with_book).collect()
 }
 
 // ── the superblock ──────────────────────────────────────────────────────────────────────────────
@@ -287,23 +310,14 @@ pub(crate) async fn rebuild(
     let mut rebuild =
         Rebuild { map: Map::new(options.page_bytes), compacted: root.compacted, dead: Vec::new() };
     let mut closed = Vec::with_capacity(segments.len());
-    for segment in segments {
-        let Identity { id, generation, .. } = segment.identity;
-        let marks = dead.get(&(id, generation)).map_or(&[][..], Vec::as_slice);
-        let book = Book::of(&segment.run(), marks);
+    for (segment, book) in with_books(segments, dead) {
         rebuild.take_run(&segment.run(), &book).await;
         closed.push((segment, book));
     }
     rebuild.take_run(&tail.run(), &Book::default()).await;
     let mut shelf = Shelf::new(root.segment_bytes, closed, tail);
     rebuild.dead.into_iter().for_each(|seq| shelf.mark(seq));
-    let standing = Standing {
-        number: root.number,
-        revision: root.facts.revision,
-        compacted: root.compacted,
-        dead_file: root.dead_file(),
-        leases: root.leases,
-    };
+    let standing = Standing { swept: root.compacted, ..root.standing() };
     Tree::from_parts([rebuild.map, leases], shelf, standing)
 }
 

@@ -14,8 +14,14 @@
 //! 136   u64 bytes of the list of dead records (see `dead`), 0 for none
 //! 144   u64 number of the superblock that the table of leases (see `lease`) was written for
 //!       u64 its bytes, 0 for none  u64 its crc
-//! 168   u32 sealed segments  u32 bytes of state
-//! 176   for each sealed segment, in order, 48 bytes:
+//! 168   i64 swept
+//! 176   where the index's root lies (see `page`): u64 link, all ones for an empty index  u64 its crc
+//!       u64 live cells  u64 cells
+//! 208   u64 files of the index
+//! 216   u32 sealed segments  u32 bytes of state
+//! 224   for each file of the index, by slot, 32 bytes:
+//!         u64 slot  u64 number  u64 bytes  u64 bytes of pages that count
+//!       for each sealed segment, in order, 48 bytes:
 //!         u64 id  u64 generation  u64 first seq  u64 next seq  u64 records  u64 their bytes
 //!       state
 //! ```
@@ -25,12 +31,14 @@
 
 use super::{
     dead,
+    index::{IndexEntry, IndexRoot},
     lease::LeaseFile,
+    page::{Count, Link},
     segment::{Extent, Flaw, Identity, file},
 };
 use crate::{
     io::BLOCK_BYTES,
-    limits::{ROOT_BYTES_MIN, ROOT_SEGMENT_SHARE},
+    limits::{INDEX_FILES_MAX, ROOT_BYTES_MIN, ROOT_SEGMENT_SHARE},
     types::{ClusterId, Index, MemberId, Revision, Seq, Term},
 };
 use bytes::Bytes;
@@ -40,15 +48,18 @@ pub(crate) const FILE: &str = "superblock";
 pub(crate) const SLOTS: u64 = 2;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"RLroot\r\n");
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 const VERSION_AT: usize = 8;
 const CRC_AT: usize = VERSION_AT + 4;
 const BYTES_AT: usize = CRC_AT + 4;
 const FIXED_AT: usize = BYTES_AT + 8;
-const ENTRIES_AT: usize = FIXED_AT + 18 * 8 + 2 * 4;
+const ENTRIES_AT: usize = FIXED_AT + 24 * 8 + 2 * 4;
+const INDEX_ENTRY_BYTES: usize = 4 * 8;
 const ENTRY_BYTES: usize = 6 * 8;
-const _: () = assert!(ENTRIES_AT == 176);
+const _: () = assert!(ENTRIES_AT == 224);
+/// Stands for the link to the root of an index that is empty.
+const NO_LINK: u64 = u64::MAX;
 
 /// Bytes of one slot: a share of a segment, so that tiny test directories have tiny superblocks.
 pub(crate) fn slot_bytes(segment_bytes: usize) -> usize {
@@ -95,6 +106,9 @@ pub struct Root {
     /// Bytes of the list of dead records that was written with this root; 0 for none.
     pub(crate) dead_bytes: usize,
     pub(crate) leases: LeaseFile,
+    /// What the compaction at this revision takes is taken, from the index and from the records.
+    pub(crate) swept: Revision,
+    pub(super) index: IndexRoot,
 }
 
 /// A sealed segment, as the superblock names it.
@@ -128,9 +142,13 @@ pub(crate) struct Standing {
     pub(crate) number: u64,
     pub(crate) revision: Revision,
     pub(crate) compacted: Revision,
+    /// Not above `compacted`.
+    pub(crate) swept: Revision,
     /// The list of dead records.
     pub(crate) dead_file: Option<String>,
     pub(crate) leases: LeaseFile,
+    /// Names of the index's files.
+    pub(crate) index_files: Vec<String>,
 }
 
 impl Standing {
@@ -139,8 +157,10 @@ impl Standing {
         number: 1,
         revision: Revision(0),
         compacted: Revision(-1),
+        swept: Revision(-1),
         dead_file: None,
         leases: LeaseFile { number: 0, bytes: 0, crc: 0 },
+        index_files: Vec::new(),
     };
 }
 
@@ -154,7 +174,21 @@ impl Root {
     pub(crate) fn files(&self) -> impl Iterator<Item = String> {
         let tail = (self.tail.bytes > 0).then(|| self.tail.file());
         let sealed = self.sealed.iter().map(|entry| entry.identity.file());
-        sealed.chain(tail).chain(self.dead_file()).chain(self.leases.name())
+        let index = self.index.files.iter().map(IndexEntry::name);
+        sealed.chain(tail).chain(self.dead_file()).chain(self.leases.name()).chain(index)
+    }
+
+    /// Where a tree stands that comes from this root.
+    pub(crate) fn standing(&self) -> Standing {
+        Standing {
+            number: self.number,
+            revision: self.facts.revision,
+            compacted: self.compacted,
+            swept: self.swept,
+            dead_file: self.dead_file(),
+            leases: self.leases,
+            index_files: self.index.files.iter().map(IndexEntry::name).collect(),
+        }
     }
 
     /// The list of dead records that belongs to this root.
@@ -165,7 +199,10 @@ impl Root {
     /// The slot's bytes. They fit if they are no more than [`slot_bytes`].
     pub(crate) fn encode(&self) -> Vec<u8> {
         let facts = &self.facts;
-        let bytes = ENTRIES_AT + self.sealed.len() * ENTRY_BYTES + facts.state.len();
+        let index = &self.index;
+        let entries = index.files.len() * INDEX_ENTRY_BYTES + self.sealed.len() * ENTRY_BYTES;
+        let bytes = ENTRIES_AT + entries + facts.state.len();
+        let [root, crc] = index.root.map_or([NO_LINK, 0], Link::to_numbers);
         let mut out = Vec::with_capacity(bytes.next_multiple_of(BLOCK_BYTES));
         out.extend_from_slice(&MAGIC.to_le_bytes());
         out.extend_from_slice(&VERSION.to_le_bytes());
@@ -190,11 +227,21 @@ impl Root {
             self.leases.number,
             self.leases.bytes,
             self.leases.crc.into(),
+            self.swept.0 as u64,
+            root,
+            crc,
+            index.count.live,
+            index.count.cells,
+            index.files.len() as u64,
         ];
         fixed.iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
         for count in [self.sealed.len(), facts.state.len()] {
             let count = u32::try_from(count).expect("a slot is below 4 GiB");
             out.extend_from_slice(&count.to_le_bytes());
+        }
+        for entry in &index.files {
+            let numbers = [entry.slot.into(), entry.number, entry.bytes, entry.live];
+            numbers.iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
         }
         for Entry { identity, extent } in &self.sealed {
             let numbers = [
@@ -283,7 +330,21 @@ fn parse(bytes: &[u8]) -> Option<Root> {
     let dead_bytes = number()? as usize;
     let leases =
         LeaseFile { number: number()?, bytes: number()?, crc: u32::try_from(number()?).ok()? };
+    let swept = Revision(number()? as i64);
+    let root = match [number()?, number()?] {
+        [NO_LINK, _] => None,
+        link => Some(Link::from_numbers(link)?),
+    };
+    let count = Count { live: number()?, cells: number()? };
+    let index_files = number()?;
     let counts = number()?;
+    let mut index = IndexRoot { root, count, files: Vec::new() };
+    for _ in 0..index_files {
+        let slot =
+            u16::try_from(number()?).ok().filter(|slot| usize::from(*slot) < INDEX_FILES_MAX)?;
+        let (number, bytes, live) = (number()?, number()?, number()?);
+        index.files.push(IndexEntry { slot, number, bytes, live });
+    }
     let mut sealed = Vec::new();
     for _ in 0..counts as u32 {
         let (id, generation) = (number()?, number()?);
@@ -307,6 +368,8 @@ fn parse(bytes: &[u8]) -> Option<Root> {
         tail,
         dead_bytes,
         leases,
+        swept,
+        index,
     })
 }
 
@@ -349,6 +412,12 @@ mod tests {
             tail: TailEntry { id: 4, generation: 1 << 32, first: Seq(90), bytes: 4000 },
             dead_bytes: 48,
             leases: LeaseFile { number: 3, bytes: 64, crc: 9 },
+            swept: Revision(-1),
+            index: IndexRoot {
+                root: Link::from_numbers([1 << 48 | 64, 5]),
+                count: Count { live: 3, cells: 4 },
+                files: vec![IndexEntry { slot: 1, number: 5, bytes: 8192, live: 4096 }],
+            },
         }
     }
 
@@ -377,7 +446,7 @@ mod tests {
     fn another_format_is_told_from_damage() {
         let mut bytes = sample(4).encode();
         let in_use = bytes_in_use(&bytes, bytes.len()).expect("just encoded");
-        for version in [1, 9] {
+        for version in [2, 9] {
             bytes[VERSION_AT] = version;
             let crc = checksum(&bytes[..in_use]);
             bytes[CRC_AT..BYTES_AT].copy_from_slice(&crc.to_le_bytes());

@@ -9,7 +9,8 @@
 //!
 //! Tombstones written exactly at C are looked at again by the next sweep.
 
-use super::{Tree, cell::Cell};
+use super::{Tree, cell::Cell, index::IndexEntry};
+use crate::limits::{INDEX_CLEARED_BYTES_MAX, INDEX_FILES_USUAL};
 use crate::types::{Revision, Seq};
 
 /// How far physical compaction has come.
@@ -28,6 +29,11 @@ impl Sweep {
     /// Everything up to `done` is swept, and `at` is the first record not below that revision.
     pub(crate) fn done(done: Revision, at: Seq) -> Self {
         Self { done, target: done, at, again: None }
+    }
+
+    /// What the compaction at this revision takes is taken.
+    pub(crate) fn done_up_to(&self) -> Revision {
+        self.done
     }
 }
 
@@ -54,6 +60,29 @@ impl Tree {
             self.sweep_one();
         }
         self.sweep.done == self.compacted
+    }
+
+    /// Looks at no more than about `budget_pages` pages of the index to give memory and disk space
+    /// back: what a checkpoint wrote is read from its file from now on, and a file that is mostly
+    /// garbage gives up the rest. True when nothing is left to do before the next checkpoint.
+    pub fn tend_index(&mut self, budget_pages: usize) -> bool {
+        if !self.map.settle(budget_pages) || !self.map.clear(budget_pages) {
+            return false;
+        }
+        let Some(wasteful) = self.wasteful_file() else { return true };
+        self.cleared_bytes += wasteful.live;
+        self.map.begin_clearing(wasteful.slot);
+        false
+    }
+
+    /// The file of the index that is to be emptied next, if any may be before the next checkpoint.
+    fn wasteful_file(&self) -> Option<IndexEntry> {
+        let files: Vec<_> = self.map.entries().filter(|entry| entry.live > 0).collect();
+        let many = files.len() > INDEX_FILES_USUAL;
+        let wasteful = |entry: &IndexEntry| many || 2 * entry.live < entry.bytes;
+        let least = files.into_iter().filter(wasteful).min_by_key(|entry| entry.live)?;
+        let room = INDEX_CLEARED_BYTES_MAX.checked_sub(self.cleared_bytes)?;
+        (least.live <= room || self.cleared_bytes == 0).then_some(least)
     }
 
     fn sweep_one(&mut self) {

@@ -79,7 +79,8 @@ fn removed_bytes_are_not_in_use() {
 #[test]
 fn a_branch_cell_is_aligned_and_says_what_lies_below() {
     let mut bytes = [0; 256];
-    let child = |n| Child { link: Link(n), count: Count { live: n, cells: n + 1 } };
+    let child =
+        |n| Child { link: Link::in_memory(n as usize), count: Count { live: n, cells: n + 1 } };
     let bodies = [child(1).encode(), child(2).encode()];
     let entries = [
         Entry { key: b"odd", body: &bodies[0], live: false },
@@ -102,7 +103,7 @@ fn a_branch_cell_is_aligned_and_says_what_lies_below() {
 #[test]
 fn the_first_key_of_a_branch_makes_way_for_a_smaller_second() {
     let mut bytes = [0; 256];
-    let body = Child { link: Link(1), count: Count::default() }.encode();
+    let body = Child { link: Link::in_memory(1), count: Count::default() }.encode();
     let entry = |key| Entry { key, body: &body, live: false };
     PageMut::build(&mut bytes, 1, 1, &[entry(&b"pods/m"[..]), entry(b"pods/t")]);
     let mut page = PageMut::new(&mut bytes);
