@@ -5,7 +5,7 @@ use std::{
     fmt::Display,
     io::Write,
     path::PathBuf,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use loadgen::{
@@ -26,10 +26,14 @@ use loadgen::{
     scene::Scene,
     script::Script,
     sizes::Sizes,
-    watching::Watching,
+    watching::Watches,
     work::{Call, Work},
 };
-use proto::etcdserverpb::{DeleteRangeRequest, DeleteRangeResponse, kv};
+use prost::Message;
+use proto::etcdserverpb::{
+    DeleteRangeRequest, DeleteRangeResponse, PutRequest, RequestOp, TxnRequest, TxnResponse, kv,
+    request_op::Request,
+};
 use serde_json::Value;
 
 /// Flags of what is not built yet, which etcd's own tools have.
@@ -38,8 +42,8 @@ const REFUSED: [&str; 5] = ["--user", "--cacert", "--cert", "--key", "--insecure
 /// Streams of an open loop on each connection, if nothing is said.
 const OPEN_STREAMS: usize = 100;
 
-/// How long a member may take to delete what a run leaves.
-const CLEAR: Duration = Duration::from_secs(20);
+/// How long a member may take to put what ends a run, and to delete what it leaves.
+const TIDY: Duration = Duration::from_secs(20);
 
 /// The members that are asked.
 pub struct Servers {
@@ -129,18 +133,17 @@ impl Options {
         })
     }
 
-    fn measure(&self, script: &mut impl Script) -> Result<(Scene, Report), String> {
+    fn run(&self, name: &str, script: &mut impl Script) -> Result<(), String> {
         interrupt::listen().map_err(|error| error.to_string())?;
         let mut beside = self.beside()?;
         let scene = self.servers.scene();
         let report = engine::run_at(&self.plan, &self.pace, script, &mut beside);
-        Ok((scene, report.map_err(|failure| failure.to_string())?))
+        tell(name, &scene, &report.map_err(said)?)
     }
+}
 
-    fn run(&self, name: &str, script: &mut impl Script) -> Result<(), String> {
-        let (scene, report) = self.measure(script)?;
-        tell(name, &scene, &report)
-    }
+fn said(failure: Failure) -> String {
+    failure.to_string()
 }
 
 /// How many are due a second, where that is said, and how they come.
@@ -229,8 +232,29 @@ pub fn kubernetes(mut flags: Flags, line: &str) -> Result<(), String> {
 /// Creates what there is to begin with, and runs the mix.
 fn mixed(options: &Options, mix: &mut Ops<Kubernetes>, watchers: usize) -> Result<(), String> {
     interrupt::listen().map_err(|error| error.to_string())?;
-    let filling = Plan { until: Until::Calls(mix.chooser().filling()), ..options.plan.clone() };
-    let said = |failure: Failure| failure.to_string();
+    let mut beside = options.beside()?;
+    let Options { servers, plan, pace, .. } = options;
+    let scene = servers.scene();
+    fill(plan, mix)?;
+    let prefixes = mix.chooser().watched();
+    let watches = Watches::open(&plan.endpoints, &prefixes, watchers).map_err(said)?;
+    let clock = Instant::now();
+    mix.stamp_values(clock);
+    let watching = watches.listen(clock, pace.warm_up);
+    let mut report = engine::run_at(plan, pace, mix, &mut beside).map_err(said)?;
+    // A run that was cut short may have nobody left to put anything.
+    let heard = match report.cut_short() {
+        None => last_put(&plan.endpoints, &prefixes).map(Some),
+        Some(_) => Ok(None),
+    };
+    let heard = heard.and_then(|revision| watching.finish(revision).map_err(said));
+    let lost = heard.map(|heard| report.add_heard(heard)).err();
+    tell("kubernetes", &scene, &report)?;
+    lost.map_or(Ok(()), |why| Err(format!("watching: {why}")))
+}
+
+fn fill(plan: &Plan, mix: &mut Ops<Kubernetes>) -> Result<(), String> {
+    let filling = Plan { until: Until::Calls(mix.chooser().filling()), ..plan.clone() };
     let filled = engine::run_at(&filling, &Pace::default(), mix, &mut Beside::default());
     let filled = filled.map_err(said)?;
     if let Some((error, calls)) = filled.errors().first_key_value() {
@@ -240,33 +264,45 @@ fn mixed(options: &Options, mix: &mut Ops<Kubernetes>, watchers: usize) -> Resul
         return Err(format!("cut short while the objects to begin with were created: {why}"));
     }
     mix.forget_counts();
-    let watching = Watching::start(&options.plan.endpoints, &mix.chooser().watched(), watchers);
-    let watching = watching.map_err(said)?;
-    let (scene, mut report) = options.measure(mix)?;
-    let events = watching.finish();
-    report.add_count("events", *events.as_ref().unwrap_or(&0));
-    tell("kubernetes", &scene, &report)?;
-    events.map(drop).map_err(|failure| format!("watching: {failure}"))
+    Ok(())
 }
 
-/// Deletes all keys under a root that are a run's own, by way of the first member that does it.
+/// Puts a key under each prefix, at one revision, which is returned: who has that has all before it.
+fn last_put(endpoints: &[String], prefixes: &[String]) -> Result<i64, String> {
+    let put = |prefix: &String| {
+        let put = PutRequest { key: format!("{prefix}last").into(), ..Default::default() };
+        RequestOp { request: Some(Request::RequestPut(put)) }
+    };
+    let all = TxnRequest { success: prefixes.iter().map(put).collect(), ..Default::default() };
+    let done: TxnResponse = by_any(endpoints, kv::TXN, &all)?;
+    Ok(done.header.unwrap_or_default().revision)
+}
+
+/// Deletes all keys under a root that are a run's own.
 fn clear(endpoints: &[String], root: &str) -> Result<(), String> {
     let range_end = format!("{root}0").into();
     let key = format!("{root}/").into();
     let delete = DeleteRangeRequest { key, range_end, ..Default::default() };
+    let done: Result<DeleteRangeResponse, _> = by_any(endpoints, kv::DELETE_RANGE, &delete);
+    done.map(drop).map_err(|error| format!("the keys under {root}/ are still there: {error}"))
+}
+
+/// A call of the first member that answers it well.
+fn by_any<Q: Message, R: Message + Default>(
+    endpoints: &[String],
+    path: &str,
+    request: &Q,
+) -> Result<R, String> {
     let mut last = String::new();
     for endpoint in endpoints {
-        let done = Client::connect_within(endpoint, CLEAR).map_err(|error| error.to_string());
-        let done = done.and_then(|mut client| {
-            let done = client.unary::<_, DeleteRangeResponse>(kv::DELETE_RANGE, &delete);
-            done.map(drop).map_err(|status| status.to_string())
-        });
-        match done {
-            Ok(()) => return Ok(()),
+        let client = Client::connect_within(endpoint, TIDY).map_err(|error| error.to_string());
+        let asked = |mut client: Client| client.unary(path, request).map_err(|e| e.to_string());
+        match client.and_then(asked) {
+            Ok(response) => return Ok(response),
             Err(error) => last = error,
         }
     }
-    Err(format!("the keys under {root}/ are still there: {last}"))
+    Err(last)
 }
 
 /// Operations of a file, at their times.

@@ -108,7 +108,8 @@ pub fn run_at<S: Script>(
     beside.finish()?;
     let Plan { connections, streams, .. } = *plan;
     let counts = script.counts();
-    Ok(Report { elapsed, cpu, tallies, open, counts, connections, streams, cut_short })
+    let heard = None;
+    Ok(Report { elapsed, cpu, tallies, open, heard, counts, connections, streams, cut_short })
 }
 
 struct Engine<'a, S> {

@@ -72,7 +72,8 @@ pub fn run(plan: &Plan, time: Duration) -> Result<Report, Failure> {
     let Plan { connections, streams, .. } = *plan;
     let tallies = Tallies::of("keepalive", tally);
     let (open, counts) = (None, Vec::new());
-    Ok(Report { elapsed, cpu, tallies, open, counts, connections, streams, cut_short })
+    let heard = None;
+    Ok(Report { elapsed, cpu, tallies, open, heard, counts, connections, streams, cut_short })
 }
 
 /// Grants the plan's leases, with ids that no earlier run has taken; returns the first.

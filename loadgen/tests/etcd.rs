@@ -23,7 +23,7 @@ use loadgen::{
     ops::{Chooser, Kind, Numbered, Ops},
     report::Report,
     sizes::Sizes,
-    watching::Watching,
+    watching::Watches,
     work::{Call, Order, Work},
     writers::Puts,
 };
@@ -31,8 +31,8 @@ use proto::{
     etcdserverpb::{
         LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
         LeaseLeasesRequest, LeaseLeasesResponse, PutRequest, PutResponse, RangeRequest,
-        RangeResponse, RangeStreamResponse, SnapshotRequest, SnapshotResponse, kv, lease,
-        maintenance,
+        RangeResponse, RangeStreamResponse, RequestOp, SnapshotRequest, SnapshotResponse,
+        TxnRequest, TxnResponse, kv, lease, maintenance, request_op::Request,
     },
     v3electionpb::{LeaderRequest, LeaderResponse, election},
 };
@@ -355,7 +355,10 @@ fn a_mix_of_kubernetes_leaves_the_pods_it_says() {
     let fill = mix.chooser().filling();
     assert_eq!(report_of(&etcd, &mut mix, 16, fill).errors().len(), 0);
     let endpoints = [etcd.endpoint.clone()];
-    let watching = Watching::start(&endpoints, &mix.chooser().watched(), 3).unwrap();
+    let prefixes = mix.chooser().watched();
+    let clock = Instant::now();
+    let watching = Watches::open(&endpoints, &prefixes, 3).unwrap().listen(clock, Duration::ZERO);
+    mix.stamp_values(clock);
     mix.forget_counts();
     // One at a time, so that no renewal overtakes another and no pod goes while it is read.
     let report = report_of(&etcd, &mut mix, 1, 600);
@@ -367,18 +370,42 @@ fn a_mix_of_kubernetes_leaves_the_pods_it_says() {
     let pods = 50 + count("pod create") - count("pod delete");
     assert_eq!(response.count, 20 + pods, "{kinds}");
     let written = ["node lease", "pod create", "pod status", "pod delete"].map(count);
-    let heard = comes_true(|| watching.events() == 3 * written.iter().sum::<i64>() as u64);
-    assert!(heard, "{written:?}: {}", watching.events());
-    watching.finish().unwrap();
+    let heard = watching.finish(Some(put_all(&mut client, &prefixes))).unwrap();
+    let expected = |written: &[i64]| 3 * written.iter().sum::<i64>() as u64;
+    assert_eq!(heard.events(), expected(&written), "{written:?}");
+    assert_eq!(heard.timed(), expected(&written[..3]), "a delete says no time: {written:?}");
 }
 
-/// Whether it comes true in time.
-fn comes_true(is_so: impl Fn() -> bool) -> bool {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !is_so() && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    is_so()
+/// Puts these keys at one revision, which it returns.
+fn put_all(client: &mut Client, keys: &[String]) -> i64 {
+    let put = |key: &String| {
+        let put = PutRequest { key: key.clone().into(), ..Default::default() };
+        RequestOp { request: Some(Request::RequestPut(put)) }
+    };
+    let all = TxnRequest { success: keys.iter().map(put).collect(), ..Default::default() };
+    let done: TxnResponse = client.unary(kv::TXN, &all).unwrap();
+    done.header.unwrap().revision
+}
+
+#[test]
+fn a_mix_of_kubernetes_tells_how_long_its_events_take() {
+    let Some(etcd) = Etcd::start("events") else { return };
+    etcd.client();
+    let line = "kubernetes --nodes 20 --pods 30 --watchers 3 --rate 200 --seconds 1 --endpoint";
+    let json = told(&format!("{line} {}", etcd.endpoint));
+    let puts = ["node lease", "pod create", "pod status"].map(|kind| {
+        json["kinds"][kind]["ops"].as_u64().unwrap_or_else(|| panic!("{kind}: {json}"))
+    });
+    let events = &json["put_to_event"];
+    assert_eq!(events["events"], 3 * puts.iter().sum::<u64>(), "{json}");
+    let at = |name: &str| events[name].as_f64().unwrap_or_else(|| panic!("{name}: {json}"));
+    assert!(at("p50_us") > 0.0 && at("p50_us") <= at("max_us"), "{json}");
+    assert!(at("max_us") < 20e6, "no event is older than the run: {json}");
+
+    // What was put in the warm-up has no latency.
+    let json = told(&format!("{line} {} --warm-up 1", etcd.endpoint));
+    let events = json["put_to_event"]["events"].as_u64().unwrap();
+    assert!(events < 3 * 250 && events > 0, "{json}");
 }
 
 /// Runs the program; its last line.
