@@ -35,6 +35,7 @@ pub mod engine;
 pub mod expiry;
 pub mod fanout;
 pub mod flags;
+mod ground;
 pub mod grpc;
 pub mod h2;
 pub mod hdrlog;
