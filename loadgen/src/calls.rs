@@ -62,12 +62,7 @@ impl Servers {
     /// # Errors
     /// A flag that is wrong or not built.
     pub fn take(flags: &mut Flags, line: &str) -> Result<Self, String> {
-        for refused in REFUSED {
-            let given = line.split_whitespace().map(|word| word.split('=').next().unwrap_or(word));
-            if given.into_iter().any(|given| given == refused) {
-                return Err(format!("{refused}: neither TLS nor users are built yet"));
-            }
-        }
+        flags.refuse(&REFUSED, "neither TLS nor users are built yet")?;
         let mut endpoints: Vec<String> = flags.list("--endpoint")?;
         if endpoints.is_empty() {
             endpoints.push("127.0.0.1:2379".into());
@@ -77,6 +72,15 @@ impl Servers {
         }
         let (pids, data_dir) = (flags.list("--pid")?, flags.value("--data-dir")?);
         Ok(Self { endpoints, pids, data_dir, line: line.into() })
+    }
+
+    /// Creates a log of latencies, where one is wanted.
+    ///
+    /// # Errors
+    /// The file cannot be created or written.
+    pub fn log(&self, name: Option<&str>) -> Result<Option<HdrLog>, String> {
+        let log = name.map(|name| HdrLog::create(name, &self.line)).transpose();
+        log.map_err(|error| error.to_string())
     }
 
     /// Where and when, to be taken before the run.
@@ -96,16 +100,16 @@ struct Options {
 }
 
 impl Options {
-    /// Of a work that has so many streams if nothing is said.
-    fn take(flags: &mut Flags, line: &str, streams: usize) -> Result<Self, String> {
+    /// Of a work that has so many streams if nothing is said, and until when it goes on.
+    fn take(flags: &mut Flags, line: &str, streams: usize, until: Until) -> Result<Self, String> {
         let servers = Servers::take(flags, line)?;
-        let warm_up = flags.number("--warm-up", 0, 0).map(Duration::from_secs)?;
+        let warm_up = warm_up(flags)?;
         Ok(Self {
             plan: Plan {
                 endpoints: servers.endpoints.clone(),
                 connections: flags.number("--connections", 1, 1)?,
                 streams: flags.number("--streams", streams, 1)?,
-                until: Until::Elapsed(flags.seconds("--seconds", 5)?),
+                until,
                 pids: servers.pids.clone(),
             },
             pace: Pace { schedule: None, warm_up },
@@ -122,15 +126,9 @@ impl Options {
             Until::Elapsed(_) => None,
         };
         let progress = if self.quiet { None } else { Progress::new(all) };
-        let log = |name: &String| HdrLog::create(name, &self.servers.line);
-        let hdr_log = self.hdr_log.as_ref().map(log).transpose();
+        let hdr_log = self.servers.log(self.hdr_log.as_deref())?;
         let recording = self.recording.as_deref().map(Recording::create).transpose();
-        let said = |error: std::io::Error| error.to_string();
-        Ok(Beside {
-            progress,
-            hdr_log: hdr_log.map_err(said)?,
-            recording: recording.map_err(said)?,
-        })
+        Ok(Beside { progress, hdr_log, recording: recording.map_err(|error| error.to_string())? })
     }
 
     fn run(&self, name: &str, script: &mut impl Script) -> Result<(), String> {
@@ -140,6 +138,28 @@ impl Options {
         let report = engine::run_at(&self.plan, &self.pace, script, &mut beside);
         tell(name, &scene, &report.map_err(said)?)
     }
+}
+
+/// How long is worked before that counts.
+///
+/// # Errors
+/// No number.
+pub fn warm_up(flags: &mut Flags) -> Result<Duration, String> {
+    flags.number("--warm-up", 0, 0).map(Duration::from_secs)
+}
+
+fn until(flags: &mut Flags) -> Result<Until, String> {
+    match flags.at_least("--ops", 1)? {
+        None => for_seconds(flags),
+        Some(ops) => {
+            flags.refuse(&["--seconds"], "--ops says already when it is over")?;
+            Ok(Until::Calls(ops))
+        }
+    }
+}
+
+fn for_seconds(flags: &mut Flags) -> Result<Until, String> {
+    flags.seconds("--seconds", 5).map(Until::Elapsed)
 }
 
 fn said(failure: Failure) -> String {
@@ -165,22 +185,17 @@ pub fn run(name: &str, mut flags: Flags, line: &str) -> Result<(), String> {
     let schedule = schedule(&mut flags, None)?;
     // What is due does not wait for a stream, if we can help it.
     let streams = if schedule.is_some() { OPEN_STREAMS } else { 1 };
-    let mut options = Options::take(&mut flags, line, streams)?;
-    options.pace.schedule = schedule;
     let keys = flags.number("--keys", 100_000, 1)?;
     let sizes: Sizes = flags.value("--value-size")?.unwrap_or(Sizes::Fixed(256));
-    let usual = match name {
+    let (until, usual) = match name {
         "fill" => {
-            options.plan.until = Until::Calls(keys);
-            Order::Sequential
+            flags.refuse(&["--seconds", "--ops"], "fill is over when every key is there")?;
+            (Until::Calls(keys), Order::Sequential)
         }
-        _ => {
-            if let Some(ops) = flags.at_least("--ops", 1)? {
-                options.plan.until = Until::Calls(ops);
-            }
-            Order::Random
-        }
+        _ => (until(&mut flags)?, Order::Random),
     };
+    let mut options = Options::take(&mut flags, line, streams, until)?;
+    options.pace.schedule = schedule;
     let order = flags.value("--order")?.unwrap_or(usual);
     let work = |call| Work::new(call, order, keys, sizes.clone());
     let numbered = |kind| Numbered::new(kind, order, keys, sizes.clone());
@@ -215,7 +230,8 @@ pub fn run(name: &str, mut flags: Flags, line: &str) -> Result<(), String> {
 /// # Errors
 /// As [`run`].
 pub fn kubernetes(mut flags: Flags, line: &str) -> Result<(), String> {
-    let mut options = Options::take(&mut flags, line, OPEN_STREAMS)?;
+    let until = for_seconds(&mut flags)?;
+    let mut options = Options::take(&mut flags, line, OPEN_STREAMS, until)?;
     let nodes: u64 = flags.number("--nodes", 1000, 1)?;
     let pods = flags.number("--pods", 10 * nodes, 0)?;
     let watchers = flags.number("--watchers", 2, 0)?;
@@ -310,7 +326,10 @@ fn by_any<Q: Message, R: Message + Default>(
 /// # Errors
 /// As [`run`], and a file that is none.
 pub fn replay(mut flags: Flags, line: &str) -> Result<(), String> {
-    let mut options = Options::take(&mut flags, line, OPEN_STREAMS)?;
+    flags
+        .refuse(&["--seconds", "--ops", "--rate"], "the file says when which operations are due")?;
+    // Until what is in the file is known.
+    let mut options = Options::take(&mut flags, line, OPEN_STREAMS, Until::Calls(0))?;
     let speed = flags.number("--speed", 1.0, 0.001)?;
     let file = flags.operand().ok_or("replay FILE: which operations?")?;
     flags.finish()?;

@@ -8,9 +8,9 @@ use proto::etcdserverpb::{WatchCreateRequest, WatchRequest, watch_request::Reque
 use crate::{
     grpc::{self, Status, Verdict, code},
     h2::Event,
+    hdrlog::LoggedTally,
     link::{Failure, Link},
     notice, ops,
-    tally::Tally,
 };
 
 /// What all watchers have heard, and what they should not have.
@@ -19,7 +19,7 @@ pub struct Heard {
     pub(crate) created: usize,
     pub(crate) events: u64,
     /// From put to event, of the puts that say when they were sent.
-    pub(crate) latency: Tally,
+    pub(crate) latency: LoggedTally,
     pub(crate) wrong: Option<String>,
     /// Only puts sent since then have a latency, and events that come since then count.
     pub(crate) from: Duration,
@@ -33,13 +33,13 @@ impl Heard {
 
     /// How many of them said when they were put.
     pub fn timed(&self) -> u64 {
-        self.latency.done()
+        self.latency.tally.done()
     }
 
     fn take(&mut self, stamp: Option<u64>, now: Duration) {
         self.events += u64::from(now >= self.from);
         if let Some(sent) = stamp.map(Duration::from_nanos).filter(|sent| *sent >= self.from) {
-            self.latency.record(now.saturating_sub(sent).as_nanos() as u64);
+            self.latency.add(now.saturating_sub(sent), Ok(()));
         }
     }
 }

@@ -11,7 +11,7 @@
 //! each put once and in order, or there is no report.
 
 use std::{
-    fmt,
+    fmt, mem,
     time::{Duration, Instant},
 };
 
@@ -22,6 +22,7 @@ use crate::{
     cpu::{CpuUse, heap_bytes},
     ear::{self, Ear, Heard},
     h2::Window,
+    hdrlog::HdrLog,
     interrupt,
     link::{Failure, Link, PATIENCE, READ_BYTES_MAX},
     poll::Poll,
@@ -49,6 +50,8 @@ pub struct Plan {
     pub stalled: usize,
     /// The puts, on one more connection.
     pub puts: Puts,
+    /// How long is put before that counts.
+    pub warm_up: Duration,
     /// How long each phase puts.
     pub time: Duration,
     /// The server's process, where its CPU time and memory are wanted.
@@ -75,8 +78,8 @@ pub struct Report {
     phases: Vec<Phase>,
 }
 
-/// Runs a plan and says what came of it.
-pub fn run(plan: &Plan) -> Result<Report, Failure> {
+/// Runs a plan and says what came of it; the events' latencies are logged, too.
+pub fn run(plan: &Plan, hdr_log: Option<HdrLog>) -> Result<Report, Failure> {
     assert!(plan.watchers >= plan.connections * plan.streams, "no stream without a watcher");
     let mut fanout = Fanout::connect(plan)?;
     let before = fanout.heap_bytes()?;
@@ -87,14 +90,19 @@ pub fn run(plan: &Plan) -> Result<Report, Failure> {
     }
     fanout.wait_created()?;
     let heap_bytes = before.zip(fanout.heap_bytes()?).map(<[u64; 2]>::from);
-    let mut phases = vec![fanout.phase("all read")?];
+    if plan.warm_up > Duration::ZERO {
+        fanout.phase("warm-up", plan.warm_up)?;
+    }
+    fanout.heard.latency.begin(hdr_log, fanout.clock.elapsed());
+    let mut phases = vec![fanout.phase("all read", plan.time)?];
     if plan.stalled > 0 {
         for _ in 0..plan.stalled {
             fanout.open(Window::Shut, &[1])?;
         }
         fanout.wait_created()?;
-        phases.push(fanout.phase("some stalled")?);
+        phases.push(fanout.phase("some stalled", plan.time)?);
     }
+    fanout.heard.latency.finish()?;
     let Plan { watchers, connections, stalled, .. } = *plan;
     Ok(Report { watchers, connections, stalled, heap_bytes, phases })
 }
@@ -184,12 +192,12 @@ impl<'a> Fanout<'a> {
         Ok(())
     }
 
-    /// Puts for the plan's time, and waits for all events.
-    fn phase(&mut self, name: &'static str) -> Result<Phase, Failure> {
+    /// Puts for this time, and waits for all events.
+    fn phase(&mut self, name: &'static str, time: Duration) -> Result<Phase, Failure> {
         let heap = self.heap_bytes()?;
         let cpu = CpuUse::now(self.plan.pid)?;
         let begin = self.clock.elapsed();
-        let end = begin + self.plan.time;
+        let end = begin + time;
         self.latest = begin;
         self.writers.start(begin, &self.poll)?;
         loop {
@@ -204,7 +212,7 @@ impl<'a> Fanout<'a> {
         while self.writers.open() > 0 {
             self.turn(PATIENCE)?;
         }
-        let puts = self.writers.take_tally();
+        let puts = self.writers.tally.take();
         let expected = puts.done() * self.plan.watchers as u64;
         while self.heard.events < expected {
             self.turn(PATIENCE)?;
@@ -212,12 +220,11 @@ impl<'a> Fanout<'a> {
         let elapsed = self.clock.elapsed() - begin;
         let cpu = CpuUse::now(self.plan.pid)?.since(&cpu);
         let heap_bytes = heap.zip(self.heap_bytes()?).map(<[u64; 2]>::from);
-        let heard = std::mem::take(&mut self.heard);
-        self.heard.created = heard.created;
-        if heard.events > expected {
-            return Err(Failure::Wrong(format!("{} events of {expected}", heard.events)));
+        let heard = mem::take(&mut self.heard.events);
+        if heard > expected {
+            return Err(Failure::Wrong(format!("{heard} events of {expected}")));
         }
-        Ok(Phase { name, elapsed, cpu, puts, events: heard.latency, heap_bytes })
+        Ok(Phase { name, elapsed, cpu, puts, events: self.heard.latency.take(), heap_bytes })
     }
 
     /// Waits once, at most `time`, and serves who is ready.
@@ -239,7 +246,9 @@ impl<'a> Fanout<'a> {
         if let Some(wrong) = self.heard.wrong.take() {
             return Err(Failure::Wrong(wrong));
         }
-        if self.clock.elapsed() > self.latest + PATIENCE {
+        let now = self.clock.elapsed();
+        self.heard.latency.look(now)?;
+        if now > self.latest + PATIENCE {
             let missing = self.wanted - self.heard.created;
             return Err(Failure::Wrong(format!(
                 "nothing more comes: {} events heard, {missing} watchers not created",

@@ -22,7 +22,7 @@ use loadgen::{
 };
 use serde_json::json;
 
-use crate::calls::{Servers, told};
+use crate::calls::{Servers, told, warm_up};
 
 const USAGE: &str = "\
 loadgen WORK [--flag value ...]      docs/loadgen.md says more
@@ -52,11 +52,15 @@ loadgen WORK [--flag value ...]      docs/loadgen.md says more
   --connections N        1; not those of writers or stalled watchers
   --streams N            calls, or watch or keep-alive streams, on each connection: 1;
                          of an open loop 100
-  --seconds N            5; not for fill. watch: each phase; expire: puts before the storm
+  --seconds N            5; not for fill and replay. watch: each phase; expire: puts before the
+                         storm
+
+  all but check and judge:
+  --warm-up SECONDS      0: made and not counted
+  --hdr-log FILE         latencies of each second, for HdrHistogram's tools: of the operations;
+                         watch: of the events; expire: of the puts
 
   put, range, delete, cas, list, fill, kubernetes, replay:
-  --warm-up SECONDS      0: made and not counted
-  --hdr-log FILE         latencies of each second, for HdrHistogram's tools
   --record FILE          the operations, for a replay
   --quiet                no progress on the terminal
 
@@ -172,14 +176,16 @@ fn watch(mut flags: Flags, line: &str) -> Result<(), String> {
         prev_kv: flags.switch("--prev-kv"),
         stalled: flags.number("--stalled", 0, 0)?,
         puts: puts(&mut flags)?,
+        warm_up: warm_up(&mut flags)?,
         time: flags.seconds("--seconds", 5)?,
         pid,
     };
+    let log = log_name(&mut flags)?;
     flags.finish()?;
     at_least_one_a_stream(plan.connections * plan.streams, plan.watchers, "watchers")?;
-    let scene = servers.scene();
+    let (log, scene) = (servers.log(log.as_deref())?, servers.scene());
     listen()?;
-    let report = fanout::run(&plan).map_err(|failure| failure.to_string())?;
+    let report = fanout::run(&plan, log).map_err(|failure| failure.to_string())?;
     told(&scene, &report, report.json(), report.failed())?;
     interrupted()
 }
@@ -194,6 +200,7 @@ fn lease_plan(flags: &mut Flags, servers: &Servers) -> Result<lease::Plan, Strin
         depth: flags.number("--depth", 1, 1)?,
         ttl: flags.number("--ttl", 60, 1)?,
         attach: flags.switch("--attach"),
+        warm_up: warm_up(flags)?,
         pid,
     };
     at_least_one_a_stream(plan.connections * plan.streams, plan.leases, "leases")?;
@@ -203,10 +210,11 @@ fn lease_plan(flags: &mut Flags, servers: &Servers) -> Result<lease::Plan, Strin
 fn keepalive(mut flags: Flags, line: &str) -> Result<(), String> {
     let servers = Servers::take(&mut flags, line)?;
     let (plan, time) = (lease_plan(&mut flags, &servers)?, flags.seconds("--seconds", 5)?);
+    let log = log_name(&mut flags)?;
     flags.finish()?;
-    let scene = servers.scene();
+    let (log, scene) = (servers.log(log.as_deref())?, servers.scene());
     listen()?;
-    let report = lease::run(&plan, time).map_err(|failure| failure.to_string())?;
+    let report = lease::run(&plan, time, log).map_err(|failure| failure.to_string())?;
     told(&scene, &report, report.json("keepalive"), report.errors().values().sum())?;
     interrupted()
 }
@@ -216,11 +224,24 @@ fn expire(mut flags: Flags, line: &str) -> Result<(), String> {
     let (plan, puts) = (lease_plan(&mut flags, &servers)?, puts(&mut flags)?);
     let time = flags.seconds("--seconds", 5)?;
     let gone_max = Duration::from_secs(flags.number("--gone-max", 60, 0)?);
+    let log = log_name(&mut flags)?;
     flags.finish()?;
-    let scene = servers.scene();
-    let report =
-        expiry::run(&plan, &puts, time, gone_max).map_err(|failure| failure.to_string())?;
-    told(&scene, &report, report.json(), report.failed())
+    let (log, scene) = (servers.log(log.as_deref())?, servers.scene());
+    listen()?;
+    let report = expiry::run(&plan, &puts, time, gone_max, log);
+    let report = report.map_err(|failure| failure.to_string())?;
+    told(&scene, &report, report.json(), report.failed())?;
+    interrupted()?;
+    match report.left() {
+        0 => Ok(()),
+        left => Err(format!("{left} leases were not gone after {} s", gone_max.as_secs())),
+    }
+}
+
+/// Where the latencies of a work that is no calls are to be logged.
+fn log_name(flags: &mut Flags) -> Result<Option<String>, String> {
+    flags.refuse(&["--record"], "a recording holds calls, and these are streams")?;
+    flags.text("--hdr-log")
 }
 
 fn listen() -> Result<(), String> {
@@ -239,6 +260,8 @@ fn history_file(flags: &mut Flags) -> Result<PathBuf, String> {
 }
 
 fn checked(mut flags: Flags, line: &str) -> Result<(), String> {
+    let measuring = ["--warm-up", "--hdr-log", "--record", "--rate"];
+    flags.refuse(&measuring, "a check judges answers, and measures nothing")?;
     let servers = Servers::take(&mut flags, line)?;
     let history = history_file(&mut flags)?;
     let (seed, time) = (flags.number("--seed", 1, 0)?, flags.seconds("--seconds", 5)?);

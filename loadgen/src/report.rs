@@ -128,7 +128,7 @@ impl Report {
         }
         if let Some(heard) = &self.heard {
             json["put_to_event"] = json!({ "events": heard.timed() });
-            extend(&mut json["put_to_event"], heard.latency.percentiles());
+            extend(&mut json["put_to_event"], heard.latency.tally.percentiles());
         }
         if let [_, _, ..] = &self.tallies.0[..] {
             json["kinds"] = json!({});
@@ -194,7 +194,7 @@ impl fmt::Display for Report {
             }
         }
         if let Some(heard) = &self.heard {
-            self.row(f, "put to event", &heard.latency)?;
+            self.row(f, "put to event", &heard.latency.tally)?;
         }
         let counts: Vec<_> =
             self.counts.iter().map(|(name, count)| format!("{count} {name}")).collect();

@@ -61,6 +61,12 @@ fn bad_flags_are_named() {
         ("put --user root:pw", "--user: neither TLS nor users are built yet"),
         ("put --cacert=ca.pem", "--cacert: neither TLS nor users are built yet"),
         ("put --endpoint https://a:1", "TLS is not built yet"),
+        ("fill --seconds 3", "--seconds: fill is over when every key is there"),
+        ("put --ops 3 --seconds 3", "--seconds: --ops says already when it is over"),
+        ("replay x --rate 3", "--rate: the file says when"),
+        ("watch --record x", "--record: a recording holds calls"),
+        ("check --history x --warm-up 1", "--warm-up: a check judges answers"),
+        ("check --history x --hdr-log=x", "--hdr-log: a check judges answers"),
         ("judge", "--history FILE"),
         ("judge --history /nonexistent/file", "/nonexistent/file: "),
         ("replay /nonexistent/file", "/nonexistent/file: "),
@@ -117,6 +123,10 @@ fn a_full_disk_for_an_output_is_said() {
     for flag in ["--hdr-log", "--record"] {
         let error = refused(&format!("put --endpoint {endpoint} --ops 20 {flag} /dev/full"));
         assert!(error.contains("/dev/full: No space left on device"), "{flag}: {error}");
+    }
+    for work in ["watch", "keepalive", "expire"] {
+        let error = refused(&format!("{work} --endpoint {endpoint} --hdr-log /dev/full"));
+        assert!(error.contains("/dev/full: No space left on device"), "{work}: {error}");
     }
     let error = refused(&format!("check --endpoint {endpoint} --history /dev/full"));
     assert!(error.contains("/dev/full: No space left on device"), "{error}");

@@ -244,11 +244,12 @@ fn every_watcher_gets_every_put() {
         prev_kv: true,
         stalled,
         puts: Puts { writers: 2, rate, keys: 10, value_bytes: 64 },
+        warm_up: Duration::from_millis(50),
         time: Duration::from_millis(300),
         pid: Some(etcd.process.id()),
     };
     for plan in [plan(None, 0), plan(Some(200), 2)] {
-        let report = fanout::run(&plan).unwrap();
+        let report = fanout::run(&plan, None).unwrap();
         assert_eq!((report.failed(), report.events()), (0, report.puts() * 20));
         assert!(report.puts() > 0);
         let text = format!("{report} {}", report.json());
@@ -270,16 +271,16 @@ fn leases_are_kept_alive_and_then_let_go() {
         depth,
         ttl,
         attach,
+        warm_up: Duration::from_millis(50),
         pid: Some(etcd.process.id()),
     };
-    let report = keeping::run(&plan(500, 3, false), Duration::from_millis(200)).unwrap();
+    let report = keeping::run(&plan(500, 3, false), Duration::from_millis(200), None).unwrap();
     assert!(report.done() > 0 && report.errors().is_empty());
 
     let puts = Puts { writers: 1, rate: Some(100), keys: 10, value_bytes: 8 };
-    let report =
-        expiry::run(&plan(3, 1, true), &puts, Duration::from_millis(100), Duration::from_secs(30));
-    let report = report.unwrap();
-    assert!(report.all_gone() && report.failed() == 0, "{report}");
+    let [before, gone_max] = [Duration::from_millis(100), Duration::from_secs(30)];
+    let report = expiry::run(&plan(3, 1, true), &puts, before, gone_max, None).unwrap();
+    assert_eq!((report.left(), report.failed()), (0, 0), "{report}");
     let left: LeaseLeasesResponse =
         client.unary(lease::LEASE_LEASES, &LeaseLeasesRequest {}).unwrap();
     // The one of the member's start, and those of 500 seconds.
@@ -449,6 +450,40 @@ fn every_work_runs_from_end_to_end() {
     let response: RangeResponse = client.unary(kv::RANGE, &everything()).unwrap();
     let left: Vec<_> = response.kvs.iter().map(|kv| String::from_utf8_lossy(&kv.key)).collect();
     assert!(left.iter().all(|key| key.starts_with("key-")), "{left:?}");
+}
+
+/// Intervals of a log, and whether any has a latency.
+fn logged(file: &Path) -> (usize, bool) {
+    let text = fs::read_to_string(file).unwrap();
+    let line = |line: &&str| line.starts_with(|first: char| first.is_ascii_digit());
+    // Start, length, largest, histogram.
+    let largest = |line: &str| line.split(',').nth(2).unwrap().parse::<f64>().unwrap();
+    let rows: Vec<_> = text.lines().filter(line).collect();
+    (rows.len(), rows.iter().any(|row| largest(row) > 0.0))
+}
+
+#[test]
+fn what_is_warmed_up_is_neither_counted_nor_logged() {
+    let Some(etcd) = Etcd::start("warm-up") else { return };
+    etcd.client();
+    let log = etcd.folder.join("log");
+    let asks = format!("--endpoint {} --warm-up 1 --hdr-log {}", etcd.endpoint, log.display());
+    for (line, count) in [
+        ("watch --watchers 5 --rate 200 --writers 10 --seconds 1", "/phases/0/puts"),
+        ("expire --leases 5 --ttl 10 --rate 200 --writers 10 --seconds 1", "/phases/0/puts"),
+    ] {
+        let json = told(&format!("{line} {asks}"));
+        let puts = json.pointer(count).and_then(Value::as_u64).unwrap_or_else(|| panic!("{json}"));
+        assert!((100..=201).contains(&puts), "a second of two: {json}");
+        assert!(json["phases"].as_array().unwrap().iter().all(|one| one["phase"] != "warm-up"));
+        let (rows, any) = logged(&log);
+        assert!(rows >= 1 && any, "{line}: {rows}");
+    }
+    let json = told(&format!("keepalive --leases 5 --seconds 1 {asks}"));
+    let seconds = json["seconds"].as_f64().unwrap();
+    assert!((1.0..2.0).contains(&seconds), "without the warm-up: {json}");
+    let (rows, any) = logged(&log);
+    assert!((1..=3).contains(&rows) && any, "{rows}");
 }
 
 #[test]
