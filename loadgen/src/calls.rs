@@ -42,8 +42,8 @@ const REFUSED: [&str; 5] = ["--user", "--cacert", "--cert", "--key", "--insecure
 /// Streams of an open loop on each connection, if nothing is said.
 const OPEN_STREAMS: usize = 100;
 
-/// How long a member may take to put what ends a run, and to delete what it leaves.
-const TIDY: Duration = Duration::from_secs(20);
+/// How long a member may take for a call before or after a run.
+const BESIDE: Duration = Duration::from_secs(20);
 
 /// The members that are asked.
 pub struct Servers {
@@ -70,6 +70,9 @@ impl Servers {
         if let Some(secure) = endpoints.iter().find(|endpoint| endpoint.starts_with("https://")) {
             return Err(format!("--endpoint {secure}: TLS is not built yet"));
         }
+        if let Some(bare) = endpoints.iter().find(|endpoint| !has_port(endpoint)) {
+            return Err(format!("--endpoint {bare}: host:port is wanted"));
+        }
         let (pids, data_dir) = (flags.list("--pid")?, flags.value("--data-dir")?);
         Ok(Self { endpoints, pids, data_dir, line: line.into() })
     }
@@ -87,6 +90,12 @@ impl Servers {
     pub fn scene(&self) -> Scene {
         Scene::new(&self.endpoints, self.data_dir.as_deref(), &self.pids, &self.line)
     }
+}
+
+fn has_port(endpoint: &str) -> bool {
+    let authority = endpoint.trim_start_matches("http://").trim_end_matches('/');
+    let parts = authority.rsplit_once(':');
+    parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
 }
 
 /// What the flags of all runs of the engine say.
@@ -304,14 +313,17 @@ fn clear(endpoints: &[String], root: &str) -> Result<(), String> {
 }
 
 /// A call of the first member that answers it well.
-fn by_any<Q: Message, R: Message + Default>(
+///
+/// # Errors
+/// What the last one said.
+pub fn by_any<Q: Message, R: Message + Default>(
     endpoints: &[String],
     path: &str,
     request: &Q,
 ) -> Result<R, String> {
     let mut last = String::new();
     for endpoint in endpoints {
-        let client = Client::connect_within(endpoint, TIDY).map_err(|error| error.to_string());
+        let client = Client::connect_within(endpoint, BESIDE).map_err(|error| error.to_string());
         let asked = |mut client: Client| client.unary(path, request).map_err(|e| e.to_string());
         match client.and_then(asked) {
             Ok(response) => return Ok(response),
@@ -363,6 +375,6 @@ pub fn told(
     written.and_then(|()| out.flush()).map_err(|error| format!("standard output: {error}"))?;
     match failed {
         0 => Ok(()),
-        failed => Err(format!("{failed} calls failed")),
+        failed => Err(format!("{failed} of the calls failed")),
     }
 }

@@ -221,7 +221,8 @@ impl<'a, S: Script> Engine<'a, S> {
                 self.cpu_before = self.cpu_now()?;
             }
             if self.is_over(now) {
-                return self.last_words(now);
+                let alone = self.lost.alone_in_the_end();
+                return Ok(self.last_words(now)?.or(alone));
             }
             if let Some(why) = self.look(now)? {
                 self.count_unsent(now);

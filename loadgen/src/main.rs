@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use loadgen::{
     check, compare, disk, expiry, fanout,
     flags::Flags,
@@ -20,9 +21,10 @@ use loadgen::{
     interrupt, lease, mix,
     writers::Puts,
 };
+use proto::etcdserverpb::{RangeRequest, RangeResponse, kv};
 use serde_json::json;
 
-use crate::calls::{Servers, told, warm_up};
+use crate::calls::{Servers, by_any, told, warm_up};
 
 const USAGE: &str = "\
 loadgen WORK [--flag value ...]      docs/loadgen.md says more
@@ -38,24 +40,24 @@ loadgen WORK [--flag value ...]      docs/loadgen.md says more
   watch      watchers of one prefix, and puts under it: events, their latency, memory
   keepalive  leases kept alive
   expire     leases all renewed and then all let go, beside puts
-  check      a bit of everything on an empty cluster, written down and judged
+  check      a bit of everything on a new cluster, written down and judged
   judge      what an earlier check wrote down
 
   disk DIR [--seconds 3]   whether a folder's disk is good enough, and for which settings
   compare A B [--rounds 3] [--pid-a N] [--pid-b N] -- WORK [--flag value ...]
                            two servers in turn, and the ratios of each pair
 
-  all but judge:
+  all works that ask a server:
   --endpoint host:port   127.0.0.1:2379; several for calls and check: a,b,c
   --pid N                the server's process, to read its CPU time and memory; several: a,b,c
   --data-dir DIR         the server's, to say what disk it is on; without: asked of --pid
-  --connections N        1; not those of writers or stalled watchers
-  --streams N            calls, or watch or keep-alive streams, on each connection: 1;
-                         of an open loop 100
   --seconds N            5; not for fill and replay. watch: each phase; expire: puts before the
                          storm
 
-  all but check and judge:
+  all these but check:
+  --connections N        1; not those of writers or stalled watchers
+  --streams N            calls, or watch or keep-alive streams, on each connection: 1;
+                         of an open loop 100
   --warm-up SECONDS      0: made and not counted
   --hdr-log FILE         latencies of each second, for HdrHistogram's tools: of the operations;
                          watch: of the events; expire: of the puts
@@ -266,6 +268,7 @@ fn checked(mut flags: Flags, line: &str) -> Result<(), String> {
     let history = history_file(&mut flags)?;
     let (seed, time) = (flags.number("--seed", 1, 0)?, flags.seconds("--seconds", 5)?);
     flags.finish()?;
+    wants_nothing_written(&servers.endpoints)?;
     let recorder = Recorder::create(&history);
     let recorder = recorder.map_err(|error| format!("{}: {error}", history.display()))?;
     let scene = servers.scene();
@@ -283,6 +286,19 @@ fn checked(mut flags: Flags, line: &str) -> Result<(), String> {
     let json = json!({ "work": "check", "seed": seed, "possible": summary });
     told(&scene, &format_args!("{summary}\n"), json, 0)?;
     interrupted()
+}
+
+/// What others wrote, nobody could be asked about.
+fn wants_nothing_written(endpoints: &[String]) -> Result<(), String> {
+    let key = Bytes::from_static(b"\0");
+    let all = RangeRequest { range_end: key.clone(), key, count_only: true, ..Default::default() };
+    let found: RangeResponse = by_any(endpoints, kv::RANGE, &all)?;
+    match found.header.unwrap_or_default().revision {
+        ..=1 => Ok(()),
+        revision => Err(format!(
+            "a check begins where nothing was ever written, and this cluster is at revision {revision}"
+        )),
+    }
 }
 
 fn judge(history: &Path) -> Result<(), String> {

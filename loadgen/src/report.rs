@@ -183,6 +183,11 @@ impl fmt::Display for Report {
         }
         if let Some(open) = &self.open {
             self.row(f, "service time", &open.service)?;
+        }
+        if let Some(heard) = &self.heard {
+            self.row(f, "put to event", &heard.latency.tally)?;
+        }
+        if let Some(open) = &self.open {
             open.fmt(f)?;
             let own = open.own_part(&all);
             if own > OWN_PART_MAX {
@@ -192,9 +197,6 @@ impl fmt::Display for Report {
                     own * 100.0
                 )?;
             }
-        }
-        if let Some(heard) = &self.heard {
-            self.row(f, "put to event", &heard.latency.tally)?;
         }
         let counts: Vec<_> =
             self.counts.iter().map(|(name, count)| format!("{count} {name}")).collect();

@@ -74,7 +74,8 @@ impl fmt::Display for Scene {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { host, kernel, cpus, cpu_model, disk, servers, programs, flags, date } = self;
         writeln!(f, "{date}  loadgen {} {flags}", env!("CARGO_PKG_VERSION"))?;
-        writeln!(f, "host {host}, Linux {kernel}, {cpus} CPUs ({cpu_model}), disk {disk}")?;
+        let how = if disk == UNKNOWN { " (--data-dir)" } else { "" };
+        writeln!(f, "host {host}, Linux {kernel}, {cpus} CPUs ({cpu_model}), disk {disk}{how}")?;
         match (&servers[..], &programs[..]) {
             ([], _) => Ok(()),
             (servers, []) => writeln!(f, "against {}", servers.join(", ")),

@@ -61,6 +61,8 @@ fn bad_flags_are_named() {
         ("put --user root:pw", "--user: neither TLS nor users are built yet"),
         ("put --cacert=ca.pem", "--cacert: neither TLS nor users are built yet"),
         ("put --endpoint https://a:1", "TLS is not built yet"),
+        ("put --endpoint localhost", "--endpoint localhost: host:port is wanted"),
+        ("watch --endpoint http://[::1]/", "host:port is wanted"),
         ("fill --seconds 3", "--seconds: fill is over when every key is there"),
         ("put --ops 3 --seconds 3", "--seconds: --ops says already when it is over"),
         ("replay x --rate 3", "--rate: the file says when"),
@@ -88,7 +90,7 @@ fn help_is_no_failure() {
 
 #[test]
 fn an_endpoint_that_is_not_there_is_named() {
-    for work in ["put", "watch", "keepalive", "kubernetes"] {
+    for work in ["put", "watch", "keepalive", "expire", "kubernetes", "check --history unused"] {
         let error = refused(&format!("{work} --endpoint 127.0.0.1:1"));
         assert!(error.contains("cannot reach 127.0.0.1:1: Connection refused"), "{work}: {error}");
     }
@@ -166,6 +168,20 @@ fn a_dying_endpoint_is_said() {
     assert!(json["cut_short"].as_str().is_some_and(|why| why.contains("no endpoint")), "{json}");
     let errors = json["errors"].as_object().expect("a map");
     assert!(errors.keys().any(|error| error.contains("connection lost")), "{json}");
+}
+
+#[test]
+fn an_endpoint_that_died_between_calls_is_said() {
+    let server = Server::start(Delay::of(MS));
+    let line = format!("put --endpoint {} --seconds 3 --rate 2", server.endpoint);
+    let run = loadgen(&line).spawn().expect("it runs");
+    // Calls are due each half second and answered at once.
+    thread::sleep(1750 * MS);
+    server.die();
+    let output = run.wait_with_output().expect("it is ours");
+    assert_eq!(output.status.code(), Some(1));
+    let json = json(&output);
+    assert!(json["cut_short"].as_str().is_some_and(|why| why.contains("in the end")), "{json}");
 }
 
 #[test]

@@ -497,4 +497,10 @@ fn a_check_says_that_a_real_history_was_possible() {
     assert_ne!(possible, "");
     let judged = told(&format!("judge --history {history}"));
     assert_eq!(judged.as_str().map(str::trim), Some(possible));
+    // What was there before nobody can judge.
+    let again = format!("check --endpoint {endpoint} --history {history} --seconds 2");
+    let again =
+        Command::new(env!("CARGO_BIN_EXE_loadgen")).args(again.split(' ')).output().unwrap();
+    let said = String::from_utf8_lossy(&again.stderr);
+    assert!(!again.status.success() && said.contains("this cluster is at revision"), "{said}");
 }
