@@ -257,12 +257,12 @@ pub fn kubernetes(mut flags: Flags, line: &str) -> Result<(), String> {
 /// Creates what there is to begin with, and runs the mix.
 fn mixed(options: &Options, mix: &mut Ops<Kubernetes>, watchers: usize) -> Result<(), String> {
     interrupt::listen().map_err(|error| error.to_string())?;
-    let mut beside = options.beside()?;
     let Options { servers, plan, pace, .. } = options;
     let scene = servers.scene();
     fill(plan, mix)?;
     let prefixes = mix.chooser().watched();
     let watches = Watches::open(&plan.endpoints, &prefixes, watchers).map_err(said)?;
+    let mut beside = options.beside()?;
     let clock = Instant::now();
     mix.stamp_values(clock);
     let watching = watches.listen(clock, pace.warm_up);

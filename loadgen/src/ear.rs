@@ -49,7 +49,7 @@ pub(crate) struct Ear {
     held: Vec<u8>,
     /// Of each watcher, by its id: the revision of its newest event.
     newest: Vec<i64>,
-    /// Whether its events do.
+    /// Whether its events are counted.
     counts: bool,
     verdict: Verdict,
     over: Option<Status>,
