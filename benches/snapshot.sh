@@ -50,8 +50,8 @@ leads() {
 puts() {
     local line
     line=$("${near[@]}" "$loadgen" watch --watchers 1 --writers "$writers" --rate "$rate" \
-        --seconds "$seconds" \
-        --value-size 256 --endpoint "$(client_of "$leader")" --pid "${servers[leader]}" \
+        --seconds "$seconds" --value-size 256 \
+        --endpoint "$(client_of "$leader")" --pid "${servers[leader]}" \
         | numbers put_p50_us put_p99_us put_max_us)
     # shellcheck disable=SC2046,SC2183  # the numbers are meant to be split
     printf '%-5s %-8s p50 %7.2f  p99 %7.2f  max %7.2f\n' "$1" "$2" \
