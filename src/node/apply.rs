@@ -3,7 +3,7 @@
 use super::{Action, Node, Stuck};
 use crate::{
     consensus::Entry,
-    limits::{SUM_STEPS_PER_TURN, SWEEP_RECORDS_PER_TURN},
+    limits::{INDEX_PAGES_PER_TURN, SUM_STEPS_PER_TURN, SWEEP_RECORDS_PER_TURN},
     mesh::Reply,
     store::{
         ALARM_NOSPACE, Outcome, Refusal,
@@ -27,6 +27,11 @@ pub(super) struct Placed {
 }
 
 impl Sweeping {
+    /// The last life may have ended in the middle of a sweep.
+    pub(super) fn at_start() -> Self {
+        Self { unfinished: true, ..Self::default() }
+    }
+
     /// Whether another turn has work to do although nothing new happened.
     pub(super) fn has_more(&self) -> bool {
         self.unfinished
@@ -113,6 +118,15 @@ impl Node {
             let reply =
                 |(ticket, outcome)| Action::Reply { ticket, reply: Reply::Applied(outcome) };
             out.extend(done.map(reply));
+        }
+    }
+
+    /// One bounded piece of what gives memory and disk space of the index back.
+    pub(super) fn tend_index(&mut self) {
+        if self.tending_index {
+            self.tending_index = !self.store.tree_mut().tend_index(INDEX_PAGES_PER_TURN);
+            // What a view held is free once there is a newer one.
+            self.changed = true;
         }
     }
 

@@ -55,6 +55,8 @@ pub struct Node {
     reads: Reads,
     /// Compactions whose clients wait until the room is free.
     sweeping: apply::Sweeping,
+    /// There may be pages of the index to give back.
+    tending_index: bool,
     defragmenting: defragment::Defragmenting,
     leases: Expiry,
     listing: Listing,
@@ -101,7 +103,8 @@ impl Node {
             store,
             proposals: Proposals::default(),
             reads: Reads::default(),
-            sweeping: apply::Sweeping::default(),
+            sweeping: apply::Sweeping::at_start(),
+            tending_index: true,
             defragmenting: defragment::Defragmenting::default(),
             leases: Expiry::default(),
             listing: Listing::default(),
@@ -162,6 +165,7 @@ impl Node {
         }
         self.sweep(out);
         self.sum_up();
+        self.tend_index();
         self.answer_defragment(out);
         self.tend_leases(out);
         self.give_back_unneeded(out);
@@ -234,6 +238,7 @@ impl Node {
     /// Whether another turn has work to do although nothing new happened.
     pub fn has_more(&self) -> bool {
         self.sweeping.has_more()
+            || self.tending_index
             || self.store.has_sums_due()
             || self.leases.has_more()
             || self.listing.has_more()
@@ -272,6 +277,7 @@ impl Node {
     /// A checkpoint was written whole.
     pub fn finish_checkpoint(&mut self, done: CheckpointDone) {
         self.store.tree_mut().finish_checkpoint(done);
+        self.tending_index = true;
         self.changed = true;
     }
 

@@ -107,20 +107,25 @@ impl Files {
 
     /// The page at a link into a file.
     pub(super) fn page(&self, link: Link) -> Page<'_> {
-        let place = link.place();
-        let file = self.0.get(usize::from(place.slot)).and_then(Option::as_deref);
-        let file = file.expect("a version of the map holds the files that its pages are in");
-        match file.page(place.line, link.crc()) {
-            Ok(bytes) => Page::new(bytes, self),
-            Err(flaw) => fatal::die(&Fatal {
+        self.look(link).unwrap_or_else(|(file, flaw)| {
+            fatal::die(&Fatal {
                 what: "the index is damaged".into(),
-                place: format!("{}, {flaw}", file.entry.name()),
+                place: format!("{file}, {flaw}"),
                 advice:
                     "restore this member from a snapshot, or remove it from the cluster and add \
                          it again with an empty directory"
                         .into(),
-            }),
-        }
+            })
+        })
+    }
+
+    /// The page at a link into a file, or the file that is damaged, and where.
+    pub(super) fn look(&self, link: Link) -> Result<Page<'_>, (String, Flaw)> {
+        let place = link.place();
+        let file = self.0.get(usize::from(place.slot)).and_then(Option::as_deref);
+        let file = file.expect("a version of the map holds the files that its pages are in");
+        let page = file.page(place.line, link.crc()).map_err(|flaw| (file.entry.name(), flaw))?;
+        Ok(Page::new(page, self))
     }
 
     /// Where a page's bytes begin, whole or not: for a hint to the processor.

@@ -133,6 +133,16 @@ pub async fn open<D: Disk>(disk: &D, options: Options) -> Result<Option<(Tree, R
     Ok(Some((tree, root)))
 }
 
+impl Tree {
+    /// Reads the whole index and checks it, where opening leaves that to whoever reads a page first.
+    ///
+    /// # Errors
+    /// [`OpenError::Damaged`].
+    pub fn check_index(&self) -> Result<(), OpenError> {
+        self.map.check().map_err(|(file, flaw)| OpenError::Damaged { file, flaw })
+    }
+}
+
 /// All files but the superblock, named or not.
 pub(crate) async fn files<D: Disk>(disk: &D) -> io::Result<BTreeSet<String>> {
     let mut names = BTreeSet::new();

@@ -42,6 +42,7 @@ async fn boot(disk: SimDisk, history: Rc<History>, progress: Rc<RefCell<Progress
         for _ in 0..lot.below(12) {
             rig.apply(&history);
             rig.tree.sweep(lot.below(30) as usize);
+            rig.tree.tend_index(1 + lot.below(9) as usize);
         }
         let job = rig.begin(&mut lot);
         progress.borrow_mut().begun = rig.applied;
@@ -52,6 +53,7 @@ async fn boot(disk: SimDisk, history: Rc<History>, progress: Rc<RefCell<Progress
             if poll.is_pending() && lot.one_in(4) {
                 rig.apply(&history);
                 rig.tree.sweep(lot.below(10) as usize);
+                rig.tree.tend_index(1 + lot.below(9) as usize);
             }
             poll
         });
@@ -83,6 +85,8 @@ fn check(disk: &SimDisk, history: &History, progress: Progress, lot: &mut Lot) -
     let mut rig = Rig::new(tree, applied, history);
     assert_eq!(root.facts, rig.facts());
     history.model(applied).check(&rig.tree.reader(), lot, false);
+    rig.tree.check_index().expect("a crash damages nothing");
+    while !rig.tree.sweep(100) {}
     assert_eq!(rig.tree.live_bytes(), history.model(applied).kept_bytes());
     while rig.apply(history) {
         rig.tree.sweep(3);
@@ -146,7 +150,12 @@ fn draw_sample(seed: u64) -> (SimDisk, History, u64) {
 
 /// Opens a damaged directory: refused with the file's name, or whole; never anything else.
 fn refused_or_whole(disk: &SimDisk, history: &History, file: &str, bit: usize) -> bool {
-    match open(disk) {
+    // The index is checked as it is read.
+    let opened = open(disk).and_then(|found| {
+        found.iter().try_for_each(|(tree, _)| tree.check_index())?;
+        Ok(found)
+    });
+    match opened {
         Ok(Some((tree, root))) => {
             let mut lot = Lot::new(bit as u64);
             let model = history.model(root.facts.applied.0);
@@ -184,7 +193,7 @@ fn a_flipped_bit_is_refused_by_name_or_does_not_matter() {
 fn a_damaged_superblock_slot_leaves_the_other_or_a_refusal() {
     let (disk, history, newest) = sample();
     let slot_bits = disk.peek("superblock").len() * 8 / 2;
-    for bit in 0..176 * 8 {
+    for bit in 0..224 * 8 {
         for slot in 0..2 {
             let damaged = disk.fork();
             damaged.flip("superblock", slot * slot_bits + bit);
@@ -357,7 +366,8 @@ fn a_deleted_key_does_not_rise_when_its_tombstone_was_freed_first() {
     while !tree.sweep(100) {}
     let job = tree.begin_checkpoint(facts(1, last)).expect("none is running");
     tree.finish_checkpoint(run(job.run(disk.clone())).expect("the disk works"));
-    let (again, _) = open(&disk).expect("nothing is damaged").expect("formatted");
+    let (mut again, _) = open(&disk).expect("nothing is damaged").expect("formatted");
+    while !again.sweep(100) {}
     assert!(again.reader().newest(b"gone").is_none());
     assert_eq!(again.reader().count(&KeyRange::ALL, Revision(last)), 61);
     assert_eq!(again.live_bytes(), tree.live_bytes());

@@ -5,7 +5,11 @@
 //! a key, and the next goes on there, however the tree has changed meanwhile.
 
 use super::{
-    super::index::{IndexEntry, Written},
+    super::{
+        index::{IndexEntry, Written},
+        node::Keeper as _,
+        segment::Flaw,
+    },
     Child, Link, Map,
 };
 
@@ -49,6 +53,21 @@ impl Map {
     /// Forgets a file in which nothing of the tree is left.
     pub(in super::super) fn remove_file(&mut self, slot: u16) {
         self.heap.remove_file(slot);
+    }
+
+    /// Looks at every page that is in a file: which file is damaged, and where.
+    pub(in super::super) fn check(&self) -> Result<(), (String, Flaw)> {
+        let mut links = vec![self.root];
+        while let Some(link) = links.pop() {
+            let page = match link.is_in_memory() {
+                true => self.heap.page(link),
+                false => self.heap.files().look(link)?,
+            };
+            if page.level() > 0 {
+                links.extend((0..page.len()).map(|at| page.child(at).link));
+            }
+        }
+        Ok(())
     }
 
     /// Reads what was written from its file, once [`Map::settle`] has come by.
