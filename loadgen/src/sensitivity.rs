@@ -241,6 +241,10 @@ impl Sweep {
             let row = match row {
                 _ if interrupt::asked() => return Err(cut_short()),
                 Err(Trouble::Interrupted) => return Err(cut_short()),
+                // One that has served elsewhere does not bear this; another never will.
+                Err(Trouble::Ended(trouble)) if has_served(&table.lines, setting.program) => {
+                    Row { trouble, ..Row::empty(*setting) }
+                }
                 Err(trouble) => return Err(format!("{setting}: {trouble}")),
                 Ok(row) => row,
             };
@@ -249,6 +253,10 @@ impl Sweep {
         }
         Ok(())
     }
+}
+
+fn has_served(rows: &[Row], program: Program) -> bool {
+    rows.iter().any(|row| row.setting.program == program && row.start_s.is_some())
 }
 
 fn cut_short() -> String {

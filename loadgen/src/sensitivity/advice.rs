@@ -22,6 +22,8 @@ use super::{
 const ROOM: u64 = 2;
 /// etcd's rule of thumb for an election timeout, in round trips.
 const ROUND_TRIPS: f64 = 10.0;
+/// A larger part of p99 than this that is our own is worth a word.
+const OWN_PART_MAX: f64 = 0.1;
 
 /// What is known beside the cells.
 #[derive(Clone, Debug)]
@@ -66,9 +68,12 @@ impl Advice {
     pub(super) fn of(rows: &[Row], known: &Known<'_>) -> Self {
         let programs = Program::ALL.into_iter().filter_map(|program| {
             let rows: Vec<_> = rows.iter().filter(|row| row.setting.program == program).collect();
-            (!rows.is_empty()).then(|| (program, sentences(&rows, known)))
+            let said = || sentences(&rows, known).iter().map(|said| capital(said)).collect();
+            (!rows.is_empty()).then(|| (program, said()))
         });
-        Self { ground: ground(known), programs: programs.collect() }
+        let mut ground = ground(known);
+        ground.extend(busy(rows));
+        Self { ground, programs: programs.collect() }
     }
 }
 
@@ -97,6 +102,20 @@ fn ground(known: &Known<'_>) -> Vec<String> {
         effort.kills,
     );
     vec![disk, derived]
+}
+
+/// Whether the host had something else to do.
+fn busy(rows: &[Row]) -> Option<String> {
+    let late = |row: &&Row| {
+        row.own_p99_ms.zip(row.p99_ms).is_some_and(|(own, p99)| own > OWN_PART_MAX * p99)
+    };
+    let (late, all) = (rows.iter().filter(late).count(), rows.len());
+    (late > 0).then(|| {
+        format!(
+            "In {late} of {all} cells loadgen itself was late by more than a tenth of p99: this host was \
+             busy, perhaps with something else, and the latencies have that in them."
+        )
+    })
 }
 
 /// The election timeout that the disk alone asks for.
@@ -137,7 +156,7 @@ fn sentences(rows: &[&Row], known: &Known<'_>) -> Vec<String> {
     said.extend(at(here).map(|row| expect(row, known)));
     said.extend(slower(rows, network_ms, known));
     for place in corners.into_iter().filter(|place| *place != ours) {
-        said.push(format!("If it were {place}: {}", Pairs::at(rows, place).cliff(known)));
+        said.push(format!("With {place}: {}", Pairs::at(rows, place).cliff(known)));
     }
     said
 }
@@ -172,8 +191,8 @@ fn expect(row: &Row, known: &Known<'_>) -> String {
         return said + &row.trouble + ".";
     }
     said += &format!(
-        "{:.0} puts a second from {} clients that wait for each; at {:.0} a second {}.",
-        row.per_second.unwrap_or_default(),
+        "{} puts a second from {} clients that wait for each; at {:.0} a second {}.",
+        whole(row.per_second.unwrap_or_default()),
         CONNECTIONS * STREAMS,
         known.effort.rate,
         latencies(row),
@@ -210,7 +229,7 @@ fn slower(rows: &[&Row], network_ms: u64, known: &Known<'_>) -> Option<String> {
     let each = usual.map(|row| {
         let (sync_ms, rate) = (row.setting.place.sync_ms, row.per_second.unwrap_or_default());
         match row.trouble.as_str() {
-            "" => format!("by {sync_ms} ms: {rate:.0} puts a second; {}", latencies(row)),
+            "" => format!("by {sync_ms} ms: {} puts a second; {}", whole(rate), latencies(row)),
             trouble => format!("by {sync_ms} ms: {trouble}"),
         }
     });
@@ -277,6 +296,10 @@ impl<'a> Pairs<'a> {
         rows.first().copied()
     }
 
+    fn longest_steady(&self) -> Option<&'a Row> {
+        self.rows.last().copied().filter(|_| self.steady_from().is_some())
+    }
+
     fn advice(&self, known: &Known<'_>) -> String {
         let (asked_ms, by) = self.asked(known);
         let default = self.rows.iter().find(|row| row.setting.clocks == Clocks::DEFAULT);
@@ -303,10 +326,16 @@ impl<'a> Pairs<'a> {
                 shorter.setting.clocks,
                 after_kill(shorter),
             ),
-            (None, None) => format!(
-                "No pair of clocks that was tried will do: none was steady and no shorter than \
-                 {asked_ms} ms, {by}. Try longer ones (--election)."
-            ),
+            (None, None) => match self.longest_steady() {
+                Some(row) => format!(
+                    "The longest clocks that were tried, {}, were steady, but {by} is {asked_ms} ms: \
+                     use an election timeout of that; it was not tried (--election).",
+                    row.setting.clocks
+                ),
+                None => "No clocks that were tried will do: the longest was not steady. Try longer ones \
+                         (--election)."
+                    .to_owned(),
+            },
         }
     }
 
@@ -315,7 +344,7 @@ impl<'a> Pairs<'a> {
         let shortest = self.rows[0].setting.clocks.election_ms;
         let Some(edge) = self.edge() else {
             return format!(
-                "no cliff was seen: down to an election timeout of {shortest} ms there was no election \
+                "No cliff was seen: down to an election timeout of {shortest} ms there was no election \
                  without cause in {time:.1} s under load."
             );
         };
@@ -335,6 +364,24 @@ impl<'a> Pairs<'a> {
         };
         format!("the cliff is at {clocks}: {saw}. {above}")
     }
+}
+
+fn capital(sentence: &str) -> String {
+    let mut chars = sentence.chars();
+    chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect())
+}
+
+/// A whole number for people, its thousands apart.
+fn whole(value: f64) -> String {
+    let digits = format!("{value:.0}");
+    let mut said = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            said.push(',');
+        }
+        said.push(digit);
+    }
+    said
 }
 
 /// Milliseconds for people.
@@ -384,9 +431,9 @@ mod tests {
         assert!(said.contains("Use the defaults, heartbeat 100 ms, election 1000 ms"), "{said}");
         assert!(said.contains("heartbeat 10 ms, election 200 ms was steady too"), "{said}");
         assert!(said.contains("no shorter than 100 ms, what this disk asks for"), "{said}");
-        assert!(said.contains("no cliff was seen: down to an election timeout of 50 ms"), "{said}");
+        assert!(said.contains("No cliff was seen: down to an election timeout of 50 ms"), "{said}");
         assert!(
-            said.contains("accepted in 1400 ms") && said.contains("5000 puts a second"),
+            said.contains("accepted in 1400 ms") && said.contains("5,000 puts a second"),
             "{said}"
         );
     }
@@ -397,7 +444,7 @@ mod tests {
         let said = advised(&rows, 0.0, &disk(100));
         assert!(
             said.contains(
-                "the cliff is at heartbeat 10 ms, election 200 ms: 1 election without cause"
+                "The cliff is at heartbeat 10 ms, election 200 ms: 1 election without cause"
             ),
             "{said}"
         );
@@ -408,7 +455,7 @@ mod tests {
         );
         let rows = [row(HERE, 10, 50, 7), row(HERE, 100, 1_000, 1)];
         let said = advised(&rows, 0.0, &disk(100));
-        assert!(said.contains("No pair of clocks that was tried will do"), "{said}");
+        assert!(said.contains("No clocks that were tried will do"), "{said}");
         let longer = [&rows[..], &[row(HERE, 100, 2_500, 0)]].concat();
         let said = advised(&longer, 0.0, &disk(100));
         assert!(said.contains("Use heartbeat 100 ms, election 2500 ms"), "{said}");
@@ -436,12 +483,21 @@ mod tests {
         ];
         let said = advised(&rows, 0.0, &disk(100));
         assert!(said.contains("nothing added expect"), "{said}");
-        assert!(said.contains("If it were sync +0 ms, network +25 ms: the cliff is at"), "{said}");
+        assert!(said.contains("With network +25 ms: the cliff is at"), "{said}");
         let said = advised(&rows, 40.0, &disk(100));
         assert!(said.contains("a round trip of 50 ms expect"), "{said}");
-        assert!(said.contains("If it were sync +0 ms, network +0 ms: no cliff"), "{said}");
+        assert!(said.contains("With nothing added: no cliff"), "{said}");
         let said = advised(&rows, 90.0, &disk(100));
         assert!(said.contains("90.0 ms is longer than any that was swept"), "{said}");
+    }
+
+    #[test]
+    fn a_busy_host_is_owned_up_to() {
+        let late = Row { own_p99_ms: Some(0.5), ..row(HERE, 100, 1_000, 0) };
+        let said = advised(&[late, row(HERE, 10, 200, 0)], 0.0, &disk(100));
+        assert!(said.contains("In 1 of 2 cells loadgen itself was late"), "{said}");
+        let said = advised(&[row(HERE, 10, 200, 0)], 0.0, &disk(100));
+        assert!(!said.contains("was late"), "{said}");
     }
 
     #[test]
@@ -450,6 +506,13 @@ mod tests {
         let said = advised(&rows, 0.0, &disk(1_700));
         assert!(said.contains("Use heartbeat 100 ms, election 2500 ms"), "{said}");
         assert!(said.contains("1700 ms, what this disk asks for"), "{said}");
+        let shorter = [row(HERE, 10, 200, 0), row(HERE, 100, 1_000, 0)];
+        let said = advised(&shorter, 0.0, &disk(1_700));
+        assert!(said.contains("The longest clocks that were tried, heartbeat 100 ms"), "{said}");
+        assert!(
+            said.contains("were steady, but what this disk asks for is 1700 ms: use"),
+            "{said}"
+        );
         let said = advised(&rows, 150.0, &json!({ "why": "it is in memory" }));
         assert!(said.contains("1500 ms, ten round trips"), "{said}");
         assert!(said.contains("This disk was not measured: it is in memory."), "{said}");

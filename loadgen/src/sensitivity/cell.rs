@@ -265,7 +265,7 @@ fn without(
     leader: usize,
     patience: Duration,
 ) -> Result<Option<Duration>, Trouble> {
-    let alone = cluster.pids().len() == 1;
+    let alone = cluster.members() == 1;
     let mut probe = Probe::new(cluster.others(leader))?;
     let since = Instant::now();
     cluster.kill(leader)?;

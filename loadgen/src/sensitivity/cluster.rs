@@ -57,6 +57,8 @@ struct Member {
     client: SocketAddr,
     folder: PathBuf,
     process: Option<Child>,
+    /// Its end was not waited for.
+    killed: Option<Child>,
 }
 
 /// Members that run, or were killed.
@@ -158,7 +160,7 @@ impl Cluster {
             .into();
             words.extend(delays(setting));
             words.extend(ground.flags.iter().cloned());
-            Member { words, client, folder, process: None }
+            Member { words, client, folder, process: None, killed: None }
         });
         let mut cluster = Self {
             binary: ground.binary(setting.program).to_owned(),
@@ -247,18 +249,31 @@ impl Cluster {
         self.said().into_iter().map(|one| one.term).max()
     }
 
-    /// `kill -9`.
+    /// `kill -9`, without a wait for its end.
     pub(super) fn kill(&mut self, at: usize) -> Result<(), Trouble> {
         if let Some(mut process) = self.members[at].process.take() {
             process.kill()?;
+            self.members[at].killed = Some(process);
+        }
+        Ok(())
+    }
+
+    /// Starts one that was killed again, over what its folder holds.
+    pub(super) fn restart(&mut self, at: usize) -> Result<(), Trouble> {
+        self.reap(at)?;
+        self.spawn(at)
+    }
+
+    /// Waits for the end of one that was killed.
+    pub(super) fn reap(&mut self, at: usize) -> Result<(), Trouble> {
+        if let Some(mut process) = self.members[at].killed.take() {
             process.wait()?;
         }
         Ok(())
     }
 
-    /// Starts one again over what its folder holds.
-    pub(super) fn restart(&mut self, at: usize) -> Result<(), Trouble> {
-        self.spawn(at)
+    pub(super) fn members(&self) -> usize {
+        self.members.len()
     }
 
     /// `host:port` of a member.
@@ -295,8 +310,9 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         // All at once, so that none sees another die.
-        let mut processes: Vec<_> =
-            self.members.iter_mut().filter_map(|member| member.process.take()).collect();
+        let members = self.members.iter_mut();
+        let all = members.flat_map(|member| [member.process.take(), member.killed.take()]);
+        let mut processes: Vec<_> = all.flatten().collect();
         for process in &mut processes {
             process.kill().ok();
         }

@@ -82,13 +82,16 @@ pub(super) struct Place {
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { sync_ms, tail, network_ms } = self;
-        match tail {
-            Some(tail) => {
-                let part = f64::from(tail.per_mille) / 10.0;
-                write!(f, "{part} % of the syncs +{} ms, network +{network_ms} ms", tail.ms)
-            }
-            None => write!(f, "sync +{sync_ms} ms, network +{network_ms} ms"),
+        let part = |what: String, ms: u64| (ms > 0).then(|| format!("{what} +{ms} ms"));
+        let of_syncs = |tail: Tail| format!("{} % of the syncs", f64::from(tail.per_mille) / 10.0);
+        let parts = [
+            part("sync".into(), self.sync_ms),
+            self.tail.and_then(|tail| part(of_syncs(tail), tail.ms)),
+            part("network".into(), self.network_ms),
+        ];
+        match parts.into_iter().flatten().collect::<Vec<_>>() {
+            none if none.is_empty() => f.write_str("nothing added"),
+            parts => f.write_str(&parts.join(", ")),
         }
     }
 }
@@ -326,6 +329,15 @@ mod tests {
     fn a_lone_member_has_no_network() {
         let cells = Axes::full().alone().cells(&Program::ALL);
         assert!(cells.iter().all(|cell| cell.place.network_ms == 0));
+    }
+
+    #[test]
+    fn a_place_says_what_is_added() {
+        let tail = Some(Tail { per_mille: 10, ms: 200 });
+        let said = |sync_ms, tail, network_ms| Place { sync_ms, tail, network_ms }.to_string();
+        assert_eq!(said(0, None, 0), "nothing added");
+        assert_eq!(said(5, None, 20), "sync +5 ms, network +20 ms");
+        assert_eq!(said(0, tail, 0), "1 % of the syncs +200 ms");
     }
 
     #[test]

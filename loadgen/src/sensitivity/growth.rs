@@ -308,6 +308,7 @@ impl Member {
 
     fn restart(&mut self) -> Result<Duration, Trouble> {
         self.cluster.kill(0)?;
+        self.cluster.reap(0)?;
         let since = Instant::now();
         self.cluster.restart(0)?;
         let mut probe = Probe::new(self.cluster.others(0))?;

@@ -20,6 +20,9 @@ pub(super) struct Sections<'a> {
     pub(super) advice: &'a Advice,
 }
 
+/// Classes `o0` to `o5` of the page's style, for lines that have an order.
+const SHADES: usize = 6;
+
 /// Says one measure of a row.
 type Measure = fn(&Row) -> Option<f64>;
 
@@ -174,6 +177,9 @@ impl Sections<'_> {
                 None if row.trouble.contains("no leader") => {
                     Tile::Trouble("no leader".into(), row.trouble.clone())
                 }
+                None if row.trouble.contains("ended by itself") => {
+                    Tile::Trouble("died".into(), row.trouble.clone())
+                }
                 None if row.trouble.is_empty() => Tile::Empty,
                 None => Tile::Trouble("failed".into(), row.trouble.clone()),
             },
@@ -198,7 +204,9 @@ impl Sections<'_> {
                 let rows = rows.iter().filter(|row| row.setting.place.network_ms == *network);
                 let rows: Vec<_> =
                     rows.map(|row| (row.setting.place.sync_ms as f64, *row)).collect();
-                (format!("network {network}"), format!("o{at}"), rows)
+                // From light to dark, however many there are.
+                let shade = at * (SHADES - 1) / (networks.len() - 1).max(1);
+                (format!("network {network}"), format!("o{shade}"), rows)
             })
             .collect();
         if by_network.iter().any(|(.., rows)| rows.len() > 1) {
@@ -411,12 +419,7 @@ pub(super) fn figure(title: &str, svg: &str) -> String {
 }
 
 pub(super) fn items(sentences: &[String]) -> String {
-    sentences.iter().map(|sentence| format!("<li>{}</li>\n", escape(&capital(sentence)))).collect()
-}
-
-fn capital(sentence: &str) -> String {
-    let mut chars = sentence.chars();
-    chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect())
+    sentences.iter().map(|sentence| format!("<li>{}</li>\n", escape(sentence))).collect()
 }
 
 /// Lines of rows by a place on an axis: name, class, and each row with its place.

@@ -80,3 +80,26 @@ fn a_lone_member_syncs_as_slowly_as_was_said() {
     assert_eq!(rows[0]("trouble"), "", "{told}");
     assert!(rows[0]("p50_ms").parse::<f64>().expect("a number") >= 20.0, "{told}");
 }
+
+/// Twice as many keys are on no less disk, and each step is measured once.
+#[test]
+fn a_database_grows_step_by_step() {
+    let folder = Folder::new("sensitivity-growth");
+    let etcd = binary::etcd("etcd", "sensitivity");
+    let etcd = etcd.map(|etcd| format!("--etcd {}", etcd.display())).unwrap_or_default();
+    let line = format!("--grow --keys 500,20000 --seconds 0.3 {etcd}");
+    let told = run(folder.path(), &line).expect("it ends well");
+    let text = fs::read_to_string(folder.path().join("growth.csv")).expect("it was written");
+    let rows: Vec<Vec<&str>> = text.lines().skip(4).map(|line| line.split(',').collect()).collect();
+    assert_eq!(rows.len(), if etcd.is_empty() { 2 } else { 4 }, "{text}");
+    for steps in rows.chunks(2) {
+        let disk = |row: &[&str]| row[11].parse::<f64>().expect("bytes");
+        assert!(disk(&steps[0]) > 0.0 && disk(&steps[1]) >= disk(&steps[0]), "{text}");
+        assert!(steps.iter().all(|row| row[12].parse::<f64>().expect("a restart") > 0.0), "{text}");
+    }
+    assert!(told.contains("Ringleader, from 500 to 20000 keys: "), "{told}");
+    let page = fs::read_to_string(folder.path().join("sensitivity.html")).expect("a page");
+    assert!(page.contains("restart after kill -9"));
+    run(folder.path(), &line).expect("there is nothing to do");
+    assert_eq!(fs::read_to_string(folder.path().join("growth.csv")).expect("it is there"), text);
+}
