@@ -151,7 +151,11 @@ fn sentences(rows: &[&Row], known: &Known<'_>) -> Vec<String> {
     let ours = Place { network_ms: usual, ..here };
     if corners.contains(&ours) {
         let pairs = Pairs::at(rows, ours);
-        said.extend([pairs.advice(known), pairs.cliff(known)]);
+        let with = match ours.network_ms {
+            0 => String::new(),
+            _ => format!("With {ours}: "),
+        };
+        said.extend([pairs.advice(known), pairs.cliff(known)].map(|said| with.clone() + &said));
     }
     said.extend(at(here).map(|row| expect(row, known)));
     said.extend(slower(rows, network_ms, known));
@@ -271,7 +275,10 @@ impl<'a> Pairs<'a> {
 
     /// What is asked of the election timeout, ms, and by what.
     fn asked(&self, known: &Known<'_>) -> (u64, &'static str) {
-        let round_trip = known.round_trip_ms.max(2.0 * self.place.network_ms as f64);
+        let round_trip = match known.round_trip_ms {
+            0.0 => 2.0 * self.place.network_ms as f64,
+            told => told,
+        };
         let cliff = self.edge().map_or(0, |row| ROOM * row.setting.clocks.election_ms);
         let asks = [
             (cliff, "twice the timeout at the cliff"),
@@ -308,7 +315,7 @@ impl<'a> Pairs<'a> {
         let shorter = self.steady(asked_ms);
         match (stays, shorter) {
             (Some(stays), Some(shorter)) if shorter.setting.clocks != Clocks::DEFAULT => format!(
-                "Use the defaults, {}: steady here.{} Where that is too long, {} was steady too, and is \
+                "use the defaults, {}: steady here.{} Where that is too long, {} was steady too, and is \
                  no shorter than {asked_ms} ms, {by}.{}",
                 stays.setting.clocks,
                 after_kill(stays),
@@ -322,17 +329,17 @@ impl<'a> Pairs<'a> {
                 after_kill(stays),
             ),
             (None, Some(shorter)) => format!(
-                "Use {}: the shortest that was steady and is no shorter than {asked_ms} ms, {by}.{}",
+                "use {}: the shortest that was steady and is no shorter than {asked_ms} ms, {by}.{}",
                 shorter.setting.clocks,
                 after_kill(shorter),
             ),
             (None, None) => match self.longest_steady() {
                 Some(row) => format!(
-                    "The longest clocks that were tried, {}, were steady, but {by} is {asked_ms} ms: \
+                    "the longest clocks that were tried, {}, were steady, but {by} is {asked_ms} ms: \
                      use an election timeout of that; it was not tried (--election).",
                     row.setting.clocks
                 ),
-                None => "No clocks that were tried will do: the longest was not steady. Try longer ones \
+                None => "no clocks that were tried will do: the longest was not steady. Try longer ones \
                          (--election)."
                     .to_owned(),
             },

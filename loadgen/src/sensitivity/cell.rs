@@ -38,6 +38,8 @@ pub(super) const STREAMS: usize = 20;
 const OPEN_STREAMS: usize = 100;
 /// Keys that are put.
 const KEYS: u64 = 10_000;
+/// How often a cluster is started whose ports somebody takes.
+const STARTS: usize = 3;
 /// Bytes of a value.
 pub(super) const VALUE_BYTES: usize = 256;
 
@@ -157,9 +159,26 @@ impl Row {
 /// the members' logs of a cell in trouble are kept in `logs`, under `name`.
 ///
 /// # Errors
-/// [`Trouble::Interrupted`], and what makes going on pointless: this host, or a member that ends before
-/// it has served.
+/// [`Trouble::Interrupted`], what makes going on pointless on this host, and a member that ends before
+/// all have served.
 pub(super) fn measure(
+    ground: &Ground,
+    setting: &Setting,
+    effort: &Effort,
+    logs: &Path,
+    name: &str,
+) -> Result<Row, Trouble> {
+    for _ in 1..STARTS {
+        match once(ground, setting, effort, logs, name) {
+            // Somebody took a port in the moment in which it was free.
+            Err(Trouble::Ended(why)) if why.contains("in use") => {}
+            done => return done,
+        }
+    }
+    once(ground, setting, effort, logs, name)
+}
+
+fn once(
     ground: &Ground,
     setting: &Setting,
     effort: &Effort,
@@ -168,18 +187,15 @@ pub(super) fn measure(
 ) -> Result<Row, Trouble> {
     let mut cluster = Cluster::start(ground, setting)?;
     let mut row = Row::empty(*setting);
-    let done = lives(&mut cluster, effort, &mut row);
-    match done {
-        Err(trouble @ (Trouble::Interrupted | Trouble::Host(_))) => return Err(trouble),
-        Err(trouble) => {
-            cluster.keep_logs(logs, name)?;
-            if row.start_s.is_none() && matches!(trouble, Trouble::Ended(_)) {
-                return Err(trouble);
-            }
-            row.trouble = trouble.to_string();
-        }
-        Ok(()) => {}
+    let Err(trouble) = lives(&mut cluster, effort, &mut row) else { return Ok(row) };
+    if matches!(trouble, Trouble::Interrupted | Trouble::Host(_)) {
+        return Err(trouble);
     }
+    cluster.keep_logs(logs, name)?;
+    if row.start_s.is_none() && matches!(trouble, Trouble::Ended(_)) {
+        return Err(trouble);
+    }
+    row.trouble = trouble.to_string();
     Ok(row)
 }
 

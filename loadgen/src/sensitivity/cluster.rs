@@ -112,6 +112,34 @@ impl From<io::Error> for Trouble {
     }
 }
 
+/// Where a member listens, and where the others find it.
+struct Addresses {
+    client: SocketAddr,
+    peer: SocketAddr,
+    seen: SocketAddr,
+}
+
+impl Addresses {
+    fn free(apart: bool) -> io::Result<Self> {
+        let (client, peer) = (free_address()?, free_address()?);
+        Ok(Self { client, peer, seen: if apart { free_address()? } else { peer } })
+    }
+
+    fn proxy(&self, delay: Duration) -> io::Result<Proxy> {
+        Proxy::start(TcpListener::bind(self.seen)?, self.peer, delay)
+    }
+
+    fn words(&self) -> [String; 4] {
+        let Self { client, peer, seen } = self;
+        [
+            format!("--listen-client-urls=http://{client}"),
+            format!("--advertise-client-urls=http://{client}"),
+            format!("--listen-peer-urls=http://{peer}"),
+            format!("--initial-advertise-peer-urls=http://{seen}"),
+        ]
+    }
+}
+
 /// What a member says of itself.
 struct Said {
     member: usize,
@@ -123,53 +151,36 @@ struct Said {
 impl Cluster {
     /// Starts all members in empty folders, and does not wait.
     pub(super) fn start(ground: &Ground, setting: &Setting) -> Result<Self, Trouble> {
-        fs::create_dir_all(&ground.folder)?;
-        let ports: Vec<_> = (0..ground.members)
-            .map(|_| Ok([free_port()?, free_port()?, free_port()?]))
-            .collect::<io::Result<_>>()?;
         // Ringleader holds back what it sends by itself.
         let apart = setting.program == Program::Etcd && setting.place.network_ms > 0;
-        let mut between = Vec::new();
-        for [_, peer, seen] in &ports {
-            if apart {
-                let (near, far) = (loopback(*seen), loopback(*peer));
-                let delay = Duration::from_millis(setting.place.network_ms);
-                between.push(Proxy::start(TcpListener::bind(near)?, far, delay)?);
-            }
-        }
-        let seen = |[_, peer, seen]: &[u16; 3]| loopback(if apart { *seen } else { *peer });
-        let all =
-            ports.iter().enumerate().map(|(at, ports)| format!("m{at}=http://{}", seen(ports)));
-        let all = all.collect::<Vec<_>>().join(",");
-        let members = ports.iter().enumerate().map(|(at, ports)| {
-            let folder = ground.folder.join(format!("m{at}"));
-            let client = loopback(ports[0]);
-            let (peer, seen) = (loopback(ports[1]), seen(ports));
-            let mut words: Vec<String> = [
-                ("--name", format!("m{at}")),
-                ("--data-dir", folder.join("data").display().to_string()),
-                ("--listen-client-urls", format!("http://{client}")),
-                ("--advertise-client-urls", format!("http://{client}")),
-                ("--listen-peer-urls", format!("http://{peer}")),
-                ("--initial-advertise-peer-urls", format!("http://{seen}")),
-                ("--initial-cluster", all.clone()),
-                ("--heartbeat-interval", setting.clocks.heartbeat_ms.to_string()),
-                ("--election-timeout", setting.clocks.election_ms.to_string()),
-            ]
-            .map(|(flag, value)| format!("{flag}={value}"))
-            .into();
-            words.extend(delays(setting));
-            words.extend(ground.flags.iter().cloned());
-            Member { words, client, folder, process: None, killed: None }
-        });
+        let addresses = (0..ground.members).map(|_| Addresses::free(apart));
+        let addresses = addresses.collect::<io::Result<Vec<_>>>()?;
+        let delay = Duration::from_millis(setting.place.network_ms);
+        let proxies = addresses.iter().filter(|_| apart).map(|of| of.proxy(delay));
+        let between = proxies.collect::<io::Result<_>>()?;
+        let all = addresses.iter().enumerate();
+        let all = all.map(|(at, of)| format!("m{at}=http://{}", of.seen)).collect::<Vec<_>>();
         let mut cluster = Self {
             binary: ground.binary(setting.program).to_owned(),
-            members: members.collect(),
+            members: Vec::new(),
             _between: between,
         };
-        for at in 0..ground.members {
-            remove(&cluster.members[at].folder)?;
-            fs::create_dir_all(&cluster.members[at].folder)?;
+        for (at, of) in addresses.iter().enumerate() {
+            let folder = ground.folder.join(format!("m{at}"));
+            remove(&folder)?;
+            fs::create_dir_all(&folder)?;
+            let mut words = vec![
+                format!("--name=m{at}"),
+                format!("--data-dir={}", folder.join("data").display()),
+                format!("--initial-cluster={}", all.join(",")),
+                format!("--heartbeat-interval={}", setting.clocks.heartbeat_ms),
+                format!("--election-timeout={}", setting.clocks.election_ms),
+            ];
+            words.extend(of.words());
+            words.extend(delays(setting));
+            words.extend(ground.flags.iter().cloned());
+            let client = of.client;
+            cluster.members.push(Member { words, client, folder, process: None, killed: None });
             cluster.spawn(at)?;
         }
         Ok(cluster)
@@ -352,40 +363,39 @@ fn remove(folder: &Path) -> io::Result<()> {
     }
 }
 
-fn loopback(port: u16) -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], port))
-}
-
-/// A port that nobody listens on.
-fn free_port() -> io::Result<u16> {
+/// One that nobody listens at.
+fn free_address() -> io::Result<SocketAddr> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let span = PORTS.end - PORTS.start;
     // Processes that run at the same time begin in different places.
     let first = (std::process::id() as u16).wrapping_mul(97) % span;
-    for _ in 0..span {
+    let all = (0..span).map(|_| {
         let next = NEXT.fetch_add(1, Ordering::Relaxed) % span;
-        let port = PORTS.start + (first + next) % span;
-        if TcpListener::bind(loopback(port)).is_ok() {
-            return Ok(port);
-        }
-    }
-    Err(io::Error::other(format!("no port is free from {} to {}", PORTS.start, PORTS.end)))
+        SocketAddr::from(([127, 0, 0, 1], PORTS.start + (first + next) % span))
+    });
+    let mut free = all.filter(|address| TcpListener::bind(address).is_ok());
+    free.next().ok_or_else(|| {
+        io::Error::other(format!("no port is free from {} to {}", PORTS.start, PORTS.end))
+    })
 }
 
-/// The last line of a log that says something: of JSON, its message and error. What is above a usage
-/// is why it was printed.
+/// The line of a log that says why: that of a panic, the first above a usage, else the last; of JSON, its
+/// message and error.
 fn last_words(log: &Path) -> String {
     let text = fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
-    let mut lines = text.lines().filter(|line| !line.trim().is_empty());
-    let usage = text.lines().any(|line| line.trim() == "Usage:");
-    let line = if usage { lines.next() } else { lines.next_back() }.unwrap_or("not a word");
+    let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    if let Some(at) = lines.iter().position(|line| line.contains(" panicked at ")) {
+        return lines[at..].iter().take(2).copied().collect::<Vec<_>>().join(" ");
+    }
+    let line = if lines.contains(&"Usage:") { lines.first() } else { lines.last() };
+    let line = line.copied().unwrap_or("not a word");
     let json: Option<serde_json::Value> = serde_json::from_str(line).ok();
     let said = json.and_then(|json| {
         let message = json["msg"].as_str()?.to_owned();
         Some(json["error"].as_str().map_or(message.clone(), |why| format!("{message}: {why}")))
     });
-    said.unwrap_or_else(|| line.trim().to_owned())
+    said.unwrap_or_else(|| line.to_owned())
 }
 
 #[cfg(test)]
@@ -415,6 +425,10 @@ mod tests {
         assert_eq!(said(r#"{"level":"fatal","msg":"no","error":"disk"}"#), "no: disk");
         assert_eq!(said(r#"{"msg":"no"}"#), "no");
         assert_eq!(said("\n"), "not a word");
+        assert_eq!(
+            said("x\nthread 'a' panicked at b.rs:1:\nno\nstack\n"),
+            "thread 'a' panicked at b.rs:1: no"
+        );
         assert_eq!(said("no such flag: -x\nsee help\n\nUsage:\n\n  server\n"), "no such flag: -x");
         fs::remove_file(&path).unwrap();
     }

@@ -371,7 +371,7 @@ pub(super) fn sentences(rows: &[Grown]) -> Vec<String> {
 
 /// The section of the page.
 pub(super) fn section(head: &Head, rows: &[Grown]) -> String {
-    let said = |name: &str| head.setup[name].to_string();
+    let said = |name: &str| number(head.setup[name].as_f64());
     let mut html = page::section(
         "A growing database",
         &format!(

@@ -205,7 +205,10 @@ impl Sections<'_> {
                 let rows: Vec<_> =
                     rows.map(|row| (row.setting.place.sync_ms as f64, *row)).collect();
                 // From light to dark, however many there are.
-                let shade = at * (SHADES - 1) / (networks.len() - 1).max(1);
+                let shade = match networks.len() {
+                    1 => SHADES / 2,
+                    lines => at * (SHADES - 1) / (lines - 1),
+                };
                 (format!("network {network}"), format!("o{shade}"), rows)
             })
             .collect();
@@ -474,7 +477,7 @@ const HEAD: &str = r#"<!DOCTYPE html>
   --q0: #eef5fc; --q1: #d6e6f6; --q2: #b9d5ef; --q3: #94bfe6; --q4: #6aa5db;
   --q5: #4488cc; --q6: #2a6bb5; --q7: #164f94; --q8: #0a3670;
   --low-ink: #1b2430; --high-ink: #ffffff; --bad: #b3261e; --bad-fill: #fdecea;
-  --o0: #8fbbe4; --o1: #5f9dd6; --o2: #387fc2; --o3: #1f5fa3; --o4: #0f3f7a; --o5: #08264d;
+  --o0: #7aaede; --o1: #5f9dd6; --o2: #387fc2; --o3: #1f5fa3; --o4: #0f3f7a; --o5: #08264d;
   --ringleader: #2a6bb5; --etcd: #c2590c;
 }
 @media (prefers-color-scheme: dark) {
