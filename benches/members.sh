@@ -1,11 +1,15 @@
 # shellcheck shell=bash
 # Sourced by the scripts that measure three members on this machine. Before sourcing: beside.sh, whose
 # start and stop of one server these replace. After: $members, $servers (their processes, by member),
-# $endpoints, start, stop, launch; `server_flags` names more flags for each member.
+# $endpoints, start, stop, launch; `server_flags` names more flags for each member, `under` the command
+# that runs it (nothing), `data_of MEMBER` its folder, and `fresh` makes all of them empty.
 
 members=(0 1 2)
 servers=()
 server_flags=()
+under=()
+data_of() { echo "$run/data.$1"; }
+fresh() { rm -rf "$run"/data.*; }
 endpoints='' initial=''
 client_of() { echo "127.0.0.1:$((port + 2 * $1))"; }
 peer_of() { echo "http://127.0.0.1:$((port + 2 * $1 + 1))"; }
@@ -24,7 +28,7 @@ stop() {
 # launch SIDE BINARY MEMBER: starts it on the folder that it has.
 launch() {
     local at=$3
-    "$2" --name "m$at" --data-dir "$run/data.$at" --log-level error "${server_flags[@]}" \
+    "${under[@]}" "$2" --name "m$at" --data-dir "$(data_of "$at")" --log-level error "${server_flags[@]}" \
         --listen-client-urls "http://$(client_of "$at")" \
         --advertise-client-urls "http://$(client_of "$at")" \
         --listen-peer-urls "$(peer_of "$at")" --initial-advertise-peer-urls "$(peer_of "$at")" \
@@ -35,7 +39,7 @@ launch() {
 # start SIDE BINARY: three members on fresh folders, until each takes a put.
 start() {
     local at
-    rm -rf "$run"/data.*
+    fresh
     endpoints='' initial=''
     for at in "${members[@]}"; do
         if serves "$at"; then

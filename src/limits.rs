@@ -439,6 +439,9 @@ pub const SNAPSHOT_COUNT: u64 = 10_000;
 pub const ELECTION_MS_MAX: u64 = 50_000;
 /// Cores a process may be told to use: the size of Linux's `cpu_set_t`.
 pub const CORES_MAX: usize = 1024;
+/// Longest delay that a test may ask of a disk or of the way to another member (`--testing-…`): past
+/// it nothing is slow any more, it is gone.
+pub const TESTING_DELAY_MAX: std::time::Duration = std::time::Duration::from_secs(10);
 /// Bytes in a configuration file: a thousand times a real one.
 pub const CONFIG_FILE_BYTES_MAX: usize = 4 << 20;
 /// Log lines waiting for the writer; with [`LOG_QUEUE_BYTES_MAX`] what a stuck reader can cost.
@@ -576,9 +579,6 @@ pub const PEER_STRANGERS_MAX: usize = 64;
 pub const PEER_WORDS_MAX: usize = 2 * PEER_FORWARDS_MAX;
 /// Requests forwarded to the leader that are not answered yet.
 pub const PEER_FORWARDS_MAX: usize = 65_536;
-/// Longest delay that a test may ask of a disk or of the way to another member (`--testing-…`): past
-/// it nothing is slow any more, it is gone.
-pub const TESTING_DELAY_MAX: std::time::Duration = std::time::Duration::from_secs(10);
 /// What may be on its way on one connection that is held back for a test, bytes; one more send
 /// begins below it. A delay is not to limit the rate, so this is more than the rate times the delay
 /// of anything that is sent.

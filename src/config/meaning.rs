@@ -2,7 +2,7 @@
 //! other flags.
 
 use super::{
-    ClusterState, Config, Discovery, InitialCluster, Notice, Scheme, Testing, Url,
+    ClusterState, Config, Discovery, InitialCluster, Notice, Scheme, Testing, Url, judge,
     settings::Settings,
     table,
     value::{Kind, Value, duration},
@@ -412,24 +412,10 @@ fn core_list(text: &str) -> Option<Vec<usize>> {
 
 fn testing(settings: &Settings, notices: &mut Vec<Notice>) -> Result<Testing, String> {
     const TAIL: &str = "testing-sync-delay-tail";
-    let delay = |name: &str| {
-        let nanos = settings.int(name);
-        delay(nanos).ok_or_else(|| {
-            let span = Duration::from_nanos(nanos.unsigned_abs());
-            let sign = if nanos < 0 { "-" } else { "" };
-            format!("{}={sign}{}: {DELAYS}", settings.said(name), log::span_text(span))
-        })
-    };
-    let tail = settings.text(TAIL);
     let testing = Testing {
-        sync_delay: delay("testing-sync-delay")?,
-        sync_delay_tail: tail_delay(tail).ok_or_else(|| {
-            format!(
-                "{}={tail:?}: P:DURATION is needed, such as 0.001:200ms; P is from 0 to 1, and {DELAYS}",
-                settings.said(TAIL)
-            )
-        })?,
-        peer_delay: delay("testing-peer-delay")?,
+        sync_delay: test_delay(settings, "testing-sync-delay")?,
+        sync_delay_tail: test_delay_tail(settings, TAIL)?,
+        peer_delay: test_delay(settings, "testing-peer-delay")?,
     };
     if testing != Testing::default() {
         notices.push(
@@ -439,28 +425,47 @@ fn testing(settings: &Settings, notices: &mut Vec<Notice>) -> Result<Testing, St
                  that matters",
             )
             .with("testing-sync-delay", log::span_text(testing.sync_delay))
-            .with(TAIL, tail)
+            .with(TAIL, settings.text(TAIL))
             .with("testing-peer-delay", log::span_text(testing.peer_delay)),
         );
     }
     Ok(testing)
 }
 
-const DELAYS: &str = "a delay is from 0s to 10s";
+fn test_delay(settings: &Settings, name: &str) -> Result<Duration, String> {
+    let nanos = settings.int(name);
+    delay(nanos).ok_or_else(|| {
+        let given = judge::shown(&Value::Nanos(nanos));
+        format!("{}={given}: {}", settings.said(name), delays())
+    })
+}
+
+/// `P:DURATION`; no text is never.
+fn test_delay_tail(settings: &Settings, name: &str) -> Result<(f64, Duration), String> {
+    let text = settings.text(name);
+    if text.is_empty() {
+        return Ok((0.0, Duration::ZERO));
+    }
+    let parts = text.split_once(':').and_then(|(share, tail)| {
+        let share = share.parse().ok().filter(|share| (0.0..=1.0).contains(share))?;
+        Some((share, delay(duration(tail)?)?))
+    });
+    parts.ok_or_else(|| {
+        format!(
+            "{}={text:?}: P:DURATION is needed, such as 0.001:200ms; P is from 0 to 1, and {}",
+            settings.said(name),
+            delays()
+        )
+    })
+}
 
 fn delay(nanos: i64) -> Option<Duration> {
     let delay = u64::try_from(nanos).map(Duration::from_nanos).ok();
     delay.filter(|delay| *delay <= TESTING_DELAY_MAX)
 }
 
-/// `P:DURATION`; no text is never.
-fn tail_delay(text: &str) -> Option<(f64, Duration)> {
-    if text.is_empty() {
-        return Some((0.0, Duration::ZERO));
-    }
-    let (share, tail) = text.split_once(':')?;
-    let share = share.parse().ok().filter(|share| (0.0..=1.0).contains(share))?;
-    Some((share, delay(duration(tail)?)?))
+fn delays() -> String {
+    format!("a delay is from 0s to {}", log::span_text(TESTING_DELAY_MAX))
 }
 
 // ── log ─────────────────────────────────────────────────────────────────────────────────────────

@@ -148,11 +148,12 @@ mod tests {
         }
     }
 
-    /// What arrived, with the milliseconds at which it did; refuses once it is told to.
+    /// A far end that writes down each first byte and the millisecond at which it came; it refuses once
+    /// it is told to.
     #[derive(Clone, Default)]
     struct Arrived {
         clock: Watch,
-        seen: Rc<RefCell<Vec<(u128, Vec<u8>)>>>,
+        seen: Rc<RefCell<Vec<(u128, u8)>>>,
         refuses: Rc<Cell<bool>>,
     }
 
@@ -165,7 +166,7 @@ mod tests {
             if self.refuses.get() {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
-            self.seen.borrow_mut().push((self.clock.now().as_millis(), bytes.to_vec()));
+            self.seen.borrow_mut().push((self.clock.now().as_millis(), bytes[0]));
             Poll::Ready(Ok(bytes.len()))
         }
         fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -213,7 +214,7 @@ mod tests {
         }
 
         fn seen(&self) -> Vec<(u128, u8)> {
-            self.arrived.seen.borrow().iter().map(|(at, bytes)| (*at, bytes[0])).collect()
+            self.arrived.seen.borrow().clone()
         }
     }
 

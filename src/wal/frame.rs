@@ -177,6 +177,17 @@ pub fn decode(from: &[u8], salt: u64, after: u64) -> Seen {
     }
 }
 
+/// The frame at the start of `from` and the salt it was written under, whichever that is; `None` if
+/// there is none, or its header does not verify. Only to be asked of a place where nothing but a frame
+/// can begin.
+pub fn under_its_own_salt(from: &[u8]) -> Option<(u64, Head)> {
+    let salt = get_u64(from.get(..FRAME_HEAD_BYTES)?, MAGIC) ^ FRAME_MAGIC;
+    match decode(from, salt, u64::MAX) {
+        Seen::Intact(head, _) | Seen::Broken(Some(head)) => Some((salt, head)),
+        Seen::Broken(None) | Seen::Nothing => None,
+    }
+}
+
 /// Every frame of the life `salt` in a segment's bytes, with its offset, in order. Entries are
 /// returned as by [`decode`]. Never panics, whatever the bytes.
 pub fn scan(segment: &[u8], salt: u64, after: u64) -> Vec<(u64, Seen)> {

@@ -236,7 +236,8 @@ struct Scanned<F> {
 /// [`WalError::Damaged`] when something acknowledged is missing.
 pub(super) async fn weigh<F: File>(survey: Survey<F>) -> Result<Finding<F>, WalError> {
     let Survey { mut live, blank, unborn } = survey;
-    let heir_salt = live.last().map(|newest| newest.header.heir_salt());
+    let used = live.iter().map(|live| &live.slot);
+    let all: Vec<_> = used.chain(&blank).chain(&unborn).cloned().collect();
     let mut evidence = Evidence::default();
     let mut scanned = scan_back(&mut live, &mut evidence).await?;
     let mut spares = blank;
@@ -253,10 +254,8 @@ pub(super) async fn weigh<F: File>(survey: Survey<F>) -> Result<Finding<F>, WalE
             );
             return Err(damaged(name, end, what));
         }
-        if let Some(salt) = heir_salt {
-            refuse_lost_heir(spares.iter().chain(&unborn), salt, &tip).await?;
-        }
     }
+    refuse_lost_header(&all, &tip).await?;
     tip.trimmed = evidence.trimmed;
     tip.last_index = tip.last_index.max(tip.trimmed);
     tip.entries.retain(|entry| entry.index > tip.trimmed);
@@ -351,17 +350,16 @@ fn walk<F>(scanned: &mut VecDeque<Scanned<F>>) -> Walk {
 }
 
 /// A segment's header is written with its first frame. If the disk lost that one sector, the
-/// segment looks unused: its frames, under the salt it must have had, tell.
-async fn refuse_lost_heir<F: File>(
-    unused: impl Iterator<Item = &Slot<F>>,
-    salt: u64,
-    tip: &Tip,
-) -> Result<(), WalError> {
-    for slot in unused.filter(|slot| slot.bytes >= 2 * BLOCK_BYTES as u64) {
+/// segment looks unused, or as it was used before: its frames tell. Where the first of them must lie,
+/// nothing else ever does, so it may say under which salt the others are.
+async fn refuse_lost_header<F: File>(segments: &[Slot<F>], tip: &Tip) -> Result<(), WalError> {
+    for slot in segments.iter().filter(|slot| slot.bytes >= 2 * BLOCK_BYTES as u64) {
         let first = slot.file.read_at(BLOCK_BYTES as u64, BLOCK_BYTES).await?;
-        if frame::decode(&first, salt, u64::MAX) == Seen::Nothing {
-            continue;
-        }
+        let salt = match frame::under_its_own_salt(&first) {
+            Some((salt, head)) if head.number > tip.frame => salt,
+            // What an earlier use has left, what the walk has taken, or nothing.
+            _ => continue,
+        };
         let mut evidence = Evidence::default();
         evidence.note_all(&frame::scan(&read_whole(slot).await?, salt, u64::MAX));
         if evidence.durable > tip.frame {

@@ -117,11 +117,6 @@ impl Header {
         salt_of(self.salt, self.sequence)
     }
 
-    /// The salt of the frames in the segment that would come next in the same opening.
-    pub fn heir_salt(&self) -> u64 {
-        salt_of(self.salt, self.sequence.wrapping_add(1))
-    }
-
     /// Writes the header at the start of `to`, a zeroed block.
     pub fn encode(&self, to: &mut [u8]) {
         put_u64(to, MAGIC, SEGMENT_MAGIC);

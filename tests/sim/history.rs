@@ -204,9 +204,8 @@ impl History {
         let all: Vec<&Framed> = ledger.frames.iter().filter(there).collect();
         let framed = all.get(lot.below(all.len().max(1) as u64) as usize)?;
         let Framed { name, offset, bytes, number } = framed;
-        let goes_on = all.iter().any(|other| other.number > *number && other.name != *name);
         let place = Place { name, offset: *offset, bytes: *bytes };
-        let what = rot::strike(disk, place, goes_on, lot);
+        let what = rot::strike(disk, place, lot);
         ledger.rotten = true;
         Some(format!("{what}: frame {number} of {member:x}, at {offset} of {name}"))
     }

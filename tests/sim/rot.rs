@@ -10,8 +10,7 @@
 //!
 //! A log can only miss what something else in it speaks of: the last write of all, gone as if it had
 //! never been, looks as it would after a power cut. So whatever is struck here has frames behind it
-//! that say that it was durable. The header of the only segment is such a last write too: without it
-//! the frames behind it cannot be told from those of an earlier use of the file.
+//! that say that it was durable.
 
 use crate::{
     disk::{SECTOR_BYTES, SimDisk},
@@ -27,13 +26,8 @@ pub(crate) struct Place<'a> {
     pub(crate) bytes: usize,
 }
 
-/// Strikes one frame or, if the log goes on in another segment, the header before it. Says how.
-pub(crate) fn strike(
-    disk: &SimDisk,
-    frame: Place<'_>,
-    goes_on: bool,
-    lot: &mut Lot,
-) -> &'static str {
+/// Strikes one frame, or the header of its segment. Says how.
+pub(crate) fn strike(disk: &SimDisk, frame: Place<'_>, lot: &mut Lot) -> &'static str {
     let Place { name, offset, bytes } = frame;
     let sector = |lot: &mut Lot, of: usize| {
         lot.below(of.div_ceil(SECTOR_BYTES) as u64) as usize * SECTOR_BYTES
@@ -62,7 +56,7 @@ pub(crate) fn strike(
             disk.turn_back(name, offset, bytes);
             "a write that was lost"
         }
-        5 if goes_on => {
+        5 => {
             disk.turn_back(name, 0, BLOCK_BYTES);
             "a header that was lost"
         }

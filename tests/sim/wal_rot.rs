@@ -17,7 +17,7 @@ use ringleader::{
         segment::{self, Opening},
     },
 };
-use std::{cell::RefCell, rc::Rc};
+use std::{cell::RefCell, ops::RangeInclusive, rc::Rc};
 
 /// A log that worked for a while and then fell idle: everything but the very last frame is
 /// provably acknowledged.
@@ -99,8 +99,7 @@ fn a_write_that_the_disk_lost_or_put_elsewhere_is_refused() {
         for (file, offset, number, bytes) in frames {
             let rotten = disk.fork();
             let frame = Place { name: &file, offset: offset as usize, bytes };
-            let goes_on = newest_live(&disk).1 != file;
-            let what = rot::strike(&rotten, frame, goes_on, &mut lot);
+            let what = rot::strike(&rotten, frame, &mut lot);
             let context = format!("seed {seed}, {what}: frame {number} at {offset} of {file}");
             match try_open(&rotten, seed) {
                 (Err(WalError::Damaged { .. }), touched) => {
@@ -116,19 +115,23 @@ fn a_write_that_the_disk_lost_or_put_elsewhere_is_refused() {
     assert!(refused > 100, "only {refused} frames were needed ones");
 }
 
-/// Nothing in the log speaks of it: no log could tell, and the next frame is what closes the window.
-#[test]
-fn the_last_write_of_all_may_be_lost_unseen() {
-    let disk = SimDisk::new(3);
+/// The log of `disk` after another start, under `salt`, that made entries durable one by one.
+fn grown(disk: &SimDisk, salt: u64, entries: RangeInclusive<u64>) -> SimDisk {
     let ours = disk.clone();
-    run(&disk, 3, async move |_| {
-        let (mut wal, _) = open(ours, options(8, 3)).await.expect("opens");
-        for serial in 1..=3 {
+    run(disk, 3, async move |_| {
+        let (mut wal, _) = open(ours, options(8, salt)).await.expect("opens");
+        for serial in entries {
             wal.append(&entry_of(serial, 100)).expect("room").await.expect("durable");
         }
     })
     .done();
-    let disk = disk.reboot(Crash::PowerCut);
+    disk.reboot(Crash::PowerCut)
+}
+
+/// Nothing in the log speaks of it: no log could tell, and the next frame is what closes the window.
+#[test]
+fn the_last_write_of_all_may_be_lost_unseen() {
+    let disk = grown(&SimDisk::new(3), 3, 1..=3);
     let lost = |frame: usize| {
         let disk = disk.fork();
         disk.turn_back("wal/00000000.seg", frame * BLOCK_BYTES, BLOCK_BYTES);
@@ -136,6 +139,33 @@ fn the_last_write_of_all_may_be_lost_unseen() {
     };
     assert_eq!(lost(3).expect("it opens"), (2, None));
     assert!(matches!(lost(2), Err(WalError::Damaged { offset: 8192, .. })));
+}
+
+/// A log without it looks as if it had never begun. Its frames tell, under their own salt.
+#[test]
+fn the_header_of_the_only_segment_may_not_be_lost_unseen() {
+    let disk = grown(&SimDisk::new(3), 3, 1..=2);
+    disk.turn_back("wal/00000000.seg", 0, BLOCK_BYTES);
+    let error = try_open_with(&disk, options(8, 4)).err().expect("refused");
+    assert!(matches!(error, WalError::Damaged { offset: 0, .. }), "{error}");
+}
+
+/// Found by seed 20051: before the header that the disk lost stood that of a start whose first frame
+/// never came to be, in the same place of the log.
+#[test]
+fn a_header_may_not_go_back_to_one_that_had_no_frames() {
+    let disk = grown(&SimDisk::new(3), 3, 1..=1);
+    let disk = grown(&disk, 4, 2..=2);
+    let newest = newest_live(&disk).1;
+    disk.turn_back(&newest, BLOCK_BYTES, BLOCK_BYTES);
+    let disk = grown(&disk, 5, 2..=3);
+    assert_eq!(newest_live(&disk).1, newest);
+    disk.turn_back(&newest, 0, BLOCK_BYTES);
+    let error = try_open_with(&disk, options(8, 6)).err().expect("refused");
+    assert!(
+        matches!(&error, WalError::Damaged { file, offset: 0, .. } if *file == newest),
+        "{error}"
+    );
 }
 
 #[test]
