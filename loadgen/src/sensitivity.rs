@@ -67,7 +67,7 @@ loadgen sensitivity [--flag value ...]
   --sync, --network      what is added to each sync, and to all between members, one way
   --tail 1%:200,..       what is added to some syncs; none
   --heartbeat, --election
-  --rate N               400: puts a second, for the latencies
+  --rate N               500: puts a second, for the latencies
   --seconds N            at that rate, for each cell
   --kills N              of the leader, for each cell
 

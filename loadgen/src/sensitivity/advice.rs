@@ -473,7 +473,7 @@ mod tests {
     fn trouble_and_failed_puts_are_a_cliff_too() {
         let failed = Row { failed: Some(3), ..row(HERE, 10, 50, 0) };
         let said = advised(&[failed, row(HERE, 100, 1_000, 0)], 0.0, &disk(100));
-        assert!(said.contains("election 50 ms: 3 puts failed in 3.3 s"), "{said}");
+        assert!(said.contains("election 50 ms: 3 puts failed in 2.6 s"), "{said}");
         let none =
             Row { trouble: "at the start: no leader for 3.2 s".into(), ..row(HERE, 10, 50, 0) };
         let said = advised(&[none, row(HERE, 100, 1_000, 0)], 0.0, &disk(100));

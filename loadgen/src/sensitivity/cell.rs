@@ -38,6 +38,8 @@ pub(super) const STREAMS: usize = 20;
 const OPEN_STREAMS: usize = 100;
 /// Keys that are put.
 const KEYS: u64 = 10_000;
+/// CPU time is known in steps of 10 ms, so that of less than this says little.
+const CPU_MIN: Duration = Duration::from_millis(50);
 /// How often a cluster is started whose ports somebody takes.
 const STARTS: usize = 3;
 /// Bytes of a value.
@@ -56,8 +58,8 @@ pub(super) struct Effort {
 }
 
 impl Effort {
-    pub(super) const QUICK: Self = Self { closed: 0.8, open: 2.5, rate: 400.0, kills: 1 };
-    pub(super) const FULL: Self = Self { closed: 3.0, open: 8.0, rate: 400.0, kills: 3 };
+    pub(super) const QUICK: Self = Self { closed: 0.6, open: 2.0, rate: 500.0, kills: 1 };
+    pub(super) const FULL: Self = Self { closed: 3.0, open: 8.0, rate: 500.0, kills: 3 };
 
     /// As [`super::Sweep::setup`] has it.
     pub(super) fn read(setup: &Value) -> Option<Self> {
@@ -233,8 +235,10 @@ fn undisturbed(
     };
     let fast = load(&plan, &Pace::default(), &mut stalls, cluster)?;
     row.per_second = Some(fast.rate());
-    row.server_cpu_us = fast.cpu.server_micros_per(fast.done());
-    row.client_cpu_us = Some(fast.cpu.client_micros_per(fast.done()));
+    row.server_cpu_us =
+        fast.cpu.server_micros_per(fast.done()).filter(|_| fast.cpu.server >= Some(CPU_MIN));
+    row.client_cpu_us =
+        (fast.cpu.client >= CPU_MIN).then(|| fast.cpu.client_micros_per(fast.done()));
 
     plan.streams = OPEN_STREAMS;
     plan.until = Until::Elapsed(Duration::from_secs_f64(effort.open));

@@ -76,7 +76,7 @@ impl Steps {
         Ok(Self {
             keys,
             value_bytes: flags.number("--value-size", 256, 1)?,
-            rate: flags.number("--rate", 400.0, 1.0)?,
+            rate: flags.number("--rate", 500.0, 1.0)?,
             seconds: flags.number("--seconds", if quick { 3.0 } else { 8.0 }, 0.1)?,
         })
     }

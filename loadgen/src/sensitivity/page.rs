@@ -302,7 +302,7 @@ impl Sections<'_> {
                     (
                         "elections without cause",
                         Unit::Count,
-                        scales.0.map(Scale::to_zero),
+                        scales.0.map(Scale::of_counts),
                         elections,
                     ),
                     ("time without leader", Unit::Millis, scales.1, leaderless),

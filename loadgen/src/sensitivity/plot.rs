@@ -6,6 +6,8 @@ use std::fmt::Write;
 const STEPS: usize = 9;
 /// A span wider than this is told by its logarithm.
 const LOG_FROM: f64 = 20.0;
+/// So many of anything are not yet many.
+const FEW: f64 = 4.0;
 
 /// For text between tags and in attributes.
 pub(super) fn escape(text: &str) -> String {
@@ -73,9 +75,9 @@ impl Scale {
         }
     }
 
-    /// From nothing on.
-    pub(super) fn to_zero(self) -> Self {
-        Self { low: 0.0, log: false, ..self }
+    /// Of what is counted: from none on, and a few are few.
+    pub(super) fn of_counts(self) -> Self {
+        Self { low: 0.0, high: self.high.max(FEW), log: false }
     }
 
     fn part(self, value: f64) -> f64 {
