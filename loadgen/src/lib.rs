@@ -8,7 +8,7 @@
 //!        │                                                                 kubernetes, replay
 //!        │                                                    fanout   watchers, and who puts
 //!        │                                                    lease    keep-alives; expiry
-//!        └──────────────┬─────────────────────────────────────────┬── writers, watching, poll
+//!        └──────────────┬─────────────────────────────────────────┬── writers, watching, ear, poll
 //!                     grpc    messages, statuses                 link    a socket that never blocks
 //!                       └──────── h2    frames, windows ──────────┘
 //!                                 hpack    header blocks
@@ -31,10 +31,12 @@ pub mod client;
 pub mod compare;
 pub mod cpu;
 pub mod disk;
+pub mod ear;
 pub mod engine;
 pub mod expiry;
 pub mod fanout;
 pub mod flags;
+mod ground;
 pub mod grpc;
 pub mod h2;
 pub mod hdrlog;
