@@ -351,7 +351,7 @@ impl<'a> Pairs<'a> {
         let shortest = self.rows[0].setting.clocks.election_ms;
         let Some(edge) = self.edge() else {
             return format!(
-                "No cliff was seen: down to an election timeout of {shortest} ms there was no election \
+                "no cliff was seen: down to an election timeout of {shortest} ms there was no election \
                  without cause in {time:.1} s under load."
             );
         };
