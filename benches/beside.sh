@@ -1,7 +1,8 @@
 # shellcheck shell=bash
 # Sourced by the scripts that measure ours beside real etcd: their flags, and one server at a time on
 # a fresh folder. Before sourcing, `flags` names the script's own flags, each a variable with its
-# default. After: $etcd, $ours, $loadgen, $endpoint, $run, $server (its process), start, stop, in_turn.
+# default. After: $etcd, $ours, $loadgen, $endpoint, $run, $server (its process), start, stop, in_turn,
+# numbers.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 target=${CARGO_TARGET_DIR:-$root/target}
@@ -81,4 +82,16 @@ in_turn() {
         "$1" etcd "$etcd"
         "$1" ours "$ours"
     done
+}
+
+# numbers FIELD..: the last value of each in the JSON on stdin, on one line; `-` where there is none.
+numbers() {
+    local json field value line=
+    json=$(cat)
+    for field; do
+        value=$(grep -o "\"$field\":-\{0,1\}[0-9.]*" <<<"$json" | tail -1) || true
+        value=${value##*:}
+        line+=" ${value:--}"
+    done
+    echo "${line# }"
 }

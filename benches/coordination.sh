@@ -19,19 +19,9 @@ flags=(seconds rounds watchers stalled rate leases ttl gone_max)
 # shellcheck source=benches/beside.sh
 source "$(dirname "${BASH_SOURCE[0]}")/beside.sh"
 
-# numbers FIELD=NAME..: the last value of each field in the JSON on stdin, by a name.
-numbers() {
-    local json pair value
-    json=$(cat)
-    for pair; do
-        value=$(grep -o "\"${pair%%=*}\":-\{0,1\}[0-9.]*" <<<"$json" | tail -1)
-        echo "${pair#*=} ${value##*:}"
-    done
-}
-
-# measure SIDE WORK FIELD=NAME.. -- FLAGS..: one run, its table shown and its numbers kept.
+# measure SIDE WORK FIELD=NAME.. -- FLAGS..: one run, its table shown and its numbers kept by name.
 measure() {
-    local side=$1 work=$2 fields=()
+    local side=$1 work=$2 field fields=()
     shift 2
     while [[ $1 != -- ]]; do
         fields+=("$1")
@@ -39,9 +29,12 @@ measure() {
     done
     shift
     echo "── $side: $work"
-    "$loadgen" "$@" --endpoint "$endpoint" --pid "$server" >"$run/report"
+    # Leases that were not gone in time are a result too, and said.
+    "$loadgen" "$@" --endpoint "$endpoint" --pid "$server" >"$run/report" || [[ -s $run/report ]]
     sed '$d' "$run/report"
-    tail -1 "$run/report" | numbers "${fields[@]}" | sed "s/^/$side $work /" >>"$run/results"
+    for field in "${fields[@]}"; do
+        echo "$side $work ${field#*=} $(numbers "${field%%=*}" <"$run/report")" >>"$run/results"
+    done
 }
 
 one_side() {
@@ -76,7 +69,7 @@ one_side() {
 in_turn one_side
 
 awk '
-    NF == 4 { key = $2 " " $3; sum[$1, key] += $4; runs[$1, key]++ }
+    $4 != "-" { key = $2 " " $3; sum[$1, key] += $4; runs[$1, key]++ }
     !($2 " " $3 in known) { known[$2 " " $3]; keys[++count] = $2 " " $3 }
     function mean(side, key) { return runs[side, key] ? sum[side, key] / runs[side, key] : 0 }
     function ratio(key) { return mean("etcd", key) ? mean("ours", key) / mean("etcd", key) : 0 }

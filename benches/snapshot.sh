@@ -48,17 +48,15 @@ leads() {
 
 # puts SIDE WHEN: at the leader, at the rate asked for.
 puts() {
-    local field line=
-    "${near[@]}" "$loadgen" watch --watchers 1 --writers "$writers" --rate "$rate" --seconds "$seconds" \
-        --value-size 256 --endpoint "$(client_of "$leader")" --pid "${servers[leader]}" \
-        | tail -1 >"$run/report"
-    for field in put_p50_us put_p99_us put_max_us; do
-        line+=" $(grep -o "\"$field\":[0-9.]*" "$run/report" | tail -1 | cut -d: -f2)"
-    done
-    # shellcheck disable=SC2086  # the numbers are meant to be split
+    local line
+    line=$("${near[@]}" "$loadgen" watch --watchers 1 --writers "$writers" --rate "$rate" \
+        --seconds "$seconds" --value-size 256 \
+        --endpoint "$(client_of "$leader")" --pid "${servers[leader]}" \
+        | numbers put_p50_us put_p99_us put_max_us)
+    # shellcheck disable=SC2046,SC2183  # the numbers are meant to be split
     printf '%-5s %-8s p50 %7.2f  p99 %7.2f  max %7.2f\n' "$1" "$2" \
         $(awk '{ print $1 / 1e3, $2 / 1e3, $3 / 1e3 }' <<<"$line")
-    echo "$1 $2$line" >>"$run/results"
+    echo "$1 $2 $line" >>"$run/results"
 }
 
 one_side() {

@@ -4,14 +4,12 @@
 
 # measure SIDE WORK FLAGS...: one run, one line of numbers kept and shown.
 measure() {
-    local side=$1 work=$2 json line=
+    local side=$1 work=$2 line
     shift 2
-    json=$(ask "$@" --keys "$keys" | tail -1)
-    for field in ops_per_second p50_us p99_us p999_us server_cpu_us_per_op client_cpu_us_per_op; do
-        line+=" $(sed -n "s/.*\"$field\":\([0-9.]*\).*/\1/p" <<<"$json")"
-    done
-    echo "$side $work$line" >>"$run/results"
-    # shellcheck disable=SC2086  # the numbers are meant to be split
+    line=$(ask "$@" --keys "$keys" | numbers ops_per_second p50_us p99_us p999_us \
+        server_cpu_us_per_op client_cpu_us_per_op)
+    echo "$side $work $line" >>"$run/results"
+    # shellcheck disable=SC2046,SC2183  # the numbers are meant to be split
     printf '%-5s %-10s %9.0f/s  server %6.1f  client %5.2f\n' "$side" "$work" \
         $(awk '{ print $1, $5, $6 }' <<<"$line")
 }

@@ -446,6 +446,9 @@ pub const SNAPSHOT_COUNT: u64 = 10_000;
 pub const ELECTION_MS_MAX: u64 = 50_000;
 /// Cores a process may be told to use: the size of Linux's `cpu_set_t`.
 pub const CORES_MAX: usize = 1024;
+/// Longest delay that a test may ask of a disk or of the way to another member (`--testing-…`): past
+/// it nothing is slow any more, it is gone.
+pub const TESTING_DELAY_MAX: std::time::Duration = std::time::Duration::from_secs(10);
 /// Bytes in a configuration file: a thousand times a real one.
 pub const CONFIG_FILE_BYTES_MAX: usize = 4 << 20;
 /// Log lines waiting for the writer; with [`LOG_QUEUE_BYTES_MAX`] what a stuck reader can cost.
@@ -583,6 +586,10 @@ pub const PEER_STRANGERS_MAX: usize = 64;
 pub const PEER_WORDS_MAX: usize = 2 * PEER_FORWARDS_MAX;
 /// Requests forwarded to the leader that are not answered yet.
 pub const PEER_FORWARDS_MAX: usize = 65_536;
+/// What may be on its way on one connection that is held back for a test, bytes; one more send
+/// begins below it. A delay is not to limit the rate, so this is more than the rate times the delay
+/// of anything that is sent.
+pub const PEER_DELAYED_BYTES_MAX: usize = 1 << 30;
 /// Connections to another member for requests. One would do for a Ringleader, which works on many
 /// requests of one connection at once; an etcd answers one after the other.
 pub const PEER_CALL_CONNECTIONS_MAX: usize = 4;
@@ -608,3 +615,11 @@ const _: () =
     assert!(PEER_MESSAGE_BYTES_MAX >= 2 * PACKED_BYTES_MAX, "all that waits is forwarded");
 const _: () = assert!(PEER_PROBE_INTERVAL.as_millis() < PEER_IDLE_WAIT.as_millis());
 const _: () = assert!(PEER_IDLE_WAIT.as_millis() < PEER_CONNECTION_WAIT_MIN.as_millis());
+const _: () = assert!(
+    PEER_SNAPSHOT_BYTES_PER_SECOND * TESTING_DELAY_MAX.as_secs() < PEER_DELAYED_BYTES_MAX as u64,
+    "the longest delay holds a snapshot up, and does not slow it down"
+);
+const _: () = assert!(
+    RAFT_MESSAGES_IN_FLIGHT_MAX as u64 * RAFT_MESSAGE_BYTES_MAX < PEER_DELAYED_BYTES_MAX as u64,
+    "all that raft sends ahead fits"
+);

@@ -23,7 +23,7 @@ use crate::{
         Clock,
         glommio::GlommioClock,
         host,
-        thread::{Lane, LaneDisk, LaneFile, Priority},
+        thread::{Lane, LaneDisk, LaneFile, Priority, SyncDelay},
     },
     limits::{
         ACCEPTED_RING_SOCKETS_MAX, FAREWELL_WAIT, INTRODUCE_INTERVAL, INTRODUCE_RETRY,
@@ -103,8 +103,8 @@ fn serve(config: &Config) -> Result<Option<i32>, String> {
     let peers = listeners(&config.listen_peer)?;
 
     let placed = recover::place(config)?;
-    let wal_lane = lane("wal-io", Priority::RealTime)?;
-    let disk_lane = lane("disk-io", Priority::Normal)?;
+    let wal_lane = lane("wal-io", Priority::RealTime, config)?;
+    let disk_lane = lane("disk-io", Priority::Normal, config)?;
     let disks = placed.disks(&wal_lane, &disk_lane);
     let member = recover::member(config, &disks)?;
     // Until here a signal just ends the process: a new member may wait long for others.
@@ -166,8 +166,13 @@ fn hear_signals(news: mpsc::Sender<News>) -> Result<(), String> {
     thread.map(drop).map_err(|error| format!("cannot start the thread signals: {error}"))
 }
 
-fn lane(name: &str, priority: Priority) -> Result<Lane, String> {
-    Lane::start(name, priority).map_err(|error| format!("cannot start the thread {name}: {error}"))
+/// Where a test wants a slow disk every lane is slow: the log's spare segments are made by the other
+/// one, and as a rule there is one disk below both.
+fn lane(name: &str, priority: Priority, config: &Config) -> Result<Lane, String> {
+    let testing = &config.testing;
+    let delay = SyncDelay { usual: testing.sync_delay, tail: testing.sync_delay_tail };
+    Lane::start_slow(name, priority, delay)
+        .map_err(|error| format!("cannot start the thread {name}: {error}"))
 }
 
 /// The cores to use, in order.
@@ -353,6 +358,7 @@ fn peer_setup(
             read: config.raft_read_timeout,
             write: config.raft_write_timeout,
         },
+        delay: config.testing.peer_delay,
         request_timeout: request_wait(config.election),
         meters: meters.peers.clone(),
         ground: peer::Ground { disk, tree: crate::tree::Options::default() },

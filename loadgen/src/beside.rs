@@ -3,7 +3,10 @@
 use std::{io, time::Duration};
 
 use crate::{
-    hdrlog::HdrLog, progress::Progress, replay::Recording, script::Script, tally::Tallies,
+    hdrlog::HdrLog,
+    progress::{Progress, Standing},
+    replay::Recording,
+    script::Script,
 };
 
 /// Each where it is wanted.
@@ -34,19 +37,12 @@ impl Beside {
     }
 
     /// Called every now and then.
-    pub(crate) fn look(
-        &mut self,
-        now: Duration,
-        warm_up: Duration,
-        end: Option<Duration>,
-        left: u64,
-        tallies: &Tallies,
-    ) -> io::Result<()> {
+    pub(crate) fn look(&mut self, standing: Standing<'_>) -> io::Result<()> {
         if let Some(progress) = &mut self.progress {
-            progress.show(now, warm_up, end, left, tallies);
+            progress.show(standing);
         }
         match &mut self.hdr_log {
-            Some(log) => log.look(now.saturating_sub(warm_up)),
+            Some(log) => log.look(standing.now.saturating_sub(standing.warm_up)),
             None => Ok(()),
         }
     }

@@ -5,7 +5,7 @@ use std::{
     fmt::Display,
     io::Write,
     path::PathBuf,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use loadgen::{
@@ -26,10 +26,14 @@ use loadgen::{
     scene::Scene,
     script::Script,
     sizes::Sizes,
-    watching::Watching,
+    watching::Watches,
     work::{Call, Work},
 };
-use proto::etcdserverpb::{DeleteRangeRequest, DeleteRangeResponse, kv};
+use prost::Message;
+use proto::etcdserverpb::{
+    DeleteRangeRequest, DeleteRangeResponse, PutRequest, RequestOp, TxnRequest, TxnResponse, kv,
+    request_op::Request,
+};
 use serde_json::Value;
 
 /// Flags of what is not built yet, which etcd's own tools have.
@@ -38,8 +42,8 @@ const REFUSED: [&str; 5] = ["--user", "--cacert", "--cert", "--key", "--insecure
 /// Streams of an open loop on each connection, if nothing is said.
 const OPEN_STREAMS: usize = 100;
 
-/// How long a member may take to delete what a run leaves.
-const CLEAR: Duration = Duration::from_secs(20);
+/// How long a member may take for a call before or after a run.
+const BESIDE: Duration = Duration::from_secs(20);
 
 /// The members that are asked.
 pub struct Servers {
@@ -58,12 +62,7 @@ impl Servers {
     /// # Errors
     /// A flag that is wrong or not built.
     pub fn take(flags: &mut Flags, line: &str) -> Result<Self, String> {
-        for refused in REFUSED {
-            let given = line.split_whitespace().map(|word| word.split('=').next().unwrap_or(word));
-            if given.into_iter().any(|given| given == refused) {
-                return Err(format!("{refused}: neither TLS nor users are built yet"));
-            }
-        }
+        flags.refuse(&REFUSED, "neither TLS nor users are built yet")?;
         let mut endpoints: Vec<String> = flags.list("--endpoint")?;
         if endpoints.is_empty() {
             endpoints.push("127.0.0.1:2379".into());
@@ -71,14 +70,32 @@ impl Servers {
         if let Some(secure) = endpoints.iter().find(|endpoint| endpoint.starts_with("https://")) {
             return Err(format!("--endpoint {secure}: TLS is not built yet"));
         }
+        if let Some(bare) = endpoints.iter().find(|endpoint| !has_port(endpoint)) {
+            return Err(format!("--endpoint {bare}: host:port is wanted"));
+        }
         let (pids, data_dir) = (flags.list("--pid")?, flags.value("--data-dir")?);
         Ok(Self { endpoints, pids, data_dir, line: line.into() })
+    }
+
+    /// Creates a log of latencies, where one is wanted.
+    ///
+    /// # Errors
+    /// The file cannot be created or written.
+    pub fn log(&self, name: Option<&str>) -> Result<Option<HdrLog>, String> {
+        let log = name.map(|name| HdrLog::create(name, &self.line)).transpose();
+        log.map_err(|error| error.to_string())
     }
 
     /// Where and when, to be taken before the run.
     pub fn scene(&self) -> Scene {
         Scene::new(&self.endpoints, self.data_dir.as_deref(), &self.pids, &self.line)
     }
+}
+
+fn has_port(endpoint: &str) -> bool {
+    let authority = endpoint.trim_start_matches("http://").trim_end_matches('/');
+    let parts = authority.rsplit_once(':');
+    parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
 }
 
 /// What the flags of all runs of the engine say.
@@ -92,16 +109,16 @@ struct Options {
 }
 
 impl Options {
-    /// Of a work that has so many streams if nothing is said.
-    fn take(flags: &mut Flags, line: &str, streams: usize) -> Result<Self, String> {
+    /// Of a work that has so many streams if nothing is said, and until when it goes on.
+    fn take(flags: &mut Flags, line: &str, streams: usize, until: Until) -> Result<Self, String> {
         let servers = Servers::take(flags, line)?;
-        let warm_up = flags.number("--warm-up", 0, 0).map(Duration::from_secs)?;
+        let warm_up = warm_up(flags)?;
         Ok(Self {
             plan: Plan {
                 endpoints: servers.endpoints.clone(),
                 connections: flags.number("--connections", 1, 1)?,
                 streams: flags.number("--streams", streams, 1)?,
-                until: Until::Elapsed(flags.seconds("--seconds", 5)?),
+                until,
                 pids: servers.pids.clone(),
             },
             pace: Pace { schedule: None, warm_up },
@@ -118,29 +135,44 @@ impl Options {
             Until::Elapsed(_) => None,
         };
         let progress = if self.quiet { None } else { Progress::new(all) };
-        let log = |name: &String| HdrLog::create(name, &self.servers.line);
-        let hdr_log = self.hdr_log.as_ref().map(log).transpose();
+        let hdr_log = self.servers.log(self.hdr_log.as_deref())?;
         let recording = self.recording.as_deref().map(Recording::create).transpose();
-        let said = |error: std::io::Error| error.to_string();
-        Ok(Beside {
-            progress,
-            hdr_log: hdr_log.map_err(said)?,
-            recording: recording.map_err(said)?,
-        })
+        Ok(Beside { progress, hdr_log, recording: recording.map_err(|error| error.to_string())? })
     }
 
-    fn measure(&self, script: &mut impl Script) -> Result<(Scene, Report), String> {
+    fn run(&self, name: &str, script: &mut impl Script) -> Result<(), String> {
         interrupt::listen().map_err(|error| error.to_string())?;
         let mut beside = self.beside()?;
         let scene = self.servers.scene();
         let report = engine::run_at(&self.plan, &self.pace, script, &mut beside);
-        Ok((scene, report.map_err(|failure| failure.to_string())?))
+        tell(name, &scene, &report.map_err(said)?)
     }
+}
 
-    fn run(&self, name: &str, script: &mut impl Script) -> Result<(), String> {
-        let (scene, report) = self.measure(script)?;
-        tell(name, &scene, &report)
+/// How long is worked before that counts.
+///
+/// # Errors
+/// No number.
+pub fn warm_up(flags: &mut Flags) -> Result<Duration, String> {
+    flags.number("--warm-up", 0, 0).map(Duration::from_secs)
+}
+
+fn until(flags: &mut Flags) -> Result<Until, String> {
+    match flags.at_least("--ops", 1)? {
+        None => for_seconds(flags),
+        Some(ops) => {
+            flags.refuse(&["--seconds"], "--ops says already when it is over")?;
+            Ok(Until::Calls(ops))
+        }
     }
+}
+
+fn for_seconds(flags: &mut Flags) -> Result<Until, String> {
+    flags.seconds("--seconds", 5).map(Until::Elapsed)
+}
+
+fn said(failure: Failure) -> String {
+    failure.to_string()
 }
 
 /// How many are due a second, where that is said, and how they come.
@@ -162,22 +194,17 @@ pub fn run(name: &str, mut flags: Flags, line: &str) -> Result<(), String> {
     let schedule = schedule(&mut flags, None)?;
     // What is due does not wait for a stream, if we can help it.
     let streams = if schedule.is_some() { OPEN_STREAMS } else { 1 };
-    let mut options = Options::take(&mut flags, line, streams)?;
-    options.pace.schedule = schedule;
     let keys = flags.number("--keys", 100_000, 1)?;
     let sizes: Sizes = flags.value("--value-size")?.unwrap_or(Sizes::Fixed(256));
-    let usual = match name {
+    let (until, usual) = match name {
         "fill" => {
-            options.plan.until = Until::Calls(keys);
-            Order::Sequential
+            flags.refuse(&["--seconds", "--ops"], "fill is over when every key is there")?;
+            (Until::Calls(keys), Order::Sequential)
         }
-        _ => {
-            if let Some(ops) = flags.at_least("--ops", 1)? {
-                options.plan.until = Until::Calls(ops);
-            }
-            Order::Random
-        }
+        _ => (until(&mut flags)?, Order::Random),
     };
+    let mut options = Options::take(&mut flags, line, streams, until)?;
+    options.pace.schedule = schedule;
     let order = flags.value("--order")?.unwrap_or(usual);
     let work = |call| Work::new(call, order, keys, sizes.clone());
     let numbered = |kind| Numbered::new(kind, order, keys, sizes.clone());
@@ -212,7 +239,8 @@ pub fn run(name: &str, mut flags: Flags, line: &str) -> Result<(), String> {
 /// # Errors
 /// As [`run`].
 pub fn kubernetes(mut flags: Flags, line: &str) -> Result<(), String> {
-    let mut options = Options::take(&mut flags, line, OPEN_STREAMS)?;
+    let until = for_seconds(&mut flags)?;
+    let mut options = Options::take(&mut flags, line, OPEN_STREAMS, until)?;
     let nodes: u64 = flags.number("--nodes", 1000, 1)?;
     let pods = flags.number("--pods", 10 * nodes, 0)?;
     let watchers = flags.number("--watchers", 2, 0)?;
@@ -229,8 +257,29 @@ pub fn kubernetes(mut flags: Flags, line: &str) -> Result<(), String> {
 /// Creates what there is to begin with, and runs the mix.
 fn mixed(options: &Options, mix: &mut Ops<Kubernetes>, watchers: usize) -> Result<(), String> {
     interrupt::listen().map_err(|error| error.to_string())?;
-    let filling = Plan { until: Until::Calls(mix.chooser().filling()), ..options.plan.clone() };
-    let said = |failure: Failure| failure.to_string();
+    let Options { servers, plan, pace, .. } = options;
+    let scene = servers.scene();
+    fill(plan, mix)?;
+    let prefixes = mix.chooser().watched();
+    let watches = Watches::open(&plan.endpoints, &prefixes, watchers).map_err(said)?;
+    let mut beside = options.beside()?;
+    let clock = Instant::now();
+    mix.stamp_values(clock);
+    let watching = watches.listen(clock, pace.warm_up);
+    let mut report = engine::run_at(plan, pace, mix, &mut beside).map_err(said)?;
+    // A run that was cut short may have nobody left to put anything.
+    let heard = match report.cut_short() {
+        None => last_put(&plan.endpoints, &prefixes).map(Some),
+        Some(_) => Ok(None),
+    };
+    let heard = heard.and_then(|revision| watching.finish(revision).map_err(said));
+    let lost = heard.map(|heard| report.add_heard(heard)).err();
+    tell("kubernetes", &scene, &report)?;
+    lost.map_or(Ok(()), |why| Err(format!("watching: {why}")))
+}
+
+fn fill(plan: &Plan, mix: &mut Ops<Kubernetes>) -> Result<(), String> {
+    let filling = Plan { until: Until::Calls(mix.chooser().filling()), ..plan.clone() };
     let filled = engine::run_at(&filling, &Pace::default(), mix, &mut Beside::default());
     let filled = filled.map_err(said)?;
     if let Some((error, calls)) = filled.errors().first_key_value() {
@@ -240,33 +289,48 @@ fn mixed(options: &Options, mix: &mut Ops<Kubernetes>, watchers: usize) -> Resul
         return Err(format!("cut short while the objects to begin with were created: {why}"));
     }
     mix.forget_counts();
-    let watching = Watching::start(&options.plan.endpoints, &mix.chooser().watched(), watchers);
-    let watching = watching.map_err(said)?;
-    let (scene, mut report) = options.measure(mix)?;
-    let events = watching.finish();
-    report.add_count("events", *events.as_ref().unwrap_or(&0));
-    tell("kubernetes", &scene, &report)?;
-    events.map(drop).map_err(|failure| format!("watching: {failure}"))
+    Ok(())
 }
 
-/// Deletes all keys under a root that are a run's own, by way of the first member that does it.
+/// Puts a key under each prefix, at one revision, which is returned: who has that has all before it.
+fn last_put(endpoints: &[String], prefixes: &[String]) -> Result<i64, String> {
+    let put = |prefix: &String| {
+        let put = PutRequest { key: format!("{prefix}last").into(), ..Default::default() };
+        RequestOp { request: Some(Request::RequestPut(put)) }
+    };
+    let all = TxnRequest { success: prefixes.iter().map(put).collect(), ..Default::default() };
+    let done: TxnResponse = by_any(endpoints, kv::TXN, &all)?;
+    Ok(done.header.unwrap_or_default().revision)
+}
+
+/// Deletes all keys under a root that are a run's own.
 fn clear(endpoints: &[String], root: &str) -> Result<(), String> {
     let range_end = format!("{root}0").into();
     let key = format!("{root}/").into();
     let delete = DeleteRangeRequest { key, range_end, ..Default::default() };
+    let done: Result<DeleteRangeResponse, _> = by_any(endpoints, kv::DELETE_RANGE, &delete);
+    done.map(drop).map_err(|error| format!("the keys under {root}/ are still there: {error}"))
+}
+
+/// A call of the first member that answers it well.
+///
+/// # Errors
+/// What the last one said.
+pub fn by_any<Q: Message, R: Message + Default>(
+    endpoints: &[String],
+    path: &str,
+    request: &Q,
+) -> Result<R, String> {
     let mut last = String::new();
     for endpoint in endpoints {
-        let done = Client::connect_within(endpoint, CLEAR).map_err(|error| error.to_string());
-        let done = done.and_then(|mut client| {
-            let done = client.unary::<_, DeleteRangeResponse>(kv::DELETE_RANGE, &delete);
-            done.map(drop).map_err(|status| status.to_string())
-        });
-        match done {
-            Ok(()) => return Ok(()),
+        let client = Client::connect_within(endpoint, BESIDE).map_err(|error| error.to_string());
+        let asked = |mut client: Client| client.unary(path, request).map_err(|e| e.to_string());
+        match client.and_then(asked) {
+            Ok(response) => return Ok(response),
             Err(error) => last = error,
         }
     }
-    Err(format!("the keys under {root}/ are still there: {last}"))
+    Err(last)
 }
 
 /// Operations of a file, at their times.
@@ -274,7 +338,10 @@ fn clear(endpoints: &[String], root: &str) -> Result<(), String> {
 /// # Errors
 /// As [`run`], and a file that is none.
 pub fn replay(mut flags: Flags, line: &str) -> Result<(), String> {
-    let mut options = Options::take(&mut flags, line, OPEN_STREAMS)?;
+    flags
+        .refuse(&["--seconds", "--ops", "--rate"], "the file says when which operations are due")?;
+    // Until what is in the file is known.
+    let mut options = Options::take(&mut flags, line, OPEN_STREAMS, Until::Calls(0))?;
     let speed = flags.number("--speed", 1.0, 0.001)?;
     let file = flags.operand().ok_or("replay FILE: which operations?")?;
     flags.finish()?;
@@ -308,6 +375,6 @@ pub fn told(
     written.and_then(|()| out.flush()).map_err(|error| format!("standard output: {error}"))?;
     match failed {
         0 => Ok(()),
-        failed => Err(format!("{failed} calls failed")),
+        failed => Err(format!("{failed} of the calls failed")),
     }
 }

@@ -20,14 +20,12 @@ use std::{
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
-use crate::{flags::Flags, interrupt, scene::Scene};
+use crate::{flags::Flags, ground::Ground, interrupt, scene::Scene};
 
-mod ground;
 mod kernel;
 mod verdict;
 mod ways;
 
-use ground::Ground;
 use verdict::{Syncs, Verdict};
 use ways::{Log, Way};
 

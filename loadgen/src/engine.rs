@@ -33,6 +33,7 @@ use crate::{
     interrupt,
     link::{Failure, Link, PATIENCE, READ_BYTES_MAX},
     poll::Poll,
+    progress::Standing,
     report::{OpenLoop, Report},
     script::{Answer, Next, Script},
     tally::{Lateness, Tallies, Tally},
@@ -108,7 +109,8 @@ pub fn run_at<S: Script>(
     beside.finish()?;
     let Plan { connections, streams, .. } = *plan;
     let counts = script.counts();
-    Ok(Report { elapsed, cpu, tallies, open, counts, connections, streams, cut_short })
+    let heard = None;
+    Ok(Report { elapsed, cpu, tallies, open, heard, counts, connections, streams, cut_short })
 }
 
 struct Engine<'a, S> {
@@ -219,7 +221,8 @@ impl<'a, S: Script> Engine<'a, S> {
                 self.cpu_before = self.cpu_now()?;
             }
             if self.is_over(now) {
-                return self.last_words(now);
+                let alone = self.lost.alone_in_the_end();
+                return Ok(self.last_words(now)?.or(alone));
             }
             if let Some(why) = self.look(now)? {
                 self.count_unsent(now);
@@ -305,7 +308,9 @@ impl<'a, S: Script> Engine<'a, S> {
         if interrupt::asked() {
             return Ok(Some("interrupted".into()));
         }
-        self.beside.look(now, self.warm_up, self.end(), self.left, &self.tallies)?;
+        let end = self.end();
+        let Self { beside, warm_up, left, tallies, .. } = self;
+        beside.look(Standing { now, warm_up: *warm_up, end, left: *left, tallies })?;
         for at in 0..self.askers.len() {
             let Asker { link, heard, seats, .. } = &self.askers[at];
             let silent = now > *heard + PATIENCE && seats.iter().any(|seat| seat.busy);
@@ -405,14 +410,8 @@ impl<S: Script> Engine<'_, S> {
             return Ok(());
         }
         let (kind, ask) = self.script.begin(at * self.plan.streams + seat);
-        asker.seats[seat] = Seat {
-            kind,
-            due,
-            sent: now,
-            busy: true,
-            answer: mem::take(&mut asker.seats[seat].answer),
-            ..Seat::default()
-        };
+        let Seat { kind: of, due: since, sent, busy, .. } = &mut asker.seats[seat];
+        (*of, *since, *sent, *busy) = (kind, due, now, true);
         self.open += 1;
         let asked = asker.ask(seat, ask, now);
         if due >= self.warm_up {

@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use crate::{
     client::Client,
     cpu::{CpuUse, heap_bytes},
+    hdrlog::HdrLog,
     interrupt,
     lease::{self, Goal, Plan, Renewals},
     link::{Failure, PATIENCE, READ_BYTES_MAX},
@@ -62,12 +63,13 @@ pub struct Report {
 }
 
 /// Runs a plan: puts alone for `before`; then, when all are renewed and their time is up, waits no
-/// longer than `gone_max` until they are gone.
+/// longer than `gone_max` until they are gone. The puts' latencies are logged, too.
 pub fn run(
     plan: &Plan,
     puts: &Puts,
     before: Duration,
     gone_max: Duration,
+    hdr_log: Option<HdrLog>,
 ) -> Result<Report, Failure> {
     let heap = plan.pid.map(heap_bytes).transpose()?;
     let begin = Instant::now();
@@ -85,8 +87,11 @@ pub fn run(
         latest: begin.elapsed(),
         pid: plan.pid,
     };
-    let end = run.clock.elapsed() + before;
-    let calm = run.phase("before", |run| run.clock.elapsed() >= end)?;
+    if plan.warm_up > Duration::ZERO {
+        run.phase_of("warm-up", plan.warm_up)?;
+    }
+    run.writers.tally.begin(hdr_log, run.clock.elapsed());
+    let calm = run.phase_of("before", before)?;
     let storm_began = run.clock.elapsed();
     run.renewals.start(Goal::Once, storm_began, &run.poll)?;
     let storm = run.phase("storm", |run| run.renewals.open == 0)?;
@@ -96,6 +101,7 @@ pub fn run(
     let due = storm_began + Duration::from_secs(plan.ttl.unsigned_abs());
     let idle = run.phase("idle", |run| run.clock.elapsed() >= due)?;
     let (expiry, gone_in) = run.expiry(plan, first, gone_max)?;
+    run.writers.tally.finish()?;
     let phases = vec![calm, storm, idle, expiry];
     let Plan { leases, attach, ttl, .. } = *plan;
     Ok(Report { leases, attached: attach, ttl, granted_in, heap_bytes, phases, gone_in })
@@ -112,6 +118,11 @@ struct Run {
 }
 
 impl Run {
+    fn phase_of(&mut self, name: &'static str, time: Duration) -> Result<Phase, Failure> {
+        let end = self.clock.elapsed() + time;
+        self.phase(name, |run| run.clock.elapsed() >= end)
+    }
+
     /// Puts, and hears what comes, until it is over.
     fn phase(
         &mut self,
@@ -132,8 +143,8 @@ impl Run {
         while self.writers.open() > 0 {
             self.turn(PATIENCE)?;
         }
-        let renewals = std::mem::take(&mut self.renewals.tally);
-        Ok(Phase { name, elapsed, cpu, puts: self.writers.take_tally(), renewals })
+        let renewals = self.renewals.tally.take();
+        Ok(Phase { name, elapsed, cpu, puts: self.writers.tally.take(), renewals })
     }
 
     fn turn(&mut self, time: Duration) -> Result<(), Failure> {
@@ -151,8 +162,9 @@ impl Run {
                 self.latest = now();
             }
         }
-        let open = self.writers.open() + self.renewals.open;
-        match open > 0 && self.clock.elapsed() > self.latest + PATIENCE {
+        let (now, open) = (self.clock.elapsed(), self.writers.open() + self.renewals.open);
+        self.writers.tally.look(now)?;
+        match open > 0 && now > self.latest + PATIENCE {
             true => Err(Failure::Stalled(open)),
             false => Ok(()),
         }
@@ -244,9 +256,9 @@ impl Report {
         self.phases.iter().flat_map(|phase| phase.puts.errors().values()).sum()
     }
 
-    /// Whether no lease was left.
-    pub fn all_gone(&self) -> bool {
-        self.gone_in.is_ok()
+    /// How many leases were not gone in time.
+    pub fn left(&self) -> usize {
+        self.gone_in.err().unwrap_or(0)
     }
 
     fn lease_bytes(&self) -> Option<i64> {

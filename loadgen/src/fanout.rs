@@ -11,22 +11,20 @@
 //! each put once and in order, or there is no report.
 
 use std::{
-    fmt,
+    fmt, mem,
     time::{Duration, Instant},
 };
 
-use proto::etcdserverpb::{
-    WatchCreateRequest, WatchRequest, watch as method, watch_request::RequestUnion,
-};
+use proto::etcdserverpb::watch as method;
 use serde_json::{Value, json};
 
 use crate::{
     cpu::{CpuUse, heap_bytes},
-    grpc::{self, Status, Verdict, code},
-    h2::{Event, Window},
+    ear::{self, Ear, Heard},
+    h2::Window,
+    hdrlog::HdrLog,
     interrupt,
     link::{Failure, Link, PATIENCE, READ_BYTES_MAX},
-    notice,
     poll::Poll,
     tally::Tally,
     work::KEY_PREFIX,
@@ -52,6 +50,8 @@ pub struct Plan {
     pub stalled: usize,
     /// The puts, on one more connection.
     pub puts: Puts,
+    /// How long is put before that counts.
+    pub warm_up: Duration,
     /// How long each phase puts.
     pub time: Duration,
     /// The server's process, where its CPU time and memory are wanted.
@@ -78,8 +78,8 @@ pub struct Report {
     phases: Vec<Phase>,
 }
 
-/// Runs a plan and says what came of it.
-pub fn run(plan: &Plan) -> Result<Report, Failure> {
+/// Runs a plan and says what came of it; the events' latencies are logged, too.
+pub fn run(plan: &Plan, hdr_log: Option<HdrLog>) -> Result<Report, Failure> {
     assert!(plan.watchers >= plan.connections * plan.streams, "no stream without a watcher");
     let mut fanout = Fanout::connect(plan)?;
     let before = fanout.heap_bytes()?;
@@ -90,14 +90,19 @@ pub fn run(plan: &Plan) -> Result<Report, Failure> {
     }
     fanout.wait_created()?;
     let heap_bytes = before.zip(fanout.heap_bytes()?).map(<[u64; 2]>::from);
-    let mut phases = vec![fanout.phase("all read")?];
+    if plan.warm_up > Duration::ZERO {
+        fanout.phase("warm-up", plan.warm_up)?;
+    }
+    fanout.heard.latency.begin(hdr_log, fanout.clock.elapsed());
+    let mut phases = vec![fanout.phase("all read", plan.time)?];
     if plan.stalled > 0 {
         for _ in 0..plan.stalled {
             fanout.open(Window::Shut, &[1])?;
         }
         fanout.wait_created()?;
-        phases.push(fanout.phase("some stalled")?);
+        phases.push(fanout.phase("some stalled", plan.time)?);
     }
+    fanout.heard.latency.finish()?;
     let Plan { watchers, connections, stalled, .. } = *plan;
     Ok(Report { watchers, connections, stalled, heap_bytes, phases })
 }
@@ -126,26 +131,7 @@ impl Shares {
 /// One connection of watchers.
 struct Listener {
     link: Link,
-    window: Window,
-    streams: Vec<Ear>,
-}
-
-/// One watch stream.
-struct Ear {
-    held: Vec<u8>,
-    /// Of each watcher, by its id: the revision of its newest event.
-    newest: Vec<i64>,
-    verdict: Verdict,
-    over: Option<Status>,
-}
-
-/// What all watchers have heard, and what they should not have.
-#[derive(Default)]
-struct Heard {
-    created: usize,
-    events: u64,
-    latency: Tally,
-    wrong: Option<String>,
+    ears: Vec<Ear>,
 }
 
 struct Fanout<'a> {
@@ -186,17 +172,15 @@ impl<'a> Fanout<'a> {
         let token = 1 + self.listeners.len();
         let mut link = Link::connect(&self.plan.endpoint, window, &self.poll, token)?;
         let head = link.head(method::WATCH);
-        let mut streams = Vec::new();
+        let create = ear::create(KEY_PREFIX, self.plan.prev_kv);
+        let mut ears = Vec::new();
         for (tag, &watchers) in shares.iter().enumerate() {
-            let stream = link.connection.open(tag, &head)?;
-            let create = grpc::body(&create(self.plan.prev_kv));
-            link.connection.send(stream, &create.repeat(watchers));
-            let newest = vec![0; watchers];
-            streams.push(Ear { held: vec![], newest, verdict: Verdict::default(), over: None });
+            let counts = window == Window::Wide;
+            ears.push(Ear::open(&mut link, tag, &head, &create, watchers, counts)?);
             self.wanted += watchers;
         }
         link.flush(&self.poll)?;
-        self.listeners.push(Listener { link, window, streams });
+        self.listeners.push(Listener { link, ears });
         Ok(())
     }
 
@@ -208,12 +192,12 @@ impl<'a> Fanout<'a> {
         Ok(())
     }
 
-    /// Puts for the plan's time, and waits for all events.
-    fn phase(&mut self, name: &'static str) -> Result<Phase, Failure> {
+    /// Puts for this time, and waits for all events.
+    fn phase(&mut self, name: &'static str, time: Duration) -> Result<Phase, Failure> {
         let heap = self.heap_bytes()?;
         let cpu = CpuUse::now(self.plan.pid)?;
         let begin = self.clock.elapsed();
-        let end = begin + self.plan.time;
+        let end = begin + time;
         self.latest = begin;
         self.writers.start(begin, &self.poll)?;
         loop {
@@ -228,7 +212,7 @@ impl<'a> Fanout<'a> {
         while self.writers.open() > 0 {
             self.turn(PATIENCE)?;
         }
-        let puts = self.writers.take_tally();
+        let puts = self.writers.tally.take();
         let expected = puts.done() * self.plan.watchers as u64;
         while self.heard.events < expected {
             self.turn(PATIENCE)?;
@@ -236,12 +220,11 @@ impl<'a> Fanout<'a> {
         let elapsed = self.clock.elapsed() - begin;
         let cpu = CpuUse::now(self.plan.pid)?.since(&cpu);
         let heap_bytes = heap.zip(self.heap_bytes()?).map(<[u64; 2]>::from);
-        let heard = std::mem::take(&mut self.heard);
-        self.heard.created = heard.created;
-        if heard.events > expected {
-            return Err(Failure::Wrong(format!("{} events of {expected}", heard.events)));
+        let heard = mem::take(&mut self.heard.events);
+        if heard > expected {
+            return Err(Failure::Wrong(format!("{heard} events of {expected}")));
         }
-        Ok(Phase { name, elapsed, cpu, puts, events: heard.latency, heap_bytes })
+        Ok(Phase { name, elapsed, cpu, puts, events: self.heard.latency.take(), heap_bytes })
     }
 
     /// Waits once, at most `time`, and serves who is ready.
@@ -263,7 +246,9 @@ impl<'a> Fanout<'a> {
         if let Some(wrong) = self.heard.wrong.take() {
             return Err(Failure::Wrong(wrong));
         }
-        if self.clock.elapsed() > self.latest + PATIENCE {
+        let now = self.clock.elapsed();
+        self.heard.latency.look(now)?;
+        if now > self.latest + PATIENCE {
             let missing = self.wanted - self.heard.created;
             return Err(Failure::Wrong(format!(
                 "nothing more comes: {} events heard, {missing} watchers not created",
@@ -275,74 +260,17 @@ impl<'a> Fanout<'a> {
 
     fn hear(&mut self, at: usize) -> Result<usize, Failure> {
         let Self { listeners, heard, buffer, clock, poll, .. } = self;
-        let Listener { link, window, streams } = &mut listeners[at];
+        let Listener { link, ears } = &mut listeners[at];
         let mut now = None;
         let read = link.read(buffer, |tag, event| {
             let now = *now.get_or_insert_with(|| clock.elapsed());
-            streams[tag].on(event, now, *window, heard);
+            ears[tag].on(event, now, heard);
         })?;
-        if let Some(over) = streams.iter().find_map(|stream| stream.over.clone()) {
-            return Err(over.into());
+        if let Some(over) = ears.iter().find_map(Ear::over) {
+            return Err(over.clone().into());
         }
         link.flush(poll)?;
         Ok(read)
-    }
-}
-
-fn create(prev_kv: bool) -> WatchRequest {
-    // The prefix's last byte is no 0xff.
-    let mut range_end = KEY_PREFIX.as_bytes().to_vec();
-    *range_end.last_mut().expect("the prefix is not empty") += 1;
-    let create = WatchCreateRequest {
-        key: KEY_PREFIX.into(),
-        range_end: range_end.into(),
-        prev_kv,
-        ..Default::default()
-    };
-    WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) }
-}
-
-impl Ear {
-    fn on(&mut self, event: Event<'_>, now: Duration, window: Window, heard: &mut Heard) {
-        match event {
-            Event::Headers(fields) => self.verdict.add(fields),
-            Event::Data(bytes) => {
-                let Self { held, newest, .. } = self;
-                let message = |message: &[u8]| take_response(message, newest, now, window, heard);
-                self.over = grpc::each_message(held, bytes, message).err();
-            }
-            Event::End => {
-                let ended = Status::new(code::UNKNOWN, "a watch stream ended by itself");
-                self.over = Some(self.verdict.read().err().unwrap_or(ended));
-            }
-            Event::Reset(code) => self.over = Some(grpc::reset(code)),
-        }
-    }
-}
-
-fn take_response(
-    message: &[u8],
-    newest: &mut [i64],
-    now: Duration,
-    window: Window,
-    heard: &mut Heard,
-) {
-    let notice = notice::watch(message, |id, event| {
-        let newest = usize::try_from(id).ok().and_then(|id| newest.get_mut(id));
-        let Some(newest) = newest.filter(|newest| **newest < event.revision) else {
-            heard.wrong = Some(format!("watcher {id} got revision {} too late", event.revision));
-            return;
-        };
-        *newest = event.revision;
-        if window == Window::Wide {
-            heard.events += 1;
-            let put = event.stamp.unwrap_or(0);
-            heard.latency.record((now.as_nanos() as u64).saturating_sub(put));
-        }
-    });
-    heard.created += usize::from(notice.created);
-    if notice.canceled {
-        heard.wrong = Some(format!("watcher {} was cancelled", notice.watch_id));
     }
 }
 

@@ -29,6 +29,17 @@ impl Flags {
         before != self.0.len()
     }
 
+    /// None of these flags is given.
+    ///
+    /// # Errors
+    /// The first that is, and why it cannot be.
+    pub fn refuse(&self, flags: &[&str], why: &str) -> Result<(), String> {
+        match self.0.iter().find(|given| flags.contains(&given.as_str())) {
+            Some(flag) => Err(format!("{flag}: {why}")),
+            None => Ok(()),
+        }
+    }
+
     /// A flag's value as it stands; of several the last counts.
     ///
     /// # Errors
@@ -165,6 +176,9 @@ mod tests {
         assert_eq!(number("--keys --quiet"), "--keys wants a value");
         assert_eq!(number("--keys x"), "--keys x: invalid digit found in string");
         assert_eq!(number("--keys 0"), "--keys 0: at least 1");
+        let refused = flags("put --keys=7").refuse(&["--key", "--keys"], "not here");
+        assert_eq!(refused.unwrap_err(), "--keys: not here");
+        assert_eq!(flags("put --keys 7").refuse(&["--key"], "not here"), Ok(()));
         assert_eq!(flags("--key 1").finish().unwrap_err(), "unknown flag --key");
         assert_eq!(flags("a").finish().unwrap_err(), "nothing is expected where \"a\" stands");
     }

@@ -9,11 +9,14 @@
 //!
 //! It is strict: a server that breaks the protocol is reported, not worked around.
 
+mod streams;
+
 use std::{
-    collections::BTreeMap,
     fmt, mem,
     ops::{Range, RangeInclusive},
 };
+
+use streams::Streams;
 
 use crate::hpack::{self, Malformed};
 
@@ -204,7 +207,7 @@ pub struct Connection {
     /// The beginning of a frame whose end is still to come.
     partial: Vec<u8>,
     block: Option<Block>,
-    streams: BTreeMap<u32, Stream>,
+    streams: Streams,
     next_stream: u32,
     greeted: bool,
     send_window: i64,
@@ -245,7 +248,7 @@ impl Connection {
             out_sent: 0,
             partial: Vec::new(),
             block: None,
-            streams: BTreeMap::new(),
+            streams: Streams::default(),
             next_stream: 1,
             greeted: false,
             send_window: WINDOW_DEFAULT,
@@ -286,7 +289,7 @@ impl Connection {
 
     /// Whether no stream is open.
     pub fn is_quiet(&self) -> bool {
-        self.streams.is_empty()
+        self.streams.len() == 0
     }
 
     /// Opens a stream with a header block and a whole body. Its events will name `tag`.
@@ -301,7 +304,7 @@ impl Connection {
         } else if body.is_empty() {
             put_head(&mut self.out, 0, DATA, END_STREAM, number);
         }
-        self.streams.insert(number, stream);
+        self.streams.open(number, stream);
         Ok(number)
     }
 
@@ -309,24 +312,24 @@ impl Connection {
     /// last [`Self::finish`]. As [`Self::request`] otherwise.
     pub fn open(&mut self, tag: usize, head: &[u8]) -> Result<u32, Broken> {
         let (number, stream) = self.begin(tag, head)?;
-        self.streams.insert(number, stream);
+        self.streams.open(number, stream);
         Ok(number)
     }
 
     /// More of an open stream's body. Nothing is sent on a stream that is over.
     pub fn send(&mut self, number: u32, body: &[u8]) {
-        let Some(stream) = self.streams.get_mut(&number) else { return };
+        let Some(stream) = self.streams.get_mut(number) else { return };
         assert!(!stream.whole, "a body goes on until it is whole");
         let (waits, mut window) = (!stream.unsent.is_empty(), stream.send_window);
         let taken = if waits { 0 } else { self.send_body(number, &mut window, body, false) };
-        let stream = self.streams.get_mut(&number).expect("sending ends no stream");
+        let stream = self.streams.get_mut(number).expect("sending ends no stream");
         stream.send_window = window;
         stream.unsent.extend_from_slice(&body[taken..]);
     }
 
     /// An open stream's body is whole: our half of the stream ends.
     pub fn finish(&mut self, number: u32) {
-        let Some(stream) = self.streams.get_mut(&number) else { return };
+        let Some(stream) = self.streams.get_mut(number) else { return };
         stream.whole = true;
         if stream.unsent.is_empty() {
             put_head(&mut self.out, 0, DATA, END_STREAM, number);
@@ -355,7 +358,7 @@ impl Connection {
 
     /// Gives up a stream: no more events come of it.
     pub fn cancel(&mut self, stream: u32) {
-        if self.streams.remove(&stream).is_some() {
+        if self.streams.remove(stream).is_some() {
             put_u32(&mut self.out, RST_STREAM, stream, CANCEL);
         }
     }
@@ -389,8 +392,7 @@ impl Connection {
     /// A window grew: goes on with the bodies that wait, oldest first.
     fn send_unsent(&mut self) {
         let mut streams = mem::take(&mut self.streams);
-        for (&number, stream) in streams.iter_mut().filter(|(_, stream)| !stream.unsent.is_empty())
-        {
+        for (number, stream) in streams.iter_mut().filter(|(_, stream)| !stream.unsent.is_empty()) {
             let Stream { send_window, unsent, whole, .. } = stream;
             let taken = self.send_body(number, send_window, unsent, *whole);
             stream.unsent.drain(..taken);
@@ -476,7 +478,7 @@ impl Connection {
             CONTINUATION => self.on_continuation(head, payload, on),
             RST_STREAM => {
                 let code = u32_of(payload)?;
-                if let Some(stream) = self.streams.remove(&head.stream) {
+                if let Some(stream) = self.streams.remove(head.stream) {
                     on(stream.tag, Event::Reset(code));
                 }
                 Ok(())
@@ -504,7 +506,7 @@ impl Connection {
         // Padding counts too (§6.9.1).
         let window = self.receive_window;
         window.take(&mut self.owed, head.bytes, 0, &mut self.out)?;
-        let Some(stream) = self.streams.get_mut(&head.stream) else { return Ok(()) };
+        let Some(stream) = self.streams.get_mut(head.stream) else { return Ok(()) };
         let tag = stream.tag;
         if !end {
             window.take(&mut stream.owed, head.bytes, head.stream, &mut self.out)?;
@@ -576,7 +578,7 @@ impl Connection {
                 at
             }
         };
-        if let Some(stream) = self.streams.get(&number) {
+        if let Some(stream) = self.streams.get_mut(number) {
             on(stream.tag, Event::Headers(&self.seen[at].1));
         }
         if end {
@@ -587,7 +589,7 @@ impl Connection {
 
     /// The server has said all on this stream. If it did not wait for our whole body, neither do we.
     fn end(&mut self, number: u32, on: &mut impl FnMut(usize, Event<'_>)) {
-        let Some(stream) = self.streams.remove(&number) else { return };
+        let Some(stream) = self.streams.remove(number) else { return };
         if !stream.unsent.is_empty() || !stream.whole {
             put_u32(&mut self.out, RST_STREAM, number, CANCEL);
         }
@@ -625,7 +627,7 @@ impl Connection {
         if window > WINDOW_MAX {
             return Err(Broken::Protocol("INITIAL_WINDOW_SIZE out of its range"));
         }
-        for stream in self.streams.values_mut() {
+        for (_, stream) in self.streams.iter_mut() {
             stream.send_window += window - self.stream_window;
         }
         self.stream_window = window;
@@ -651,7 +653,7 @@ impl Connection {
     ) -> Result<(), Broken> {
         let [last, code] = [0, 4].map(|at| payload.get(at..at + 4).unwrap_or_default());
         let (last, code) = (u32_of(last)? & STREAM_MAX, u32_of(code)?);
-        for stream in self.streams.split_off(&(last + 1)).into_values() {
+        for stream in self.streams.split_off_after(last) {
             on(stream.tag, Event::Reset(REFUSED_STREAM));
         }
         self.goaway = Some((code, String::from_utf8_lossy(&payload[8..]).into_owned()));
@@ -662,7 +664,7 @@ impl Connection {
         let more = i64::from(u32_of(payload)? & STREAM_MAX);
         let window = match head.stream {
             0 => Some(&mut self.send_window),
-            number => self.streams.get_mut(&number).map(|stream| &mut stream.send_window),
+            number => self.streams.get_mut(number).map(|stream| &mut stream.send_window),
         };
         let Some(window) = window else { return Ok(()) };
         *window += more;

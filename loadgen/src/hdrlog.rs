@@ -17,7 +17,10 @@ use hdrhistogram::{
     },
 };
 
-use crate::tally;
+use crate::{
+    grpc::Status,
+    tally::{self, Tally},
+};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 const NANOS_PER_MILLI: f64 = 1e6;
@@ -96,6 +99,48 @@ impl HdrLog {
         // Before the interval it says again by what it divides.
         let line = lines.split_inclusive(|byte| *byte == b'\n').next_back().unwrap_or_default();
         file.write_all(line).and_then(|()| file.flush()).map_err(|error| named(name, error))
+    }
+}
+
+/// A tally whose latencies go to a log too, where there is one.
+#[derive(Default)]
+pub(crate) struct LoggedTally {
+    pub(crate) tally: Tally,
+    log: Option<HdrLog>,
+    /// When the log's time began.
+    from: Duration,
+}
+
+impl LoggedTally {
+    /// Forgets what was counted, and logs from now on.
+    pub(crate) fn begin(&mut self, log: Option<HdrLog>, now: Duration) {
+        *self = Self { tally: Tally::default(), log, from: now };
+    }
+
+    /// As [`Tally::add`].
+    pub(crate) fn add(&mut self, took: Duration, outcome: Result<(), Status>) {
+        if let (Some(log), Ok(())) = (&mut self.log, &outcome) {
+            log.record(took);
+        }
+        self.tally.add(took, outcome);
+    }
+
+    /// What was counted since the last call.
+    pub(crate) fn take(&mut self) -> Tally {
+        mem::take(&mut self.tally)
+    }
+
+    /// Called every now and then.
+    pub(crate) fn look(&mut self, now: Duration) -> io::Result<()> {
+        match &mut self.log {
+            Some(log) => log.look(now.saturating_sub(self.from)),
+            None => Ok(()),
+        }
+    }
+
+    /// Nothing more is counted.
+    pub(crate) fn finish(&mut self) -> io::Result<()> {
+        self.log.as_mut().map_or(Ok(()), HdrLog::finish)
     }
 }
 

@@ -7,7 +7,6 @@
 
 use std::{
     collections::VecDeque,
-    mem,
     ops::Range,
     time::{Duration, Instant, SystemTime},
 };
@@ -20,12 +19,13 @@ use crate::{
     fanout::Shares,
     grpc::{self, Status, Verdict, code},
     h2::{Event, Window},
+    hdrlog::{HdrLog, LoggedTally},
     interrupt,
     link::{Failure, Link, PATIENCE, READ_BYTES_MAX},
     notice,
     poll::Poll,
     report::Report,
-    tally::{Tallies, Tally},
+    tally::Tallies,
     work::{Call, Order, Work},
 };
 
@@ -46,25 +46,31 @@ pub struct Plan {
     pub ttl: i64,
     /// Whether each lease has a key.
     pub attach: bool,
+    /// How long is renewed, or put, before that counts.
+    pub warm_up: Duration,
     /// The server's process, where its CPU time and memory are wanted.
     pub pid: Option<u32>,
 }
 
-/// Grants the leases, renews them for this time, and says what that came to.
-pub fn run(plan: &Plan, time: Duration) -> Result<Report, Failure> {
+/// Grants the leases, renews them for this time, and says what that came to; the renewals' latencies
+/// are logged, too.
+pub fn run(plan: &Plan, time: Duration, hdr_log: Option<HdrLog>) -> Result<Report, Failure> {
     let first = grant(plan)?;
     let poll = Poll::new()?;
     let mut renewals = Renewals::connect(plan, first, &poll, 0)?;
     let mut ready = Ready::new(poll);
     let clock = Instant::now();
-    let cpu = CpuUse::now(plan.pid)?;
     renewals.start(Goal::Forever, Duration::ZERO, &ready.poll)?;
-    while clock.elapsed() < time && !interrupt::asked() {
-        ready.turn(&mut renewals, time - clock.elapsed(), clock)?;
-    }
+    ready.turn_until(&mut renewals, plan.warm_up, clock)?;
+    let (begin, cpu) = (clock.elapsed(), CpuUse::now(plan.pid)?);
+    renewals.tally.begin(hdr_log, begin);
+    ready.turn_until(&mut renewals, begin + time, clock)?;
     let cut_short = interrupt::asked().then(|| "interrupted".into());
-    let (elapsed, cpu) = (clock.elapsed(), CpuUse::now(plan.pid)?.since(&cpu));
-    let tally = mem::take(&mut renewals.tally);
+    let (elapsed, cpu) = (clock.elapsed() - begin, CpuUse::now(plan.pid)?.since(&cpu));
+    let tally = renewals.tally.take();
+    renewals.tally.finish()?;
+    // What is answered later is neither counted nor logged.
+    renewals.tally = LoggedTally::default();
     renewals.goal = Goal::Nothing;
     while renewals.open > 0 {
         ready.turn(&mut renewals, PATIENCE, clock)?;
@@ -72,7 +78,8 @@ pub fn run(plan: &Plan, time: Duration) -> Result<Report, Failure> {
     let Plan { connections, streams, .. } = *plan;
     let tallies = Tallies::of("keepalive", tally);
     let (open, counts) = (None, Vec::new());
-    Ok(Report { elapsed, cpu, tallies, open, counts, connections, streams, cut_short })
+    let heard = None;
+    Ok(Report { elapsed, cpu, tallies, open, heard, counts, connections, streams, cut_short })
 }
 
 /// Grants the plan's leases, with ids that no earlier run has taken; returns the first.
@@ -137,7 +144,7 @@ pub(crate) struct Renewals {
     first_token: usize,
     depth: usize,
     goal: Goal,
-    pub(crate) tally: Tally,
+    pub(crate) tally: LoggedTally,
     /// Keep-alives on their way.
     pub(crate) open: usize,
     over: Option<Status>,
@@ -178,7 +185,7 @@ impl Renewals {
             first_token,
             depth: plan.depth,
             goal: Goal::Nothing,
-            tally: Tally::default(),
+            tally: LoggedTally::default(),
             open: 0,
             over: None,
             touched: Vec::new(),
@@ -254,7 +261,12 @@ impl Line {
     }
 
     /// Takes in what came; how many answers that were.
-    fn on(&mut self, event: Event<'_>, now: Duration, tally: &mut Tally) -> Result<usize, Status> {
+    fn on(
+        &mut self,
+        event: Event<'_>,
+        now: Duration,
+        tally: &mut LoggedTally,
+    ) -> Result<usize, Status> {
         let mut answers = 0;
         match event {
             Event::Headers(fields) => self.verdict.add(fields),
@@ -296,6 +308,19 @@ impl Ready {
         Self { poll, buffer: vec![0; READ_BYTES_MAX].into(), latest: Duration::ZERO }
     }
 
+    /// Serves who is ready until then, or until somebody wants an end.
+    fn turn_until(
+        &mut self,
+        renewals: &mut Renewals,
+        end: Duration,
+        clock: Instant,
+    ) -> Result<(), Failure> {
+        while clock.elapsed() < end && !interrupt::asked() {
+            self.turn(renewals, end.saturating_sub(clock.elapsed()), clock)?;
+        }
+        Ok(())
+    }
+
     fn turn(
         &mut self,
         renewals: &mut Renewals,
@@ -308,7 +333,9 @@ impl Ready {
                 self.latest = clock.elapsed();
             }
         }
-        match clock.elapsed() > self.latest + PATIENCE {
+        let now = clock.elapsed();
+        renewals.tally.look(now)?;
+        match now > self.latest + PATIENCE {
             true => Err(Failure::Stalled(renewals.open)),
             false => Ok(()),
         }

@@ -8,13 +8,14 @@
 //!        │                                                                 kubernetes, replay
 //!        │                                                    fanout   watchers, and who puts
 //!        │                                                    lease    keep-alives; expiry
-//!        └──────────────┬─────────────────────────────────────────┬── writers, watching, poll
+//!        └──────────────┬─────────────────────────────────────────┬── writers, watching, ear, poll
 //!                     grpc    messages, statuses                 link    a socket that never blocks
 //!                       └──────── h2    frames, windows ──────────┘
 //!                                 hpack    header blocks
 //!
 //!   what is asked       keys, sizes, arrivals          what is said    tally, cpu → report; scene
 //!   beside a run        progress, hdrlog, replay       judged later    history, mix, check
+//!   runs of its own     compare, disk, sensitivity
 //! ```
 //!
 //! What makes it cheap: the headers of a request are encoded once and sent as literals, with no
@@ -30,10 +31,12 @@ pub mod client;
 pub mod compare;
 pub mod cpu;
 pub mod disk;
+pub mod ear;
 pub mod engine;
 pub mod expiry;
 pub mod fanout;
 pub mod flags;
+mod ground;
 pub mod grpc;
 pub mod h2;
 pub mod hdrlog;
@@ -53,6 +56,7 @@ pub mod replay;
 pub mod report;
 pub mod scene;
 pub mod script;
+pub mod sensitivity;
 pub mod sizes;
 pub mod tally;
 pub mod watching;

@@ -100,6 +100,10 @@ impl Link {
         grpc::head(path, &self.authority)
     }
 
+    fn named(&self, error: io::Error) -> io::Error {
+        io::Error::new(error.kind(), format!("{}: {error}", self.authority))
+    }
+
     /// Reads once, and returns how many bytes came.
     pub(crate) fn read(
         &mut self,
@@ -109,9 +113,10 @@ impl Link {
         let read = match self.socket.read(buffer) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
             Ok(0) => {
-                return Err(io::Error::new(ErrorKind::UnexpectedEof, "closed by the server").into());
+                let closed = io::Error::new(ErrorKind::UnexpectedEof, "closed by the server");
+                return Err(self.named(closed).into());
             }
-            read => read?,
+            read => read.map_err(|error| self.named(error))?,
         };
         self.connection.receive(&buffer[..read], on)?;
         Ok(read)
@@ -124,7 +129,7 @@ impl Link {
             match socket.write(connection.out()) {
                 Ok(sent) => connection.sent(sent),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(self.named(error).into()),
             }
         }
         let is_full = !connection.out().is_empty();

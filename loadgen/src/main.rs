@@ -13,16 +13,18 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use loadgen::{
     check, compare, disk, expiry, fanout,
     flags::Flags,
     history::{self, Recorder},
-    interrupt, lease, mix,
+    interrupt, lease, mix, sensitivity,
     writers::Puts,
 };
+use proto::etcdserverpb::{RangeRequest, RangeResponse, kv};
 use serde_json::json;
 
-use crate::calls::{Servers, told};
+use crate::calls::{Servers, by_any, told, warm_up};
 
 const USAGE: &str = "\
 loadgen WORK [--flag value ...]      docs/loadgen.md says more
@@ -38,25 +40,31 @@ loadgen WORK [--flag value ...]      docs/loadgen.md says more
   watch      watchers of one prefix, and puts under it: events, their latency, memory
   keepalive  leases kept alive
   expire     leases all renewed and then all let go, beside puts
-  check      a bit of everything on an empty cluster, written down and judged
+  check      a bit of everything on a new cluster, written down and judged
   judge      what an earlier check wrote down
 
   disk DIR [--seconds 3]   whether a folder's disk is good enough, and for which settings
   compare A B [--rounds 3] [--pid-a N] [--pid-b N] -- WORK [--flag value ...]
                            two servers in turn, and the ratios of each pair
+  sensitivity [--quick] [--etcd PATH]
+                           what slower syncs, longer lines and other timeouts do: clusters of its own
 
-  all but judge:
+  all works that ask a server:
   --endpoint host:port   127.0.0.1:2379; several for calls and check: a,b,c
   --pid N                the server's process, to read its CPU time and memory; several: a,b,c
   --data-dir DIR         the server's, to say what disk it is on; without: asked of --pid
+  --seconds N            5; not for fill and replay. watch: each phase; expire: puts before the
+                         storm
+
+  all these but check:
   --connections N        1; not those of writers or stalled watchers
   --streams N            calls, or watch or keep-alive streams, on each connection: 1;
                          of an open loop 100
-  --seconds N            5; not for fill. watch: each phase; expire: puts before the storm
+  --warm-up SECONDS      0: made and not counted
+  --hdr-log FILE         latencies of each second, for HdrHistogram's tools: of the operations;
+                         watch: of the events; expire: of the puts
 
   put, range, delete, cas, list, fill, kubernetes, replay:
-  --warm-up SECONDS      0: made and not counted
-  --hdr-log FILE         latencies of each second, for HdrHistogram's tools
   --record FILE          the operations, for a replay
   --quiet                no progress on the terminal
 
@@ -130,6 +138,7 @@ fn run(mut flags: Flags, line: &str) -> Result<(), String> {
         }
         "disk" => disk::command(flags, line, &mut std::io::stdout().lock()),
         "compare" => compare::command(flags, line, &mut std::io::stdout().lock()),
+        "sensitivity" => sensitivity::command(flags, line, &mut std::io::stdout().lock()),
         call if CALLS.contains(&call) => calls::run(call, flags, line),
         "help" => print(&format_args!("{USAGE}\n")),
         _ => Err(format!("unknown work {name:?}\n\n{USAGE}")),
@@ -172,14 +181,16 @@ fn watch(mut flags: Flags, line: &str) -> Result<(), String> {
         prev_kv: flags.switch("--prev-kv"),
         stalled: flags.number("--stalled", 0, 0)?,
         puts: puts(&mut flags)?,
+        warm_up: warm_up(&mut flags)?,
         time: flags.seconds("--seconds", 5)?,
         pid,
     };
+    let log = log_name(&mut flags)?;
     flags.finish()?;
     at_least_one_a_stream(plan.connections * plan.streams, plan.watchers, "watchers")?;
-    let scene = servers.scene();
+    let (log, scene) = (servers.log(log.as_deref())?, servers.scene());
     listen()?;
-    let report = fanout::run(&plan).map_err(|failure| failure.to_string())?;
+    let report = fanout::run(&plan, log).map_err(|failure| failure.to_string())?;
     told(&scene, &report, report.json(), report.failed())?;
     interrupted()
 }
@@ -194,6 +205,7 @@ fn lease_plan(flags: &mut Flags, servers: &Servers) -> Result<lease::Plan, Strin
         depth: flags.number("--depth", 1, 1)?,
         ttl: flags.number("--ttl", 60, 1)?,
         attach: flags.switch("--attach"),
+        warm_up: warm_up(flags)?,
         pid,
     };
     at_least_one_a_stream(plan.connections * plan.streams, plan.leases, "leases")?;
@@ -203,10 +215,11 @@ fn lease_plan(flags: &mut Flags, servers: &Servers) -> Result<lease::Plan, Strin
 fn keepalive(mut flags: Flags, line: &str) -> Result<(), String> {
     let servers = Servers::take(&mut flags, line)?;
     let (plan, time) = (lease_plan(&mut flags, &servers)?, flags.seconds("--seconds", 5)?);
+    let log = log_name(&mut flags)?;
     flags.finish()?;
-    let scene = servers.scene();
+    let (log, scene) = (servers.log(log.as_deref())?, servers.scene());
     listen()?;
-    let report = lease::run(&plan, time).map_err(|failure| failure.to_string())?;
+    let report = lease::run(&plan, time, log).map_err(|failure| failure.to_string())?;
     told(&scene, &report, report.json("keepalive"), report.errors().values().sum())?;
     interrupted()
 }
@@ -216,11 +229,24 @@ fn expire(mut flags: Flags, line: &str) -> Result<(), String> {
     let (plan, puts) = (lease_plan(&mut flags, &servers)?, puts(&mut flags)?);
     let time = flags.seconds("--seconds", 5)?;
     let gone_max = Duration::from_secs(flags.number("--gone-max", 60, 0)?);
+    let log = log_name(&mut flags)?;
     flags.finish()?;
-    let scene = servers.scene();
-    let report =
-        expiry::run(&plan, &puts, time, gone_max).map_err(|failure| failure.to_string())?;
-    told(&scene, &report, report.json(), report.failed())
+    let (log, scene) = (servers.log(log.as_deref())?, servers.scene());
+    listen()?;
+    let report = expiry::run(&plan, &puts, time, gone_max, log);
+    let report = report.map_err(|failure| failure.to_string())?;
+    told(&scene, &report, report.json(), report.failed())?;
+    interrupted()?;
+    match report.left() {
+        0 => Ok(()),
+        left => Err(format!("{left} leases were not gone after {} s", gone_max.as_secs())),
+    }
+}
+
+/// Where the latencies of a work that is no calls are to be logged.
+fn log_name(flags: &mut Flags) -> Result<Option<String>, String> {
+    flags.refuse(&["--record"], "a recording holds calls, and these are streams")?;
+    flags.text("--hdr-log")
 }
 
 fn listen() -> Result<(), String> {
@@ -239,10 +265,13 @@ fn history_file(flags: &mut Flags) -> Result<PathBuf, String> {
 }
 
 fn checked(mut flags: Flags, line: &str) -> Result<(), String> {
+    let measuring = ["--warm-up", "--hdr-log", "--record", "--rate"];
+    flags.refuse(&measuring, "a check judges answers, and measures nothing")?;
     let servers = Servers::take(&mut flags, line)?;
     let history = history_file(&mut flags)?;
     let (seed, time) = (flags.number("--seed", 1, 0)?, flags.seconds("--seconds", 5)?);
     flags.finish()?;
+    wants_nothing_written(&servers.endpoints)?;
     let recorder = Recorder::create(&history);
     let recorder = recorder.map_err(|error| format!("{}: {error}", history.display()))?;
     let scene = servers.scene();
@@ -260,6 +289,19 @@ fn checked(mut flags: Flags, line: &str) -> Result<(), String> {
     let json = json!({ "work": "check", "seed": seed, "possible": summary });
     told(&scene, &format_args!("{summary}\n"), json, 0)?;
     interrupted()
+}
+
+/// What others wrote, nobody could be asked about.
+fn wants_nothing_written(endpoints: &[String]) -> Result<(), String> {
+    let key = Bytes::from_static(b"\0");
+    let all = RangeRequest { range_end: key.clone(), key, count_only: true, ..Default::default() };
+    let found: RangeResponse = by_any(endpoints, kv::RANGE, &all)?;
+    match found.header.unwrap_or_default().revision {
+        ..=1 => Ok(()),
+        revision => Err(format!(
+            "a check begins where nothing was ever written, and this cluster is at revision {revision}"
+        )),
+    }
 }
 
 fn judge(history: &Path) -> Result<(), String> {

@@ -4,7 +4,7 @@
 //! What a key was last known to be lies here, by its modification revision, as a controller's cache
 //! has it: a swap compares with that, and what it learns from a refusal it compares with next.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, mem, time::Instant};
 
 use bytes::Bytes;
 use prost::Message;
@@ -116,6 +116,8 @@ pub struct Ops<C> {
     /// The modification revision of each key that was swapped; 0: there is no such key.
     known: BTreeMap<Bytes, i64>,
     value: Bytes,
+    /// Values begin with how long after this they were sent.
+    clock: Option<Instant>,
     body: Vec<u8>,
     last: Option<Op>,
     counted: Counted,
@@ -144,6 +146,7 @@ impl<C: Chooser> Ops<C> {
             open: BTreeMap::new(),
             known: BTreeMap::new(),
             value: value(value_bytes_max).into(),
+            clock: None,
             body: Vec::new(),
             last: None,
             counted: Counted::default(),
@@ -155,12 +158,30 @@ impl<C: Chooser> Ops<C> {
         &mut self.chooser
     }
 
+    /// From here on values of 8 bytes and more begin with when they are sent, in nanoseconds by this
+    /// clock.
+    pub fn stamp_values(&mut self, clock: Instant) {
+        self.clock = Some(clock);
+    }
+
+    /// The value of the next call.
+    fn stamp(&mut self) {
+        let Some(clock) = self.clock else { return };
+        let mut value =
+            mem::take(&mut self.value).try_into_mut().unwrap_or_else(|value| value[..].into());
+        if let Some(stamp) = value.first_chunk_mut() {
+            *stamp = (clock.elapsed().as_nanos() as u64).to_be_bytes();
+        }
+        self.value = value.freeze();
+    }
+
     /// Counts from here.
     pub fn forget_counts(&mut self) {
         self.counted = Counted::default();
     }
 
     fn encode(&mut self, seat: usize) -> Ask<'_> {
+        self.stamp();
         let Open { op, page, .. } = self.open.get(&seat).expect("the seat's operation is open");
         let known = |key| self.known.get(key).copied().unwrap_or(0);
         let value = self.value.slice(..op.value_bytes());

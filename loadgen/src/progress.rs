@@ -10,6 +10,20 @@ use crate::tally::Tallies;
 const BAR_WIDTH: usize = 30;
 const CLEAR: &str = "\r\x1b[K";
 
+/// How far a run is.
+#[derive(Clone, Copy)]
+pub(crate) struct Standing<'a> {
+    /// Since it began.
+    pub(crate) now: Duration,
+    /// Until then nothing counts.
+    pub(crate) warm_up: Duration,
+    /// When it is over, where that is a matter of time.
+    pub(crate) end: Option<Duration>,
+    /// Operations that are to be begun yet, where that is not.
+    pub(crate) left: u64,
+    pub(crate) tallies: &'a Tallies,
+}
+
 /// The line, and what it said last.
 pub struct Progress {
     shown: Duration,
@@ -24,14 +38,8 @@ impl Progress {
     }
 
     /// Shows where the run is.
-    pub(crate) fn show(
-        &mut self,
-        now: Duration,
-        warm_up: Duration,
-        end: Option<Duration>,
-        left: u64,
-        tallies: &Tallies,
-    ) {
+    pub(crate) fn show(&mut self, standing: Standing<'_>) {
+        let Standing { now, warm_up, end, left, tallies } = standing;
         let (done, failed) = (tallies.done(), tallies.failed());
         let since = now.saturating_sub(self.shown).as_secs_f64();
         if since < 0.2 {

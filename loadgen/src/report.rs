@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cpu::{CpuUse, micros_per},
+    ear::Heard,
     tally::{Lateness, PERCENTILES, Tallies, Tally},
 };
 
@@ -38,6 +39,8 @@ pub struct Report {
     pub(crate) cpu: CpuUse,
     pub(crate) tallies: Tallies,
     pub(crate) open: Option<OpenLoop>,
+    /// Of those who watched what was put.
+    pub(crate) heard: Option<Heard>,
     pub(crate) counts: Vec<(&'static str, u64)>,
     pub(crate) connections: usize,
     pub(crate) streams: usize,
@@ -80,9 +83,10 @@ impl Report {
         self.counts.iter().find(|(of, _)| *of == name).map_or(0, |(_, count)| *count)
     }
 
-    /// Something else was counted beside.
-    pub fn add_count(&mut self, name: &'static str, count: u64) {
-        self.counts.push((name, count));
+    /// Watchers heard this meanwhile.
+    pub fn add_heard(&mut self, heard: Heard) {
+        self.counts.push(("events", heard.events));
+        self.heard = Some(heard);
     }
 
     /// Why the run ended before it was over, where it did.
@@ -121,6 +125,10 @@ impl Report {
             });
             json["service"] = json!({});
             extend(&mut json["service"], service.percentiles());
+        }
+        if let Some(heard) = &self.heard {
+            json["put_to_event"] = json!({ "events": heard.timed() });
+            extend(&mut json["put_to_event"], heard.latency.tally.percentiles());
         }
         if let [_, _, ..] = &self.tallies.0[..] {
             json["kinds"] = json!({});
@@ -175,6 +183,11 @@ impl fmt::Display for Report {
         }
         if let Some(open) = &self.open {
             self.row(f, "service time", &open.service)?;
+        }
+        if let Some(heard) = &self.heard {
+            self.row(f, "put to event", &heard.latency.tally)?;
+        }
+        if let Some(open) = &self.open {
             open.fmt(f)?;
             let own = open.own_part(&all);
             if own > OWN_PART_MAX {

@@ -3,7 +3,6 @@
 
 use std::{
     fmt, fs,
-    os::linux::fs::MetadataExt,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -11,7 +10,7 @@ use std::{
 use proto::etcdserverpb::{StatusRequest, StatusResponse, maintenance};
 use serde_json::{Value, json};
 
-use crate::client::Client;
+use crate::{client::Client, ground::Ground};
 
 /// How long a server may take to say its version.
 const ASK: Duration = Duration::from_secs(5);
@@ -38,6 +37,7 @@ impl Scene {
     pub fn new(endpoints: &[String], data_dir: Option<&Path>, pids: &[u32], flags: &str) -> Self {
         let told = || data_dir_of(*pids.first()?);
         let folder = data_dir.map(Path::to_path_buf).or_else(told);
+        let ground = folder.and_then(|folder| Ground::of(&folder));
         let read = |path: &str| fs::read_to_string(path).unwrap_or_else(|_| UNKNOWN.into());
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Self {
@@ -45,7 +45,7 @@ impl Scene {
             kernel: read("/proc/sys/kernel/osrelease").trim().into(),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             cpu_model: cpu_model(&read("/proc/cpuinfo")),
-            disk: folder.and_then(|folder| disk(&folder)).unwrap_or_else(|| UNKNOWN.into()),
+            disk: ground.map_or_else(|| UNKNOWN.into(), |ground| ground.brief()),
             servers: endpoints.iter().map(|endpoint| server(endpoint)).collect(),
             programs: pids.iter().map(|pid| program(*pid)).collect(),
             flags: flags.into(),
@@ -74,7 +74,8 @@ impl fmt::Display for Scene {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { host, kernel, cpus, cpu_model, disk, servers, programs, flags, date } = self;
         writeln!(f, "{date}  loadgen {} {flags}", env!("CARGO_PKG_VERSION"))?;
-        writeln!(f, "host {host}, Linux {kernel}, {cpus} CPUs ({cpu_model}), disk {disk}")?;
+        let how = if disk == UNKNOWN { " (--data-dir)" } else { "" };
+        writeln!(f, "host {host}, Linux {kernel}, {cpus} CPUs ({cpu_model}), disk {disk}{how}")?;
         match (&servers[..], &programs[..]) {
             ([], _) => Ok(()),
             (servers, []) => writeln!(f, "against {}", servers.join(", ")),
@@ -131,50 +132,6 @@ fn data_dir_in(words: &[impl AsRef<str>]) -> Option<String> {
     })
 }
 
-/// The file system a folder lies on, and the device under it.
-fn disk(folder: &Path) -> Option<String> {
-    let folder = folder.canonicalize().ok()?;
-    let device = fs::metadata(&folder).ok()?.st_dev();
-    let number = format!("{}:{}", libc::major(device), libc::minor(device));
-    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    let (kind, source) = mount(&mounts, &number, &folder)?;
-    let queue = |what: &str| device_says(&number, what);
-    let mut text = format!("{kind} on {source}");
-    if let Some(model) = queue("device/model") {
-        text += &format!(" ({model})");
-    }
-    if let Some(rotates) = queue("queue/rotational") {
-        text += if rotates == "1" { ", rotational" } else { ", not rotational" };
-    }
-    if let Some(cache) = queue("queue/write_cache") {
-        text += &format!(", {cache}");
-    }
-    Some(text)
-}
-
-/// Of a block device, or of the one it is a part of.
-fn device_says(number: &str, what: &str) -> Option<String> {
-    let device = Path::new("/sys/dev/block").join(number).canonicalize().ok()?;
-    let said = |device: &Path| fs::read_to_string(device.join(what)).ok();
-    let text = said(&device).or_else(|| said(device.parent()?))?;
-    Some(text.trim().to_owned())
-}
-
-/// Kind and source of the mount that a folder lies on (proc_pid_mountinfo(5)).
-fn mount<'a>(mounts: &'a str, number: &str, folder: &Path) -> Option<(&'a str, &'a str)> {
-    let lines = mounts.lines().filter_map(|line| {
-        let (before, after) = line.split_once(" - ")?;
-        let mut before = before.split(' ').skip(2);
-        let [device, _, at] = [before.next()?, before.next()?, before.next()?];
-        let mut after = after.split(' ');
-        let row = (device, at, after.next()?, after.next()?);
-        folder.starts_with(at).then_some(row)
-    });
-    // The one that is mounted deepest; the device decides, where the folder is seen through it.
-    let best = lines.max_by_key(|(device, at, ..)| (*device == number, at.len()))?;
-    Some((best.2, best.3))
-}
-
 /// Seconds since 1970 as RFC 3339 has them (Hinnant: chrono-Compatible Low-Level Date Algorithms,
 /// `civil_from_days`).
 fn date(seconds: u64) -> String {
@@ -210,14 +167,6 @@ mod tests {
         assert_eq!(found("etcd -data-dir=b"), Some("b".into()));
         assert_eq!(found("etcd --data-directory b"), None);
         assert_eq!(found("etcd --data-dir"), None);
-    }
-
-    #[test]
-    fn the_deepest_mount_is_the_folders() {
-        let mounts = "1 0 8:1 / / rw - ext4 /dev/a rw\n2 1 8:2 / /var rw s:1 - xfs /dev/b rw\n";
-        assert_eq!(mount(mounts, "8:2", Path::new("/var/lib")), Some(("xfs", "/dev/b")));
-        assert_eq!(mount(mounts, "8:1", Path::new("/home")), Some(("ext4", "/dev/a")));
-        assert_eq!(mount("", "8:1", Path::new("/home")), None);
     }
 
     #[test]

@@ -6,9 +6,9 @@ use std::time::Duration;
 use crate::{
     engine::Slot,
     h2::Window,
+    hdrlog::LoggedTally,
     link::{Failure, Link},
     poll::Poll,
-    tally::Tally,
     work::{Call, Order, Work},
 };
 
@@ -37,7 +37,7 @@ pub(crate) struct Writers {
     due: Duration,
     /// A put was due while no writer was free.
     late: bool,
-    tally: Tally,
+    pub(crate) tally: LoggedTally,
 }
 
 impl Writers {
@@ -60,7 +60,7 @@ impl Writers {
             interval: puts.rate.map(|rate| Duration::from_secs(1) / rate.max(1) as u32),
             due: Duration::ZERO,
             late: false,
-            tally: Tally::default(),
+            tally: LoggedTally::default(),
         })
     }
 
@@ -123,10 +123,5 @@ impl Writers {
     /// Puts without an answer yet.
     pub(crate) fn open(&self) -> usize {
         self.slots.len() - self.free.len()
-    }
-
-    /// What was counted since the last call.
-    pub(crate) fn take_tally(&mut self) -> Tally {
-        std::mem::take(&mut self.tally)
     }
 }

@@ -61,6 +61,14 @@ fn bad_flags_are_named() {
         ("put --user root:pw", "--user: neither TLS nor users are built yet"),
         ("put --cacert=ca.pem", "--cacert: neither TLS nor users are built yet"),
         ("put --endpoint https://a:1", "TLS is not built yet"),
+        ("put --endpoint localhost", "--endpoint localhost: host:port is wanted"),
+        ("watch --endpoint http://[::1]/", "host:port is wanted"),
+        ("fill --seconds 3", "--seconds: fill is over when every key is there"),
+        ("put --ops 3 --seconds 3", "--seconds: --ops says already when it is over"),
+        ("replay x --rate 3", "--rate: the file says when"),
+        ("watch --record x", "--record: a recording holds calls"),
+        ("check --history x --warm-up 1", "--warm-up: a check judges answers"),
+        ("check --history x --hdr-log=x", "--hdr-log: a check judges answers"),
         ("judge", "--history FILE"),
         ("judge --history /nonexistent/file", "/nonexistent/file: "),
         ("replay /nonexistent/file", "/nonexistent/file: "),
@@ -82,7 +90,7 @@ fn help_is_no_failure() {
 
 #[test]
 fn an_endpoint_that_is_not_there_is_named() {
-    for work in ["put", "watch", "keepalive", "kubernetes"] {
+    for work in ["put", "watch", "keepalive", "expire", "kubernetes", "check --history unused"] {
         let error = refused(&format!("{work} --endpoint 127.0.0.1:1"));
         assert!(error.contains("cannot reach 127.0.0.1:1: Connection refused"), "{work}: {error}");
     }
@@ -117,6 +125,10 @@ fn a_full_disk_for_an_output_is_said() {
     for flag in ["--hdr-log", "--record"] {
         let error = refused(&format!("put --endpoint {endpoint} --ops 20 {flag} /dev/full"));
         assert!(error.contains("/dev/full: No space left on device"), "{flag}: {error}");
+    }
+    for work in ["watch", "keepalive", "expire"] {
+        let error = refused(&format!("{work} --endpoint {endpoint} --hdr-log /dev/full"));
+        assert!(error.contains("/dev/full: No space left on device"), "{work}: {error}");
     }
     let error = refused(&format!("check --endpoint {endpoint} --history /dev/full"));
     assert!(error.contains("/dev/full: No space left on device"), "{error}");
@@ -156,6 +168,20 @@ fn a_dying_endpoint_is_said() {
     assert!(json["cut_short"].as_str().is_some_and(|why| why.contains("no endpoint")), "{json}");
     let errors = json["errors"].as_object().expect("a map");
     assert!(errors.keys().any(|error| error.contains("connection lost")), "{json}");
+}
+
+#[test]
+fn an_endpoint_that_died_between_calls_is_said() {
+    let server = Server::start(Delay::of(MS));
+    let line = format!("put --endpoint {} --seconds 3 --rate 2", server.endpoint);
+    let run = loadgen(&line).spawn().expect("it runs");
+    // Calls are due each half second and answered at once.
+    thread::sleep(1750 * MS);
+    server.die();
+    let output = run.wait_with_output().expect("it is ours");
+    assert_eq!(output.status.code(), Some(1));
+    let json = json(&output);
+    assert!(json["cut_short"].as_str().is_some_and(|why| why.contains("in the end")), "{json}");
 }
 
 #[test]

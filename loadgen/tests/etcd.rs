@@ -23,7 +23,7 @@ use loadgen::{
     ops::{Chooser, Kind, Numbered, Ops},
     report::Report,
     sizes::Sizes,
-    watching::Watching,
+    watching::Watches,
     work::{Call, Order, Work},
     writers::Puts,
 };
@@ -31,8 +31,8 @@ use proto::{
     etcdserverpb::{
         LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
         LeaseLeasesRequest, LeaseLeasesResponse, PutRequest, PutResponse, RangeRequest,
-        RangeResponse, RangeStreamResponse, SnapshotRequest, SnapshotResponse, kv, lease,
-        maintenance,
+        RangeResponse, RangeStreamResponse, RequestOp, SnapshotRequest, SnapshotResponse,
+        TxnRequest, TxnResponse, kv, lease, maintenance, request_op::Request,
     },
     v3electionpb::{LeaderRequest, LeaderResponse, election},
 };
@@ -244,11 +244,12 @@ fn every_watcher_gets_every_put() {
         prev_kv: true,
         stalled,
         puts: Puts { writers: 2, rate, keys: 10, value_bytes: 64 },
+        warm_up: Duration::from_millis(50),
         time: Duration::from_millis(300),
         pid: Some(etcd.process.id()),
     };
     for plan in [plan(None, 0), plan(Some(200), 2)] {
-        let report = fanout::run(&plan).unwrap();
+        let report = fanout::run(&plan, None).unwrap();
         assert_eq!((report.failed(), report.events()), (0, report.puts() * 20));
         assert!(report.puts() > 0);
         let text = format!("{report} {}", report.json());
@@ -270,16 +271,16 @@ fn leases_are_kept_alive_and_then_let_go() {
         depth,
         ttl,
         attach,
+        warm_up: Duration::from_millis(50),
         pid: Some(etcd.process.id()),
     };
-    let report = keeping::run(&plan(500, 3, false), Duration::from_millis(200)).unwrap();
+    let report = keeping::run(&plan(500, 3, false), Duration::from_millis(200), None).unwrap();
     assert!(report.done() > 0 && report.errors().is_empty());
 
     let puts = Puts { writers: 1, rate: Some(100), keys: 10, value_bytes: 8 };
-    let report =
-        expiry::run(&plan(3, 1, true), &puts, Duration::from_millis(100), Duration::from_secs(30));
-    let report = report.unwrap();
-    assert!(report.all_gone() && report.failed() == 0, "{report}");
+    let [before, gone_max] = [Duration::from_millis(100), Duration::from_secs(30)];
+    let report = expiry::run(&plan(3, 1, true), &puts, before, gone_max, None).unwrap();
+    assert_eq!((report.left(), report.failed()), (0, 0), "{report}");
     let left: LeaseLeasesResponse =
         client.unary(lease::LEASE_LEASES, &LeaseLeasesRequest {}).unwrap();
     // The one of the member's start, and those of 500 seconds.
@@ -355,7 +356,10 @@ fn a_mix_of_kubernetes_leaves_the_pods_it_says() {
     let fill = mix.chooser().filling();
     assert_eq!(report_of(&etcd, &mut mix, 16, fill).errors().len(), 0);
     let endpoints = [etcd.endpoint.clone()];
-    let watching = Watching::start(&endpoints, &mix.chooser().watched(), 3).unwrap();
+    let prefixes = mix.chooser().watched();
+    let clock = Instant::now();
+    let watching = Watches::open(&endpoints, &prefixes, 3).unwrap().listen(clock, Duration::ZERO);
+    mix.stamp_values(clock);
     mix.forget_counts();
     // One at a time, so that no renewal overtakes another and no pod goes while it is read.
     let report = report_of(&etcd, &mut mix, 1, 600);
@@ -367,18 +371,42 @@ fn a_mix_of_kubernetes_leaves_the_pods_it_says() {
     let pods = 50 + count("pod create") - count("pod delete");
     assert_eq!(response.count, 20 + pods, "{kinds}");
     let written = ["node lease", "pod create", "pod status", "pod delete"].map(count);
-    let heard = comes_true(|| watching.events() == 3 * written.iter().sum::<i64>() as u64);
-    assert!(heard, "{written:?}: {}", watching.events());
-    watching.finish().unwrap();
+    let heard = watching.finish(Some(put_all(&mut client, &prefixes))).unwrap();
+    let expected = |written: &[i64]| 3 * written.iter().sum::<i64>() as u64;
+    assert_eq!(heard.events(), expected(&written), "{written:?}");
+    assert_eq!(heard.timed(), expected(&written[..3]), "a delete says no time: {written:?}");
 }
 
-/// Whether it comes true in time.
-fn comes_true(is_so: impl Fn() -> bool) -> bool {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !is_so() && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    is_so()
+/// Puts these keys at one revision, which it returns.
+fn put_all(client: &mut Client, keys: &[String]) -> i64 {
+    let put = |key: &String| {
+        let put = PutRequest { key: key.clone().into(), ..Default::default() };
+        RequestOp { request: Some(Request::RequestPut(put)) }
+    };
+    let all = TxnRequest { success: keys.iter().map(put).collect(), ..Default::default() };
+    let done: TxnResponse = client.unary(kv::TXN, &all).unwrap();
+    done.header.unwrap().revision
+}
+
+#[test]
+fn a_mix_of_kubernetes_tells_how_long_its_events_take() {
+    let Some(etcd) = Etcd::start("events") else { return };
+    etcd.client();
+    let line = "kubernetes --nodes 20 --pods 30 --watchers 3 --rate 200 --seconds 1 --endpoint";
+    let json = told(&format!("{line} {}", etcd.endpoint));
+    let puts = ["node lease", "pod create", "pod status"].map(|kind| {
+        json["kinds"][kind]["ops"].as_u64().unwrap_or_else(|| panic!("{kind}: {json}"))
+    });
+    let events = &json["put_to_event"];
+    assert_eq!(events["events"], 3 * puts.iter().sum::<u64>(), "{json}");
+    let at = |name: &str| events[name].as_f64().unwrap_or_else(|| panic!("{name}: {json}"));
+    assert!(at("p50_us") > 0.0 && at("p50_us") <= at("max_us"), "{json}");
+    assert!(at("max_us") < 20e6, "no event is older than the run: {json}");
+
+    // What was put in the warm-up has no latency.
+    let json = told(&format!("{line} {} --warm-up 1", etcd.endpoint));
+    let events = json["put_to_event"]["events"].as_u64().unwrap();
+    assert!(events < 3 * 250 && events > 0, "{json}");
 }
 
 /// Runs the program; its last line.
@@ -424,6 +452,40 @@ fn every_work_runs_from_end_to_end() {
     assert!(left.iter().all(|key| key.starts_with("key-")), "{left:?}");
 }
 
+/// Intervals of a log, and whether any has a latency.
+fn logged(file: &Path) -> (usize, bool) {
+    let text = fs::read_to_string(file).unwrap();
+    let line = |line: &&str| line.starts_with(|first: char| first.is_ascii_digit());
+    // Start, length, largest, histogram.
+    let largest = |line: &str| line.split(',').nth(2).unwrap().parse::<f64>().unwrap();
+    let rows: Vec<_> = text.lines().filter(line).collect();
+    (rows.len(), rows.iter().any(|row| largest(row) > 0.0))
+}
+
+#[test]
+fn what_is_warmed_up_is_neither_counted_nor_logged() {
+    let Some(etcd) = Etcd::start("warm-up") else { return };
+    etcd.client();
+    let log = etcd.folder.join("log");
+    let asks = format!("--endpoint {} --warm-up 1 --hdr-log {}", etcd.endpoint, log.display());
+    for (line, count) in [
+        ("watch --watchers 5 --rate 200 --writers 10 --seconds 1", "/phases/0/puts"),
+        ("expire --leases 5 --ttl 10 --rate 200 --writers 10 --seconds 1", "/phases/0/puts"),
+    ] {
+        let json = told(&format!("{line} {asks}"));
+        let puts = json.pointer(count).and_then(Value::as_u64).unwrap_or_else(|| panic!("{json}"));
+        assert!((100..=201).contains(&puts), "a second of two: {json}");
+        assert!(json["phases"].as_array().unwrap().iter().all(|one| one["phase"] != "warm-up"));
+        let (rows, any) = logged(&log);
+        assert!(rows >= 1 && any, "{line}: {rows}");
+    }
+    let json = told(&format!("keepalive --leases 5 --seconds 1 {asks}"));
+    let seconds = json["seconds"].as_f64().unwrap();
+    assert!((1.0..2.0).contains(&seconds), "without the warm-up: {json}");
+    let (rows, any) = logged(&log);
+    assert!((1..=3).contains(&rows) && any, "{rows}");
+}
+
 #[test]
 fn a_check_says_that_a_real_history_was_possible() {
     let Some(etcd) = Etcd::start("check") else { return };
@@ -435,4 +497,10 @@ fn a_check_says_that_a_real_history_was_possible() {
     assert_ne!(possible, "");
     let judged = told(&format!("judge --history {history}"));
     assert_eq!(judged.as_str().map(str::trim), Some(possible));
+    // What was there before nobody can judge.
+    let again = format!("check --endpoint {endpoint} --history {history} --seconds 2");
+    let again =
+        Command::new(env!("CARGO_BIN_EXE_loadgen")).args(again.split(' ')).output().unwrap();
+    let said = String::from_utf8_lossy(&again.stderr);
+    assert!(!again.status.success() && said.contains("this cluster is at revision"), "{said}");
 }

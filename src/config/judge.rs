@@ -79,7 +79,7 @@ fn asks(slot: &Slot) -> bool {
 }
 
 /// A value as one would type it.
-fn shown(value: &Value) -> String {
+pub(super) fn shown(value: &Value) -> String {
     match value {
         Value::Bool(value) => value.to_string(),
         Value::Anything => String::new(),

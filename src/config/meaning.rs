@@ -2,15 +2,15 @@
 //! other flags.
 
 use super::{
-    ClusterState, Config, Discovery, InitialCluster, Notice, Scheme, Url,
+    ClusterState, Config, Discovery, InitialCluster, Notice, Scheme, Testing, Url, judge,
     settings::Settings,
     table,
-    value::{Kind, Value},
+    value::{Kind, Value, duration},
 };
 use crate::{
     limits::{
         CORES_MAX, ELECTION_MS_MAX, PEER_CONNECTION_WAIT_MIN, QUOTA_BYTES, REQUEST_BYTES_CEILING,
-        REQUEST_BYTES_RECOMMENDED, SNAPSHOT_COUNT, WATCH_PROGRESS_INTERVAL,
+        REQUEST_BYTES_RECOMMENDED, SNAPSHOT_COUNT, TESTING_DELAY_MAX, WATCH_PROGRESS_INTERVAL,
         WATCH_PROGRESS_INTERVAL_MIN,
     },
     log::{self, Format, Level, Output},
@@ -97,6 +97,7 @@ pub(super) fn mean(
         log,
         shards,
         cores,
+        testing: testing(settings, notices)?,
         name,
     })
 }
@@ -405,6 +406,66 @@ fn core_list(text: &str) -> Option<Vec<usize>> {
         cores.extend(first..=last);
     }
     Some(cores.into_iter().collect())
+}
+
+// ── tests ───────────────────────────────────────────────────────────────────────────────────────
+
+fn testing(settings: &Settings, notices: &mut Vec<Notice>) -> Result<Testing, String> {
+    const TAIL: &str = "testing-sync-delay-tail";
+    let testing = Testing {
+        sync_delay: test_delay(settings, "testing-sync-delay")?,
+        sync_delay_tail: test_delay_tail(settings, TAIL)?,
+        peer_delay: test_delay(settings, "testing-peer-delay")?,
+    };
+    if testing != Testing::default() {
+        notices.push(
+            Notice::new(
+                Level::Warn,
+                "this member is made slow by options that are for tests only; never use it for data \
+                 that matters",
+            )
+            .with("testing-sync-delay", log::span_text(testing.sync_delay))
+            .with(TAIL, settings.text(TAIL))
+            .with("testing-peer-delay", log::span_text(testing.peer_delay)),
+        );
+    }
+    Ok(testing)
+}
+
+fn test_delay(settings: &Settings, name: &str) -> Result<Duration, String> {
+    let nanos = settings.int(name);
+    delay(nanos).ok_or_else(|| {
+        let given = judge::shown(&Value::Nanos(nanos));
+        format!("{}={given}: {}", settings.said(name), delays())
+    })
+}
+
+/// `P:DURATION`; no text is never.
+fn test_delay_tail(settings: &Settings, name: &str) -> Result<(f64, Duration), String> {
+    let text = settings.text(name);
+    if text.is_empty() {
+        return Ok((0.0, Duration::ZERO));
+    }
+    let parts = text.split_once(':').and_then(|(share, tail)| {
+        let share = share.parse().ok().filter(|share| (0.0..=1.0).contains(share))?;
+        Some((share, delay(duration(tail)?)?))
+    });
+    parts.ok_or_else(|| {
+        format!(
+            "{}={text:?}: P:DURATION is needed, such as 0.001:200ms; P is from 0 to 1, and {}",
+            settings.said(name),
+            delays()
+        )
+    })
+}
+
+fn delay(nanos: i64) -> Option<Duration> {
+    let delay = u64::try_from(nanos).map(Duration::from_nanos).ok();
+    delay.filter(|delay| *delay <= TESTING_DELAY_MAX)
+}
+
+fn delays() -> String {
+    format!("a delay is from 0s to {}", log::span_text(TESTING_DELAY_MAX))
 }
 
 // ── log ─────────────────────────────────────────────────────────────────────────────────────────

@@ -103,6 +103,19 @@ pub struct Config {
     pub shards: usize,
     /// The cores to use, sorted, each once; `None` is all that the process may use.
     pub cores: Option<Vec<usize>>,
+    /// What only a test asks for.
+    pub testing: Testing,
+}
+
+/// How slow a test wants a member to be; each at most [`crate::limits::TESTING_DELAY_MAX`].
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Testing {
+    /// How much longer a sync takes (`--testing-sync-delay`).
+    pub sync_delay: Duration,
+    /// With this probability, 0 to 1, this much longer instead (`--testing-sync-delay-tail`).
+    pub sync_delay_tail: (f64, Duration),
+    /// How much later what goes to other members leaves (`--testing-peer-delay`).
+    pub peer_delay: Duration,
 }
 
 /// Whether a member without data starts a cluster or joins one.

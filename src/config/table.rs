@@ -101,6 +101,7 @@ pub const TABLE: &[Group] = &[
     ("Features", FEATURES),
     ("Unsafe feature", UNSAFE),
     ("Ringleader", RINGLEADER),
+    ("Tests only: they make a member slow, and are no good for anything else", TESTING),
     ("Old names", OLD),
 ];
 
@@ -460,6 +461,27 @@ const RINGLEADER: &[Flag] = &[
         Text,
         "",
         "The cores to use, such as 0,2-5; all that the process may use where it is not given.",
+    ),
+];
+
+const TESTING: &[Flag] = &[
+    works(
+        "testing-sync-delay",
+        Duration,
+        "0s",
+        "How much longer every sync of the disk takes, for the log and for checkpoints; at most 10s.",
+    ),
+    works(
+        "testing-sync-delay-tail",
+        Text,
+        "",
+        "P:DURATION, such as 0.001:200ms: with the probability P (0 to 1) a sync takes so much longer instead.",
+    ),
+    works(
+        "testing-peer-delay",
+        Duration,
+        "0s",
+        "How much later all that this member sends to other members leaves, in order; at most 10s.",
     ),
 ];
 

@@ -7,7 +7,7 @@
 //! done as one: all writes first, then one `fdatasync` per file.
 #![allow(unsafe_code)]
 
-use super::{AlignedBuf, BLOCK_BYTES, Disk, File, Mapping};
+use super::{AlignedBuf, BLOCK_BYTES, Disk, File, Mapping, host};
 use crate::limits::ZERO_FILL_BYTES;
 use std::{
     collections::VecDeque,
@@ -20,8 +20,12 @@ use std::{
     },
     path::{Path, PathBuf},
     pin::Pin,
-    sync::{Arc, Condvar, Mutex},
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 /// One thread and the queue in front of it. Cheap to clone; the thread ends with the last clone.
@@ -34,6 +38,7 @@ pub struct Lane {
 struct Queue {
     state: Mutex<State>,
     wake: Condvar,
+    drag: Option<Drag>,
 }
 
 #[derive(Default)]
@@ -54,6 +59,51 @@ impl Drop for Hangup {
 impl Queue {
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().expect("no job runs under the lock, so it is never poisoned")
+    }
+
+    /// Every sync of the lane goes through here.
+    fn sync(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let outcome = sync();
+        if let Some(drag) = &self.drag {
+            std::thread::sleep(drag.next());
+        }
+        outcome
+    }
+}
+
+/// How much longer than the disk needs a sync takes: a slower disk, for tests.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct SyncDelay {
+    /// As a rule (`--testing-sync-delay`).
+    pub usual: Duration,
+    /// This long instead, so often: 0 is never, 1 is always (`--testing-sync-delay-tail`).
+    pub tail: (f64, Duration),
+}
+
+impl SyncDelay {
+    fn is_none(&self) -> bool {
+        self.usual.is_zero() && self.tail.0 == 0.0
+    }
+}
+
+/// A [`SyncDelay`] and the dice that say when it is the tail's turn.
+struct Drag {
+    delay: SyncDelay,
+    throws: AtomicU64,
+}
+
+impl Drag {
+    /// Splitmix64 (Steele, Lea, Flood 2014).
+    fn next(&self) -> Duration {
+        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mut z = self.throws.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^= z >> 31;
+        // 53 bits, all that a number from 0 to 1 has.
+        let thrown = (z >> 11) as f64 / (1_u64 << 53) as f64;
+        let (share, tail) = self.delay.tail;
+        if thrown < share { tail } else { self.delay.usual }
     }
 }
 
@@ -81,7 +131,19 @@ impl Lane {
     /// # Errors
     /// What the machine says when it starts no thread.
     pub fn start(name: &str, priority: Priority) -> io::Result<Self> {
-        let queue = Arc::new(Queue { state: Mutex::default(), wake: Condvar::new() });
+        Self::start_slow(name, priority, SyncDelay::default())
+    }
+
+    /// As [`Self::start`], with a disk that is slower than it is.
+    ///
+    /// # Errors
+    /// What the machine says when it starts no thread, or has no random number.
+    pub fn start_slow(name: &str, priority: Priority, delay: SyncDelay) -> io::Result<Self> {
+        let drag = match delay.is_none() {
+            true => None,
+            false => Some(Drag { delay, throws: AtomicU64::new(host::random()?) }),
+        };
+        let queue = Arc::new(Queue { state: Mutex::default(), wake: Condvar::new(), drag });
         let theirs = queue.clone();
         std::thread::Builder::new().name(name.into()).spawn(move || {
             match priority {
@@ -158,7 +220,7 @@ fn serve(queue: &Queue) {
                     while let Some(Job::Persist { .. }) = batch.front() {
                         run.extend(batch.pop_front());
                     }
-                    persist_all(run);
+                    persist_all(queue, run);
                 }
             }
         }
@@ -166,7 +228,7 @@ fn serve(queue: &Queue) {
 }
 
 /// All writes in order, one sync per file that asked for one, then every answer in order.
-fn persist_all(run: Vec<Job>) {
+fn persist_all(queue: &Queue, run: Vec<Job>) {
     let mut answers = Vec::with_capacity(run.len());
     let mut to_sync: Vec<Arc<Open>> = Vec::new();
     for job in run {
@@ -177,7 +239,7 @@ fn persist_all(run: Vec<Job>) {
         }
         answers.push((file, sync, wrote, done));
     }
-    let synced: Vec<_> = to_sync.iter().map(|file| (file, file.sync())).collect();
+    let synced: Vec<_> = to_sync.iter().map(|file| (file, queue.sync(|| file.sync()))).collect();
     for (file, sync, wrote, done) in answers {
         let outcome = wrote.and_then(|()| {
             let of_mine = synced.iter().find(|(known, _)| sync && Arc::ptr_eq(known, &file));
@@ -241,18 +303,17 @@ impl LaneDisk {
 }
 
 /// The directory that a name below `root` needs.
-fn make_parent(root: &Path, path: &Path) -> io::Result<()> {
+fn make_parent(queue: &Queue, root: &Path, path: &Path) -> io::Result<()> {
     if let Some(parent) = path.parent().filter(|parent| !parent.exists()) {
         fs::create_dir_all(parent).map_err(|error| named(parent, "create", &error))?;
-        sync_path(root)?;
+        sync_directory(queue, root)?;
     }
     Ok(())
 }
 
-fn sync_path(path: &Path) -> io::Result<()> {
-    fs::File::open(path)
-        .and_then(|dir| dir.sync_all())
-        .map_err(|error| named(path, "sync directory", &error))
+fn sync_directory(queue: &Queue, path: &Path) -> io::Result<()> {
+    let sync = || fs::File::open(path).and_then(|dir| dir.sync_all());
+    queue.sync(sync).map_err(|error| named(path, "sync directory", &error))
 }
 
 impl Disk for LaneDisk {
@@ -266,7 +327,7 @@ impl Disk for LaneDisk {
     fn create(&self, name: &str, len: u64) -> impl Future<Output = io::Result<LaneFile>> {
         let (root, path, lane) = (self.root.clone(), self.root.join(name), self.lane.clone());
         self.lane.run(move || {
-            make_parent(&root, &path)?;
+            make_parent(&lane.queue, &root, &path)?;
             let file = Self::open_file(path, lane, true)?;
             let filled = zero_fill(&file.open, len);
             if filled.is_err() {
@@ -305,15 +366,16 @@ impl Disk for LaneDisk {
 
     fn rename(&self, from: &str, to: &str) -> impl Future<Output = io::Result<()>> {
         let (root, from, to) = (self.root.clone(), self.root.join(from), self.root.join(to));
+        let queue = self.lane.queue.clone();
         self.lane.run(move || {
-            make_parent(&root, &to)?;
+            make_parent(&queue, &root, &to)?;
             fs::rename(&from, &to).map_err(|error| named(&from, "rename", &error))
         })
     }
 
     fn sync_dir(&self, dir: &str) -> impl Future<Output = io::Result<()>> {
-        let path = self.root.join(dir);
-        self.lane.run(move || sync_path(&path))
+        let (path, queue) = (self.root.join(dir), self.lane.queue.clone());
+        self.lane.run(move || sync_directory(&queue, &path))
     }
 }
 
@@ -484,6 +546,22 @@ mod tests {
             assert_eq!(map[BLOCK_BYTES], 4, "a map outlives its file's name");
         });
         fs::remove_dir_all(&*disk.root).unwrap();
+    }
+
+    #[test]
+    fn a_slow_disk_takes_its_time_for_every_sync() {
+        let drag =
+            |usual, tail| Drag { delay: SyncDelay { usual, tail }, throws: AtomicU64::new(7) };
+        let (usual, tail) = (Duration::from_millis(1), Duration::from_secs(1));
+        for (share, expected) in [(0.0, 0..=0), (0.01, 50..=200), (0.5, 4_500..=5_500)] {
+            let drag = drag(usual, (share, tail));
+            let waits: Vec<_> = (0..10_000).map(|_| drag.next()).collect();
+            let tails = waits.iter().filter(|wait| **wait == tail).count();
+            assert!(expected.contains(&tails), "{tails} of 10000 at {share}");
+            assert!(waits.iter().all(|wait| [usual, tail].contains(wait)));
+        }
+        let always = drag(usual, (1.0, tail));
+        assert!((0..10_000).all(|_| always.next() == tail));
     }
 
     #[test]

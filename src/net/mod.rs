@@ -13,5 +13,6 @@ pub mod http1;
 mod promise;
 
 pub use accept::{Accepted, deal, listen};
+pub use adopt::twin;
 pub use connect::{Authority, connect};
 pub use promise::Promise;

@@ -145,7 +145,7 @@ async fn carry(room: Rc<Room>, link: Rc<Link>) {
         None => None,
         Some(place) => {
             let opened = connect(&place, room.dial_wait).await;
-            let opened = opened.and_then(|stream| Socket::new(stream, room.patience));
+            let opened = opened.and_then(|stream| room.socket(stream));
             opened.inspect_err(|_| link.unreachable_at(&place)).ok()
         }
     };

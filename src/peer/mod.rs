@@ -12,6 +12,7 @@
 //! much is slowed down by TCP.
 
 mod calls;
+mod delay;
 mod desk;
 mod forward;
 pub mod frame;
@@ -44,13 +45,16 @@ use crate::{
 };
 use desk::Desk;
 use frame::Lane;
+use glommio::net::TcpStream;
 use identity::Identity;
 use link::Link;
 use snapshot::Landing;
+use socket::Socket;
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
     future::{Future, poll_fn},
+    io,
     rc::Rc,
     sync::Arc,
     task::Poll,
@@ -72,6 +76,8 @@ pub struct Setup {
     pub dial_wait: Duration,
     /// How long connections may stand still.
     pub patience: Patience,
+    /// How much later what is sent leaves; above zero in tests only (`--testing-peer-delay`).
+    pub delay: Duration,
     /// How long a forwarded question may take (etcd: 5 s and two elections).
     pub request_timeout: Duration,
     /// What is counted of other members.
@@ -85,6 +91,7 @@ struct Room {
     who: Identity,
     dial_wait: Duration,
     patience: Patience,
+    delay: Duration,
     request_timeout: Duration,
     meters: Arc<PeerMeters>,
     clock: GlommioClock,
@@ -157,6 +164,7 @@ impl Room {
             },
             dial_wait: setup.dial_wait,
             patience: setup.patience,
+            delay: setup.delay,
             request_timeout: setup.request_timeout,
             meters: setup.meters,
             clock: GlommioClock::new(),
@@ -167,6 +175,15 @@ impl Room {
             connections: Cell::new(0),
             forwards: Cell::new(0),
         }
+    }
+
+    /// A connection with another member, whoever opened it.
+    fn socket(&self, stream: TcpStream) -> io::Result<Socket> {
+        let mut socket = Socket::new(stream, self.patience)?;
+        if !self.delay.is_zero() {
+            socket.send_late(&self.clock, self.delay)?;
+        }
+        Ok(socket)
     }
 
     fn on(self: &Rc<Self>, said: ToPeers) {

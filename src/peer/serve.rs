@@ -124,7 +124,7 @@ impl Answer {
 pub async fn serve(room: Rc<Room>, accepted: Accepted) -> std::io::Result<()> {
     accepted.give_up_after(room.patience.write)?;
     let mut talk = Talk {
-        socket: Socket::new(accepted.adopt(), room.patience)?,
+        socket: room.socket(accepted.adopt())?,
         head: None,
         questions: VecDeque::new(),
         over: false,

@@ -140,7 +140,7 @@ async fn bring(
     let place = link.place().ok_or("no URL of it can be spoken to")?;
     let connected = connect(&place, room.dial_wait).await;
     let stream = connected.inspect_err(|_| link.unreachable_at(&place)).map_err(text)?;
-    let mut socket = Socket::new(stream, room.patience).map_err(text)?;
+    let mut socket = room.socket(stream).map_err(text)?;
     // It may have a lot to check before it says something.
     socket.allow_silence().map_err(text)?;
 

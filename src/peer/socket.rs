@@ -1,6 +1,11 @@
 //! A connection with what was read from it and what is to be sent over it.
 
-use crate::limits::PEER_READ_BYTES;
+use super::delay::DelayLine;
+use crate::{
+    io::glommio::GlommioClock,
+    limits::{PEER_DELAYED_BYTES_MAX, PEER_READ_BYTES},
+    net::twin,
+};
 use bytes::BytesMut;
 use futures_lite::{AsyncRead as _, AsyncWrite as _};
 use glommio::net::TcpStream;
@@ -35,6 +40,8 @@ pub struct Socket {
     /// What is to be sent; the first `sent` bytes of it are.
     pub out: Vec<u8>,
     sent: usize,
+    /// What all of `out` goes through where a test wants it late.
+    late: Option<DelayLine<GlommioClock>>,
 }
 
 impl Socket {
@@ -45,7 +52,20 @@ impl Socket {
     pub fn new(stream: TcpStream, patience: Patience) -> io::Result<Self> {
         stream.set_read_timeout(Some(patience.read)).map_err(io::Error::from)?;
         stream.set_write_timeout(Some(patience.write)).map_err(io::Error::from)?;
-        Ok(Self { stream, input: BytesMut::new(), out: Vec::new(), sent: 0 })
+        Ok(Self { stream, input: BytesMut::new(), out: Vec::new(), sent: 0, late: None })
+    }
+
+    /// From now on all that is sent leaves so much later.
+    ///
+    /// # Errors
+    /// What the machine says.
+    pub fn send_late(&mut self, clock: &GlommioClock, delay: Duration) -> io::Result<()> {
+        let far = twin(&self.stream)?;
+        far.set_write_timeout(self.stream.write_timeout()).map_err(io::Error::from)?;
+        let line = DelayLine::new(clock.clone(), delay, PEER_DELAYED_BYTES_MAX);
+        glommio::spawn_local(line.deliver(far)).detach();
+        self.late = Some(line);
+        Ok(())
     }
 
     /// From now on the other side may say nothing for as long as it likes.
@@ -67,6 +87,9 @@ impl Socket {
 
     /// Sends all of `out`, which is empty when it is ready.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(late) = &self.late {
+            return late.poll_take(&mut self.out, cx);
+        }
         while self.sent < self.out.len() {
             let unsent = &self.out[self.sent..];
             match ready!(Pin::new(&mut self.stream).poll_write(cx, unsent))? {

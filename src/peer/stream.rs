@@ -104,7 +104,7 @@ struct Inward {
 async fn open(room: &Room, link: &Link, lane: Lane, place: &Authority) -> Result<Inward, String> {
     let text = |error: std::io::Error| error.to_string();
     let stream = connect(place, room.dial_wait).await.map_err(text)?;
-    let mut socket = Socket::new(stream, room.patience).map_err(text)?;
+    let mut socket = room.socket(stream).map_err(text)?;
     let path = format!("/raft/stream/{}/{}", lane.name(), room.who.member);
     let head = room.who.request("GET", &path, &place.to_string());
     socket.out = format!("{head}X-Raft-To: {}\r\n\r\n", link.id).into_bytes();

@@ -122,6 +122,7 @@ impl Bench {
             boot,
             dial_wait: Duration::from_secs(2),
             patience,
+            delay: Duration::ZERO,
             request_timeout: Duration::from_secs(7),
             meters: meters.clone(),
             ground: ground(&root),

@@ -47,6 +47,12 @@ impl Lost {
             .filter(|since| now > *since + ALONE_MAX)
             .map(|_| format!("no endpoint could be reached for {} s: {by}", ALONE_MAX.as_secs()))
     }
+
+    /// The same of a run that ends now.
+    pub(super) fn alone_in_the_end(&self) -> Option<String> {
+        let by = &self.by;
+        self.alone_since.map(|_| format!("no endpoint could be reached in the end: {by}"))
+    }
 }
 
 impl<S: Script> Engine<'_, S> {
@@ -57,8 +63,7 @@ impl<S: Script> Engine<'_, S> {
         }
         self.lost.count += 1;
         self.askers[at].retry_at = now + RETRY;
-        let endpoint = &self.plan.endpoints[self.askers[at].endpoint];
-        self.lost.by = format!("{endpoint}: {failure}");
+        self.lost.by = failure.to_string();
         if self.lost.count == self.askers.len() {
             self.lost.alone_since = Some(now);
         }

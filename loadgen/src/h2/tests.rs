@@ -111,7 +111,7 @@ fn the_window_is_given_back_when_half_is_used() {
     connection.owed = WINDOW_MAX / 2;
     told(&mut connection, &frame(DATA, 0, 1, b"x")).unwrap();
     assert_eq!(written(&mut connection), [(WINDOW_UPDATE, 0, 0, 4)]);
-    connection.streams.get_mut(&1).unwrap().owed = WINDOW_MAX / 2;
+    connection.streams.get_mut(1).unwrap().owed = WINDOW_MAX / 2;
     told(&mut connection, &frame(DATA, 0, 1, b"x")).unwrap();
     assert_eq!(written(&mut connection), [(WINDOW_UPDATE, 0, 1, 4)]);
 }

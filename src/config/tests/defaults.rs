@@ -39,6 +39,7 @@ fn nothing_typed_is_a_member_alone() {
         },
         shards: 0,
         cores: None,
+        testing: Testing::default(),
     };
     assert_eq!(config, expected);
     assert!(says(&notices, "'data-dir' was empty; using default", "default.etcd"));

@@ -296,3 +296,47 @@ fn timeouts_of_peer_connections_are_not_below_etcd_s() {
     let message = "timeout of peer connections increased to minimum value";
     assert!(says(&notices, message, "--raft-read-timeout"));
 }
+
+#[test]
+fn a_member_is_made_slow_for_tests_only() {
+    let line = [
+        "--testing-sync-delay=1.5ms",
+        "--testing-sync-delay-tail=1e-3:10s",
+        "--testing-peer-delay=20ms",
+    ];
+    let (config, notices) = runs(start(&line, &[], ""));
+    let expected = Testing {
+        sync_delay: Duration::from_micros(1_500),
+        sync_delay_tail: (0.001, Duration::from_secs(10)),
+        peer_delay: Duration::from_millis(20),
+    };
+    assert_eq!(config.testing, expected);
+    let warned = |notice: &&Notice| notice.message.contains("for tests only");
+    let warning = notices.iter().find(warned).expect("the log says so");
+    let values: Vec<_> = warning.fields.iter().map(|(_, value)| value.as_str()).collect();
+    assert_eq!((warning.level, &values[..]), (Level::Warn, &["1.5ms", "1e-3:10s", "20ms"][..]));
+    let (config, notices) = runs(start(&["--testing-sync-delay=0"], &[], ""));
+    assert_eq!(config.testing, Testing::default());
+    assert!(!notices.iter().any(|notice| warned(&notice)));
+}
+
+#[test]
+fn a_test_cannot_ask_for_any_delay() {
+    for (flag, why) in [
+        ("--testing-sync-delay=10.1s", "--testing-sync-delay=10.1s: a delay is from 0s to 10s"),
+        ("--testing-peer-delay=-1ms", "--testing-peer-delay=-1ms: a delay is from 0s to 10s"),
+    ] {
+        assert_eq!(bad_args(&[flag]), (why.into(), 1));
+    }
+    for spec in
+        ["0.1", ":1s", "0.1:", "0.1:1", "1.1:1s", "-0.1:1s", "NaN:1s", "1:11s", "1:-1s", "x:1s"]
+    {
+        let (said, code) = bad_args(&[&format!("--testing-sync-delay-tail={spec}")]);
+        let named = format!("--testing-sync-delay-tail={spec:?}: P:DURATION is needed");
+        assert!(said.starts_with(&named) && code == 1, "{said}");
+    }
+    for (spec, tail) in [("0:1s", (0.0, Duration::from_secs(1))), ("1:0", (1.0, Duration::ZERO))] {
+        let config = args(&[&format!("--testing-sync-delay-tail={spec}")]);
+        assert_eq!(config.testing.sync_delay_tail, tail);
+    }
+}

@@ -119,6 +119,12 @@ impl Cluster {
         self.members[at].setup = setup.flags(own).flags(self.flags.clone());
     }
 
+    /// Further flags for one member, from its next start on.
+    pub fn add_flags(&mut self, at: usize, flags: &[&str]) {
+        let member = &mut self.members[at];
+        member.setup = member.setup.clone().flags(flags);
+    }
+
     /// Starts a member's process, over what its folder holds, and does not wait.
     ///
     /// # Panics

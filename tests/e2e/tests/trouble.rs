@@ -238,3 +238,44 @@ fn what_was_lost_on_the_way_to_the_leader_is_told_so() {
     cluster.net.heal();
     asked.into_iter().for_each(|asked| asked.expects(&[CONNECTION_LOST]));
 }
+
+// ── a member takes nothing any more ─────────────────────────────────────────────────────────────
+
+/// Until then the leader cannot know whether the member is slow or gone. Nothing is read late here, so
+/// that only what is written can be.
+#[test]
+fn a_member_that_takes_nothing_is_cut_off_after_the_write_timeout() {
+    const TIMEOUT: Duration = Duration::from_secs(9);
+    /// More than the sockets on the way hold.
+    const PUTS: usize = 32;
+    let Some(binary) = binary::of_clusters("trouble") else { return };
+    let flags = ["--raft-write-timeout=9s", "--raft-read-timeout=60s"];
+    let cluster = Cluster::start(&binary, "takes-nothing", 3, &flags);
+    let leader = cluster.wait_leader();
+    let follower = (leader + 1) % 3;
+    let id = format!("{:x}", cluster.id(follower).expect("it serves"));
+    let cuts = || {
+        let log = cluster.server(leader).expect("it runs").log();
+        let cut = |line: &&str| {
+            line.contains("lost TCP streaming connection")
+                && line.contains("stream-writer-type")
+                && line.contains(&id)
+        };
+        log.lines().filter(cut).count()
+    };
+    let before = cuts();
+    cluster.net.set(leader, follower, Link::Blackhole);
+    let silent = Instant::now();
+    let mut client = cluster.client(leader).expect("it runs");
+    client.set_timeout(ASK_MAX);
+    for _ in 0..PUTS {
+        let put =
+            PutRequest { key: "k".into(), value: vec![7; 1 << 20].into(), ..Default::default() };
+        client.unary::<_, PutResponse>(kv::PUT, &put).expect("two of three take it");
+    }
+    until("end of the stream", ASK_MAX, || (cuts() > before).then_some(()));
+    let waited = silent.elapsed();
+    assert!(waited >= TIMEOUT, "cut off after {waited:?}");
+    cluster.net.heal();
+    cluster.wait_equal();
+}

@@ -2,7 +2,7 @@
 //! dashboard fit the server.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     os::{
         linux::net::SocketAddrExt,
@@ -156,27 +156,65 @@ fn metrics_in(text: &str) -> BTreeSet<String> {
     words.filter(|one| ours.iter().any(|start| one.starts_with(start))).map(Into::into).collect()
 }
 
-#[test]
-fn every_metric_of_the_dashboard_and_of_the_alerts_is_served() {
-    let named: BTreeSet<_> = ["grafana.json", "alerts.yaml"]
-        .iter()
-        .flat_map(|name| metrics_in(&read(tuning(name))))
-        .collect();
+/// Names of metrics that a member serves samples of, and of the labels that these have.
+type Served = BTreeMap<String, BTreeSet<Vec<String>>>;
+
+/// What a member serves of these.
+fn served(endpoint: &str, names: &BTreeSet<String>) -> Served {
+    let answer = http::ask(endpoint, "GET", "/metrics").expect("it answers");
+    let mut served = Served::new();
+    for sample in answer.body.lines().filter(|line| !line.starts_with('#')) {
+        let name = sample.split(['{', ' ']).next().unwrap_or_default();
+        let labels =
+            sample.rsplit_once('}').map_or("", |(labelled, _)| &labelled[name.len() + 1..]);
+        let named = labels.split("\",").filter_map(|label| label.split_once('='));
+        let labels = named.map(|(label, _)| label.to_owned()).collect();
+        if names.contains(name) {
+            served.entry(name.into()).or_default().insert(labels);
+        }
+    }
+    served
+}
+
+fn named() -> BTreeSet<String> {
+    let texts = ["grafana.json", "alerts.yaml"].map(|name| read(tuning(name)));
+    let named: BTreeSet<_> = texts.iter().flat_map(|text| metrics_in(text)).collect();
     assert!(named.len() > 25, "they are found: {named:?}");
-    let cluster = Cluster::start(&binary::ringleader(), "tuning-metrics", 3, &[]);
+    named
+}
+
+/// Waits until three members of a server serve all that is named; what one of them does.
+fn all_served(binary: &Path, test: &str, patience: Duration) -> Served {
+    let named = named();
+    let cluster = Cluster::start(binary, test, 3, &[]);
     // A round trip is there once members have asked each other.
-    let missing = || {
-        let answer = http::ask(&cluster.endpoint(0), "GET", "/metrics").expect("it answers");
-        let samples = answer.body.lines().filter(|line| !line.starts_with('#'));
-        let served: BTreeSet<_> =
-            samples.filter_map(|line| line.split(['{', ' ']).next()).map(str::to_owned).collect();
-        named.difference(&served).cloned().collect::<Vec<_>>()
-    };
-    until("every metric", PATIENCE, || {
-        let missing = missing();
+    until("every metric", patience, || {
+        let served = served(&cluster.endpoint(0), &named);
+        let missing: Vec<_> = named.iter().filter(|name| !served.contains_key(*name)).collect();
         eprintln!("missing: {missing:?}");
-        missing.is_empty().then_some(())
-    });
+        missing.is_empty().then_some(served)
+    })
+}
+
+#[test]
+fn every_metric_of_the_dashboard_and_of_the_alerts_is_served_as_by_etcd() {
+    let ours = all_served(&binary::ringleader(), "tuning-metrics", PATIENCE);
+    let test = "every_metric_of_the_dashboard_and_of_the_alerts_is_served_as_by_etcd";
+    let Some(etcd) = binary::etcd("etcd", test) else { return };
+    // Its first round trips come later than ours.
+    let theirs = all_served(&etcd, "tuning-metrics-etcd", 3 * PATIENCE);
+    assert_eq!(ours, theirs, "names, and the labels of each");
+}
+
+#[test]
+fn the_alerts_fire_and_keep_still_as_their_test_says() {
+    if !is_there("promtool", "the_alerts_fire_and_keep_still_as_their_test_says") {
+        return;
+    }
+    let mut promtool = Command::new("promtool");
+    let said = promtool.args(["test", "rules"]).arg(tuning("alerts_test.yaml")).output();
+    let said = said.expect("it starts");
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
 }
 
 #[test]

@@ -2,7 +2,10 @@
 
 use std::{
     fs,
-    os::unix::ffi::{OsStrExt, OsStringExt},
+    os::{
+        linux::fs::MetadataExt,
+        unix::ffi::{OsStrExt, OsStringExt},
+    },
     path::{Path, PathBuf},
 };
 
@@ -10,43 +13,60 @@ use serde_json::{Value, json};
 
 /// What a folder stands on, as the kernel tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Ground {
-    pub(super) mount: PathBuf,
-    pub(super) filesystem: String,
-    pub(super) options: String,
+pub(crate) struct Ground {
+    pub(crate) mount: PathBuf,
+    pub(crate) filesystem: String,
+    pub(crate) options: String,
     source: String,
-    pub(super) device: Option<Device>,
+    pub(crate) device: Option<Device>,
 }
 
 /// A block device. What the kernel does not tell is empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Device {
-    pub(super) name: String,
+pub(crate) struct Device {
+    pub(crate) name: String,
     model: String,
-    pub(super) rotates: bool,
-    pub(super) scheduler: String,
+    pub(crate) rotates: bool,
+    pub(crate) scheduler: String,
     /// `write back`: what is written may be lost until the device is told to flush, as a sync does.
     /// `write through`: it has no such cache, or one that survives a power cut.
-    pub(super) write_cache: String,
+    pub(crate) write_cache: String,
     /// The devices that it is made of, such as the disks of a RAID or of a volume.
     beneath: Vec<String>,
 }
 
 impl Ground {
     /// Of a folder that is there. None where `/proc` does not tell.
-    pub(super) fn of(dir: &Path) -> Option<Self> {
+    pub(crate) fn of(dir: &Path) -> Option<Self> {
         let dir = fs::canonicalize(dir).ok()?;
-        let (numbers, mut ground) = find(&fs::read("/proc/self/mountinfo").ok()?, &dir)?;
+        let device = fs::metadata(&dir).ok()?.st_dev();
+        let own = format!("{}:{}", libc::major(device), libc::minor(device));
+        let (numbers, mut ground) = find(&fs::read("/proc/self/mountinfo").ok()?, &own, &dir)?;
         ground.device = Device::of(&numbers, &ground.source);
         Some(ground)
     }
 
     /// Whether it is in memory, so that a sync there has nothing to do.
-    pub(super) fn in_memory(&self) -> bool {
+    pub(crate) fn in_memory(&self) -> bool {
         matches!(self.filesystem.as_str(), "tmpfs" | "ramfs")
     }
 
-    pub(super) fn json(&self) -> Value {
+    /// In a few words: the file system, where it is from, and what its device is.
+    pub(crate) fn brief(&self) -> String {
+        let mut text = format!("{} on {}", self.filesystem, self.source);
+        if let Some(Device { model, rotates, write_cache, .. }) = &self.device {
+            if !model.is_empty() {
+                text += &format!(" ({model})");
+            }
+            text += if *rotates { ", rotational" } else { ", not rotational" };
+            if !write_cache.is_empty() {
+                text += &format!(", {write_cache}");
+            }
+        }
+        text
+    }
+
+    pub(crate) fn json(&self) -> Value {
         json!({
             "mount": self.mount.display().to_string(),
             "filesystem": self.filesystem,
@@ -129,12 +149,13 @@ fn chosen(schedulers: &str) -> String {
     inside.map_or(schedulers, |(one, _)| one).to_owned()
 }
 
-/// The mount that a canonical path lies in, and its device's numbers: the deepest that is above it,
+/// The mount that a canonical path lies in, and its device's numbers. One of the path's own device if
+/// there is one: another, deeper, may not be seen from here. Of those the deepest that is above it,
 /// and of several on one folder the last, which hides the others (proc_pid_mountinfo(5)).
-fn find(mountinfo: &[u8], dir: &Path) -> Option<(String, Ground)> {
+fn find(mountinfo: &[u8], own: &str, dir: &Path) -> Option<(String, Ground)> {
     let lines = mountinfo.split(|byte| *byte == b'\n').filter_map(parse);
     let above = lines.filter(|(_, ground)| dir.starts_with(&ground.mount));
-    above.max_by_key(|(_, ground)| ground.mount.as_os_str().len())
+    above.max_by_key(|(numbers, ground)| (numbers == own, ground.mount.as_os_str().len()))
 }
 
 fn parse(line: &[u8]) -> Option<(String, Ground)> {
@@ -179,7 +200,8 @@ mod tests {
 ";
 
     fn ground(dir: &str) -> (String, Ground) {
-        find(MOUNTS, Path::new(dir)).unwrap()
+        // A file system that spans devices shows other numbers than its mount.
+        find(MOUNTS, "0:99", Path::new(dir)).unwrap()
     }
 
     #[test]
@@ -191,6 +213,13 @@ mod tests {
         let (_, spaced) = ground("/var/my data/etcd");
         assert_eq!((spaced.filesystem.as_str(), spaced.source.as_str()), ("xfs", "/dev/vdb"));
         assert_eq!(ground("/data").1.filesystem, "btrfs", "a later mount hides an earlier one");
+    }
+
+    #[test]
+    fn of_two_mounts_the_one_of_the_folders_device_counts() {
+        let (_, below) = find(MOUNTS, "254:0", Path::new("/tmp/x")).unwrap();
+        assert_eq!((below.filesystem.as_str(), below.source.as_str()), ("ext4", "/dev/vda"));
+        assert!(find(b"", "254:0", Path::new("/tmp")).is_none());
     }
 
     #[test]
