@@ -1,3 +1,5 @@
+//! What is asked for, what stays of several looks, and how it is told.
+
 use super::{
     Damage, Places, Report, Verdict,
     args::{Ask, Asked, read},
