@@ -6,6 +6,8 @@
 pub mod config;
 // Who runs on which core; the only place executors are made.
 pub mod runtime;
+// A data directory, looked at and left as it is.
+pub mod inspect;
 
 // etcd's wire meaning ↔ ours; no I/O.
 pub mod api;

@@ -230,6 +230,13 @@ pub const INDEX_PAGES_PER_TURN: usize = 256;
 pub const ROOT_STATE_BYTES_MAX: usize = 3 << 20;
 /// One write of a checkpoint. Larger ones gain little and hold up the log's writes longer.
 pub const CHECKPOINT_CHUNK_BYTES: usize = 256 << 10;
+/// One read of a directory that is inspected: how often whoever waits for it sees that it goes on.
+pub const INSPECT_READ_BYTES: usize = 1 << 20;
+/// How often a directory with something damaged in it is looked at, before what was never there twice is
+/// taken for what a running member was writing.
+pub const INSPECT_LOOKS_MAX: usize = 5;
+/// Between two of these looks: a write that was under way is through.
+pub const INSPECT_INTERVAL: std::time::Duration = std::time::Duration::from_millis(200);
 /// Live bytes that one checkpoint copies out of mostly dead segments, so that it ends soon; two
 /// segments at least, so that compaction keeps up with writing.
 pub const REWRITE_BYTES_MAX: usize = 2 * SEGMENT_BYTES;

@@ -90,7 +90,8 @@ const PLAN: &[(&str, &[&str])] = &[
             "types",
         ],
     ),
-    ("main", &["config", "runtime"]),
+    ("inspect", &["node", "store", "tree", "wal", "io", "limits", "types"]),
+    ("main", &["config", "inspect", "runtime"]),
 ];
 
 /// Inside `node`, only the start and the driver move bytes: nobody else names the machine, nor the
@@ -124,7 +125,17 @@ const DOORS: &[(&str, &[&str])] = &[
     ("crc32fast", &["tree/", "wal/"]),
     (
         "futures_lite",
-        &["io/", "mesh.rs", "net/", "node/drive.rs", "peer/", "runtime/", "shard/", "tree/"],
+        &[
+            "inspect/",
+            "io/",
+            "mesh.rs",
+            "net/",
+            "node/drive.rs",
+            "peer/",
+            "runtime/",
+            "shard/",
+            "tree/",
+        ],
     ),
     ("glommio", &["io/glommio.rs", "net/", "peer/", "runtime.rs", "runtime/", "shard/"]),
     ("httparse", &["net/http1.rs", "runtime/bootstrap/http.rs"]),
@@ -145,7 +156,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("raft", &["consensus/"]),
     ("rtrb", &["mesh.rs"]),
     ("saphyr", &["config/file.rs"]),
-    ("serde_json", &["api/http.rs", "runtime/bootstrap/", "store/members.rs"]),
+    ("serde_json", &["api/http.rs", "inspect/", "runtime/bootstrap/", "store/members.rs"]),
     ("sha1", &["identity.rs"]),
     ("signal_hook", &["runtime.rs"]),
     ("simple_dns", &["runtime/bootstrap/dns.rs"]),

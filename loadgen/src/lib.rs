@@ -15,6 +15,7 @@
 //!
 //!   what is asked       keys, sizes, arrivals          what is said    tally, cpu → report; scene
 //!   beside a run        progress, hdrlog, replay       judged later    history, mix, check
+//!   runs of its own     compare, disk, sensitivity
 //! ```
 //!
 //! What makes it cheap: the headers of a request are encoded once and sent as literals, with no
@@ -55,6 +56,7 @@ pub mod replay;
 pub mod report;
 pub mod scene;
 pub mod script;
+pub mod sensitivity;
 pub mod sizes;
 pub mod tally;
 pub mod watching;

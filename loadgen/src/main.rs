@@ -18,7 +18,7 @@ use loadgen::{
     check, compare, disk, expiry, fanout,
     flags::Flags,
     history::{self, Recorder},
-    interrupt, lease, mix,
+    interrupt, lease, mix, sensitivity,
     writers::Puts,
 };
 use proto::etcdserverpb::{RangeRequest, RangeResponse, kv};
@@ -46,6 +46,8 @@ loadgen WORK [--flag value ...]      docs/loadgen.md says more
   disk DIR [--seconds 3]   whether a folder's disk is good enough, and for which settings
   compare A B [--rounds 3] [--pid-a N] [--pid-b N] -- WORK [--flag value ...]
                            two servers in turn, and the ratios of each pair
+  sensitivity [--quick] [--etcd PATH]
+                           what slower syncs, longer lines and other timeouts do: clusters of its own
 
   all works that ask a server:
   --endpoint host:port   127.0.0.1:2379; several for calls and check: a,b,c
@@ -136,6 +138,7 @@ fn run(mut flags: Flags, line: &str) -> Result<(), String> {
         }
         "disk" => disk::command(flags, line, &mut std::io::stdout().lock()),
         "compare" => compare::command(flags, line, &mut std::io::stdout().lock()),
+        "sensitivity" => sensitivity::command(flags, line, &mut std::io::stdout().lock()),
         call if CALLS.contains(&call) => calls::run(call, flags, line),
         "help" => print(&format_args!("{USAGE}\n")),
         _ => Err(format!("unknown work {name:?}\n\n{USAGE}")),

@@ -39,6 +39,9 @@ pub(super) const USAGE: &str = "Usage:
   ringleader [flags]
     Start a server that speaks etcd's protocol.
 
+  ringleader inspect DIR
+    Check a data directory and say what is in it; inspect --help says more.
+
   ringleader --version
     Show the versions.
 

@@ -158,12 +158,15 @@ fn probe_direct(dir: &Path) -> io::Result<()> {
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "the lock goes with the file")] fs::File);
 
+/// Name of the file that [`lock`] makes in a directory.
+pub const LOCK_FILE: &str = "LOCK";
+
 /// Takes the directory for this process.
 ///
 /// # Errors
 /// A sentence that names the directory and who has it.
 pub fn lock(dir: &Path) -> Result<Lock, String> {
-    let path = dir.join("LOCK");
+    let path = dir.join(LOCK_FILE);
     let file = fs::OpenOptions::new()
         .read(true)
         .write(true)

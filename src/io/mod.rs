@@ -1,7 +1,7 @@
 //! The seam to the machine: traits [`Disk`], [`File`], [`Clock`], and the memory they share.
 //!
-//! Two implementations each: [`thread`] and [`glommio`] are the real machine; the simulator's lie on
-//! purpose. Whatever awaits here may wait; whatever decides lives elsewhere.
+//! [`thread`] and [`glommio`] are the real machine, [`readonly`] looks at it only, and the simulator's lie
+//! on purpose. Whatever awaits here may wait; whatever decides lives elsewhere.
 
 use std::{future::Future, io, ops::Deref, sync::Arc, time::Duration};
 
@@ -9,6 +9,7 @@ mod buf;
 pub mod glommio;
 pub mod host;
 pub mod process;
+pub mod readonly;
 pub mod thread;
 
 pub use buf::AlignedBuf;

@@ -272,7 +272,7 @@ impl Open {
     }
 }
 
-fn named(path: &Path, doing: &str, error: &io::Error) -> io::Error {
+pub(super) fn named(path: &Path, doing: &str, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {doing}: {error}", path.display()))
 }
 

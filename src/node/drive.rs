@@ -557,9 +557,8 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         if self.timer.as_mut().poll(cx).is_ready() {
             self.on_timer();
             self.watch_disk()?;
+            // The next one is looked at after the turn: on a busy machine it may be due by now.
             woken = true;
-            let again = self.timer.as_mut().poll(cx);
-            assert!(again.is_pending(), "a timer for later rang at once");
         }
         if let Some((_, alarm)) = &mut self.alarm
             && alarm.as_mut().poll(cx).is_ready()

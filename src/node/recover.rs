@@ -217,29 +217,16 @@ impl<D: Disk> Found<D> {
     pub fn member(self, opening: &Opening) -> Result<Member<D>, RecoverError> {
         let Self { mut wal, mut recovered, ballots, store, facts } = self;
         let ballot = ballots.ballot();
-        if ballot.lost && wal.last_index() < facts.applied.0 {
-            wal.trim(facts.applied.0);
-            recovered.entries.clear();
-        }
         // A promise counts once both places have it; one of them may know of it alone.
         let known = &mut recovered.hard_state;
         if (ballot.term, ballot.vote) > (known.term, known.vote) {
             (known.term, known.vote) = (ballot.term, ballot.vote);
         }
-        if wal.last_index() < facts.installed.0 {
-            // What came as a whole is not in the log, which goes on behind it. A crash came before
-            // the first entry there.
-            wal.trim(facts.installed.0);
+        let log = [recovered.trimmed, wal.last_index()].map(Index);
+        let end = fits(&facts, ballot.lost, log)?;
+        if wal.last_index() < end.0 {
+            wal.trim(end.0);
             recovered.entries.clear();
-        }
-        let (applied, last) = (facts.applied, Index(wal.last_index()));
-        if last < applied {
-            return Err(RecoverError::LogMissing { applied, last });
-        }
-        // Trimmed is only what a superblock holds: this one is not the newest that there was.
-        let [wanted, found] = [applied.0 + 1, recovered.trimmed + 1].map(Index);
-        if found > wanted {
-            return Err(RecoverError::Gap(LogGap { wanted, found }));
         }
         if let Some(torn) = &recovered.torn {
             log::warn!("the log ended in an unfinished write, which was cut off", "where" => torn.to_string());
@@ -253,6 +240,33 @@ impl<D: Disk> Found<D> {
         let node = Node::new(facts.cluster, facts.member, replica, store);
         Ok(Member { node, wal, ballots, cluster: facts.cluster })
     }
+}
+
+/// Whether a log goes on from a superblock, given up to where it was trimmed and its last entry.
+/// Returns the entry that the next one follows: the log's last, or one behind it where what it lacks
+/// is held elsewhere.
+///
+/// # Errors
+/// [`RecoverError::LogMissing`], [`RecoverError::Gap`].
+pub fn fits(
+    facts: &RootFacts,
+    lost: bool,
+    [trimmed, last]: [Index; 2],
+) -> Result<Index, RecoverError> {
+    let applied = facts.applied;
+    // What came as a whole is not in the log, which goes on behind it: a crash came before the first
+    // entry there. And the superblock stands for all that a lost log had of it.
+    let held = if lost { facts.installed.max(applied) } else { facts.installed };
+    let last = last.max(held);
+    if last < applied {
+        return Err(RecoverError::LogMissing { applied, last });
+    }
+    // Trimmed is only what a superblock holds: this one is not the newest that there was.
+    let [wanted, found] = [applied.0 + 1, trimmed.0 + 1].map(Index);
+    if found > wanted {
+        return Err(RecoverError::Gap(LogGap { wanted, found }));
+    }
+    Ok(last)
 }
 
 fn existing(tree: Tree, root: Root, quota: Quota) -> Result<(Store, RootFacts), BlobError> {

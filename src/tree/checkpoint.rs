@@ -395,10 +395,14 @@ impl Checkpoint {
     }
 
     fn collect_tail(&mut self, tail: &Tail) {
-        let durable = tail.book.durable;
+        let (durable, identity) = (tail.book.durable, tail.identity());
+        if !tail.book.marks().is_empty() {
+            self.dead
+                .insert((identity.id, identity.generation), tail.book.marks().as_ref().clone());
+        }
         if tail.bytes.len() > durable.unwrap_or(0) {
             self.fills.push(Fill {
-                identity: tail.identity(),
+                identity,
                 bytes: tail.bytes.frozen(),
                 offsets: tail.offsets.frozen(),
                 durable,

@@ -1,9 +1,9 @@
-//! Which records of sealed segments compaction has taken, as a file beside them.
+//! Which records compaction has taken, as a file beside them.
 //!
 //! A dead record may lie in its segment for long after the record that killed it is gone: the
 //! tombstone's own segment may be freed while a version before it stays among live neighbours. A
 //! restart that saw only the records would raise it again. So each checkpoint writes down the dead
-//! of all sealed segments, as `rec/dead.<number of the superblock>`.
+//! of all segments, as `rec/dead.<number of the superblock>`.
 //!
 //! ```text
 //!   0   u64 magic  u32 version  u32 crc of everything else

@@ -46,8 +46,8 @@ pub(super) struct Heap {
     bytes: usize,
     /// The files that pages of the writer's tree are in.
     files: Arc<Files>,
-    /// Bytes of those pages, by slot.
-    filed: Vec<u64>,
+    /// Bytes of those pages, by slot; too few while what a checkpoint wrote settles.
+    filed: Vec<i64>,
 }
 
 impl Keeper for Heap {
@@ -83,7 +83,7 @@ impl Heap {
         let mut filed = Vec::new();
         for entry in files.entries() {
             filed.resize(filed.len().max(usize::from(entry.slot) + 1), 0);
-            filed[usize::from(entry.slot)] = entry.live;
+            filed[usize::from(entry.slot)] = entry.live.cast_signed();
         }
         Self {
             page_bytes: Block::new(page_bytes).len(),
@@ -157,7 +157,7 @@ impl Heap {
     /// The writer's tree no longer contains this page.
     pub(super) fn release(&mut self, link: Link) {
         if !link.is_in_memory() {
-            let bytes = self.page(link).bytes().len() as u64;
+            let bytes = self.page(link).bytes().len() as i64;
             self.filed[usize::from(link.place().slot)] -= bytes;
             return;
         }
@@ -189,7 +189,7 @@ impl Heap {
 
     /// The files with how much of the tree each holds.
     pub(super) fn entries(&self) -> impl Iterator<Item = IndexEntry> {
-        let live = |slot: u16| self.filed[usize::from(slot)];
+        let live = |slot: u16| self.filed[usize::from(slot)].max(0).cast_unsigned();
         self.files.entries().map(move |entry| IndexEntry { live: live(entry.slot), ..entry })
     }
 
@@ -214,7 +214,7 @@ impl Heap {
 
     /// The tree reads a page of so many bytes from this file from now on.
     pub(super) fn note_filed(&mut self, slot: u16, bytes: u64) {
-        self.filed[usize::from(slot)] += bytes;
+        self.filed[usize::from(slot)] += bytes.cast_signed();
     }
 
     /// Frees at most `budget` retired pages, oldest version first. The newest version stays: its

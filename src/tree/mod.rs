@@ -29,7 +29,11 @@ mod cursor;
 mod dead;
 mod defragment;
 mod heap;
+<<<<<<< HEAD
 mod index;
+=======
+mod inspect;
+>>>>>>> main
 mod install;
 mod kv;
 mod lease;
@@ -52,12 +56,17 @@ mod fuzz;
 
 pub use checkpoint::{Checkpoint, CheckpointDone, format};
 pub use cursor::{Cursor, MapReader};
+pub use inspect::{
+    Damage, FileSummary, Inspection, RecordSummary, RootSummary, SlotState, file_of_record,
+    inspect, inspect_superblock, list_records,
+};
 pub use install::{InstallError, Receiving, Sealed, Stage, Staged};
 pub use lease::{Lease, LeaseScan, lease_id, lease_key};
 pub use manifest::Manifest;
 pub use map::{Map, MapView};
 pub use recover::{OpenError, open};
-pub use root::{Root, RootFacts};
+pub use root::{FILE as SUPERBLOCK_FILE, Root, RootFacts};
+pub(crate) use segment::DIR as RECORDS_DIR;
 pub use segment::Flaw;
 pub use snapshot::{Pieces, Snapshot};
 pub use view::{Change, Changes, Found, Reader, Scan, View};

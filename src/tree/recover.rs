@@ -110,18 +110,27 @@ impl From<io::Error> for OpenError {
 /// # Errors
 /// [`OpenError`] says which file is damaged, where, and what to do.
 pub async fn open<D: Disk>(disk: &D, options: Options) -> Result<Option<(Tree, Root)>, OpenError> {
+<<<<<<< HEAD
     let there = files(disk).await?;
     let Some(root) = read_root(disk, options, there.is_empty()).await? else { return Ok(None) };
     if root.segment_bytes != options.segment_bytes {
         let (found, expected) = (root.segment_bytes, options.segment_bytes);
         return Err(OpenError::SegmentBytes { found, expected });
     }
+=======
+    let files = disk.list(DIR).await?;
+    let fresh = files.is_empty();
+    let Some(slots) = read_slots(disk, options, fresh).await? else { return Ok(None) };
+    let Some(root) = choose(slots, fresh)? else { return Ok(None) };
+    let root = check_segment_bytes(root, options)?;
+>>>>>>> main
     let mut segments = Vec::with_capacity(root.sealed.len());
     for entry in &root.sealed {
         segments.push(read_sealed(disk, &root, entry).await?);
     }
-    let tail = read_tail(disk, &root).await?;
+    let mut tail = read_tail(disk, &root).await?;
     let dead = read_dead(disk, &root).await?;
+    tail.take_marks(dead.get(&(tail.id, tail.generation)).map_or(&[][..], Vec::as_slice));
     let leases = read_leases(disk, &root, options).await?;
     let files = index::open(disk, root.facts.cluster, &root.index).await?;
     let map = Map::open(options.page_bytes, &root.index, files);
@@ -165,11 +174,12 @@ fn with_books(segments: Vec<Segment>, dead: &Dead) -> Vec<(Segment, Book)> {
 
 // ── the superblock ──────────────────────────────────────────────────────────────────────────────
 
-async fn read_root<D: Disk>(
+/// Both slots; None where there is no file, as in a fresh directory.
+pub(crate) async fn read_slots<D: Disk>(
     disk: &D,
     options: Options,
     fresh: bool,
-) -> Result<Option<Root>, OpenError> {
+) -> io::Result<Option<[Slot; SLOTS as usize]>> {
     let file = match disk.open(FILE).await {
         Err(error) if error.kind() == io::ErrorKind::NotFound && fresh => return Ok(None),
         result => result?,
@@ -181,7 +191,7 @@ async fn read_root<D: Disk>(
     let slot_bytes = root::slot_bytes(options.segment_bytes);
     let first = read_slot(&file, slot_bytes, 0).await?;
     let second = read_slot(&file, slot_bytes, 1).await?;
-    choose(first, second, fresh)
+    Ok(Some([first, second]))
 }
 
 async fn read_slot<F: File>(file: &F, slot_bytes: usize, index: u64) -> io::Result<Slot> {
@@ -199,7 +209,10 @@ async fn read_slot<F: File>(file: &F, slot_bytes: usize, index: u64) -> io::Resu
 
 /// The newest whole slot wins. Formatting writes the first slot before the second, so a second
 /// slot that was never written beside a first that is not whole means that nothing ever counted.
-fn choose(first: Slot, second: Slot, fresh: bool) -> Result<Option<Root>, OpenError> {
+pub(crate) fn choose(
+    [first, second]: [Slot; SLOTS as usize],
+    fresh: bool,
+) -> Result<Option<Root>, OpenError> {
     match (first, second) {
         (Slot::Foreign(version), _) | (_, Slot::Foreign(version)) => {
             Err(OpenError::Foreign { version })
@@ -214,6 +227,12 @@ fn choose(first: Slot, second: Slot, fresh: bool) -> Result<Option<Root>, OpenEr
         (_, Slot::Blank) if fresh => Ok(None),
         (first, second) => Err(OpenError::NoRoot { slots: [first, second].map(flaw_of) }),
     }
+}
+
+/// Sizes are fixed when a directory is made.
+pub(crate) fn check_segment_bytes(root: Root, options: Options) -> Result<Root, OpenError> {
+    let (found, expected) = (root.segment_bytes, options.segment_bytes);
+    if found == expected { Ok(root) } else { Err(OpenError::SegmentBytes { found, expected }) }
 }
 
 fn flaw_of(slot: Slot) -> Option<Flaw> {
@@ -240,7 +259,11 @@ pub(crate) async fn open_needed<D: Disk>(
     }
 }
 
-async fn read_sealed<D: Disk>(disk: &D, root: &Root, entry: &Entry) -> Result<Segment, OpenError> {
+pub(crate) async fn read_sealed<D: Disk>(
+    disk: &D,
+    root: &Root,
+    entry: &Entry,
+) -> Result<Segment, OpenError> {
     let Entry { identity, extent } = *entry;
     let bytes = extent.file_bytes();
     let file = open_needed(disk, &identity.file(), bytes).await?;
@@ -250,7 +273,7 @@ async fn read_sealed<D: Disk>(disk: &D, root: &Root, entry: &Entry) -> Result<Se
     Ok(Segment::new(identity, Source::File { map, extent }))
 }
 
-async fn read_tail<D: Disk>(disk: &D, root: &Root) -> Result<Tail, OpenError> {
+pub(crate) async fn read_tail<D: Disk>(disk: &D, root: &Root) -> Result<Tail, OpenError> {
     let entry = root.tail;
     let mut tail = Tail::new(entry.id, entry.first, root.segment_bytes.max(entry.bytes));
     tail.generation = entry.generation;
@@ -274,7 +297,7 @@ async fn read_tail<D: Disk>(disk: &D, root: &Root) -> Result<Tail, OpenError> {
     Ok(tail)
 }
 
-async fn read_dead<D: Disk>(disk: &D, root: &Root) -> Result<Dead, OpenError> {
+pub(crate) async fn read_dead<D: Disk>(disk: &D, root: &Root) -> Result<Dead, OpenError> {
     let Some(name) = root.dead_file() else { return Ok(Dead::new()) };
     let end = root.dead_bytes.next_multiple_of(BLOCK_BYTES);
     let file = open_needed(disk, &name, end).await?;
@@ -283,7 +306,11 @@ async fn read_dead<D: Disk>(disk: &D, root: &Root) -> Result<Dead, OpenError> {
         .map_err(|flaw| OpenError::Damaged { file: name, flaw })
 }
 
-async fn read_leases<D: Disk>(disk: &D, root: &Root, options: Options) -> Result<Map, OpenError> {
+pub(crate) async fn read_leases<D: Disk>(
+    disk: &D,
+    root: &Root,
+    options: Options,
+) -> Result<Map, OpenError> {
     let Some(name) = root.leases.name() else { return Ok(Map::new(options.page_bytes)) };
     let len = root.leases.bytes as usize;
     let file = open_needed(disk, &name, len.next_multiple_of(BLOCK_BYTES)).await?;

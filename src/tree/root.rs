@@ -44,7 +44,7 @@ use crate::{
 use bytes::Bytes;
 
 /// Name of the file below the disk's root.
-pub(crate) const FILE: &str = "superblock";
+pub const FILE: &str = "superblock";
 pub(crate) const SLOTS: u64 = 2;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"RLroot\r\n");

@@ -117,6 +117,12 @@ impl Tail {
     pub(crate) fn run(&self) -> Run<'_> {
         Run::dense(self.first, &self.bytes, &self.offsets)
     }
+
+    /// These of its records are dead.
+    pub(crate) fn take_marks(&mut self, marks: &[u64]) {
+        let durable = self.book.durable;
+        self.book = Book { durable, ..Book::of(&self.run(), marks) };
+    }
 }
 
 /// Closed segments, their books, and the tail.

@@ -75,10 +75,8 @@ impl<F: File> BallotBox<F> {
         // What a killed process has written may not be durable yet, and counts from now on.
         file.sync().await?;
         let mut newest: Option<(u64, Ballot)> = None;
-        let whole = file.len().await? >= SLOTS * BLOCK_BYTES as u64;
-        for slot in (0..SLOTS).filter(|_| whole) {
-            let block = file.read_at(slot * BLOCK_BYTES as u64, BLOCK_BYTES).await?;
-            let Some((number, owner, ballot)) = decode(&block, slot) else { continue };
+        for slot in read(&file).await? {
+            let BallotSlot::Whole { number, owner, ballot } = slot else { continue };
             for (whose, expected, found) in
                 [("cluster", cluster, owner.0), ("member", member, owner.1)]
             {
@@ -114,6 +112,52 @@ impl<F: File> BallotBox<F> {
         // Made now, so that ballots take effect in order.
         Box::pin(self.file.write_sync_at(block, offset))
     }
+}
+
+/// What one of the two blocks turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BallotSlot {
+    /// Never written.
+    Blank,
+    /// A ballot.
+    Whole {
+        /// Ballots count up.
+        number: u64,
+        /// Cluster and member.
+        owner: (u64, u64),
+        /// What it says.
+        ballot: Ballot,
+    },
+    /// Neither. A block's fields lie in one sector, so no crash leaves this.
+    Damaged,
+}
+
+/// The blocks of the box below `disk`, without opening it; `None` where there is none.
+///
+/// # Errors
+/// What the machine says.
+pub async fn ballots<D: Disk>(disk: &D) -> io::Result<Option<[BallotSlot; SLOTS as usize]>> {
+    match disk.open(FILE).await {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        opened => read(&opened?).await.map(Some),
+    }
+}
+
+/// A file that is too short is one whose making was cut short.
+async fn read<F: File>(file: &F) -> io::Result<[BallotSlot; SLOTS as usize]> {
+    let mut slots = [BallotSlot::Blank; SLOTS as usize];
+    if file.len().await? < SLOTS * BLOCK_BYTES as u64 {
+        return Ok(slots);
+    }
+    for (at, slot) in (0..SLOTS).zip(&mut slots) {
+        let block = file.read_at(at * BLOCK_BYTES as u64, BLOCK_BYTES).await?;
+        *slot = match decode(&block, at) {
+            Some((number, owner, ballot)) => BallotSlot::Whole { number, owner, ballot },
+            None if block[..IN_USE].iter().all(|byte| *byte == 0) => BallotSlot::Blank,
+            None => BallotSlot::Damaged,
+        };
+    }
+    Ok(slots)
 }
 
 fn encode(number: u64, (cluster, member): (u64, u64), ballot: Ballot, block: &mut [u8]) {

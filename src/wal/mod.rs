@@ -26,6 +26,7 @@ mod ballot;
 mod error;
 mod field;
 pub mod frame;
+mod inspect;
 mod landing;
 pub mod record;
 mod recover;
@@ -34,8 +35,9 @@ mod spare;
 #[cfg(test)]
 mod tests;
 
-pub use ballot::{Ballot, BallotBox};
+pub use ballot::{Ballot, BallotBox, BallotSlot, FILE as BALLOT_FILE, ballots};
 pub use error::WalError;
+pub use inspect::{Framed, Inspection, find_frame, inspect, open_segment};
 pub use recover::Torn;
 pub use spare::Prepared;
 
@@ -162,6 +164,11 @@ impl Options {
         assert!(bytes <= WAL_SEGMENT_BYTES_MAX, "lengths in a frame are 32 bits");
     }
 
+    /// Cluster and member.
+    fn owner(&self) -> (u64, u64) {
+        (self.cluster, self.member)
+    }
+
     /// The header of a segment that is ready for use.
     fn blank(&self) -> Header {
         let Self { segment_bytes, cluster, member, .. } = *self;
@@ -186,7 +193,7 @@ impl<D: Disk> Wal<D> {
         options: Options,
     ) -> Result<(Self, Recovered), WalError> {
         options.check();
-        let survey = recover::survey(&disk, &options).await?;
+        let survey = recover::survey(&disk, options.owner()).await?;
         let next_slot = survey.next_slot();
         let mut found = recover::weigh(survey).await?;
         found.sever(&options.blank()).await?;

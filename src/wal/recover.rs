@@ -24,12 +24,12 @@
 //! Every file is synced before it is read: what a drive's cache shows is not yet durable.
 
 use super::{
-    HardState, LogEntry, Options, WalError,
+    HardState, LogEntry, WalError,
     frame::{self, Head, Seen},
     segment::{self, Header, Opening},
 };
 use crate::io::{AlignedBuf, BLOCK_BYTES, Disk, File};
-use std::{collections::VecDeque, fmt};
+use std::{collections::VecDeque, fmt, io};
 
 const ADVICE: &str = "nothing was changed; keep a copy of the data directory, check the disk, and \
                       restore this member from a backup or replace it from its peers";
@@ -180,7 +180,7 @@ impl Tip {
 /// [`WalError::Version`] for one that is not ours to read.
 pub(super) async fn survey<D: Disk>(
     disk: &D,
-    options: &Options,
+    (cluster, member): (u64, u64),
 ) -> Result<Survey<D::File>, WalError> {
     let mut found = Survey { live: Vec::new(), blank: Vec::new(), unborn: Vec::new() };
     let names = disk.list(segment::DIR).await?;
@@ -201,11 +201,11 @@ pub(super) async fn survey<D: Disk>(
         match segment::decode(&block) {
             Opening::Unborn => found.unborn.push(slot),
             Opening::Blank(header) => {
-                header.belongs_to(options.cluster, options.member, &name)?;
+                header.belongs_to(cluster, member, &name)?;
                 found.blank.push(slot);
             }
             Opening::Live(header) => {
-                header.belongs_to(options.cluster, options.member, &name)?;
+                header.belongs_to(cluster, member, &name)?;
                 if header.segment_bytes != bytes {
                     let what = format!("the file has {bytes} of {} bytes", header.segment_bytes);
                     return Err(damaged(name, 0, what));
@@ -373,10 +373,10 @@ async fn refuse_lost_header<F: File>(segments: &[Slot<F>], tip: &Tip) -> Result<
     Ok(())
 }
 
-async fn read_whole<F: File>(slot: &Slot<F>) -> Result<AlignedBuf, WalError> {
+pub(super) async fn read_whole<F: File>(slot: &Slot<F>) -> io::Result<AlignedBuf> {
     let whole_blocks = slot.bytes - slot.bytes % BLOCK_BYTES as u64;
     let bytes = usize::try_from(whole_blocks).expect("64-bit machine");
-    Ok(slot.file.read_at(0, bytes).await?)
+    slot.file.read_at(0, bytes).await
 }
 
 impl<F> Survey<F> {

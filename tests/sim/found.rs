@@ -3,21 +3,24 @@
 use crate::{
     clocks::Rate,
     disk::SimDisk,
-    executor::Executor,
+    executor::{Executor, SimClock},
     member::{CLUSTER, Mutant, facts_of, member_on},
+    wal_model::run,
     weather::{Day, Drought, Tempo, Weather, Winds},
     world::live,
 };
 use bytes::Bytes;
 use ringleader::{
     consensus::{Append, Durable, Entry, Replica, Timing},
-    io::BLOCK_BYTES,
+    io::{BLOCK_BYTES, Clock},
     limits::{
         REQUEST_BYTES_CEILING, REQUEST_BYTES_MAX, REQUEST_HEADER_BYTES_MAX,
         STARTS_APART_TICKETS_MIN, WAL_SEGMENT_BYTES,
     },
+    mesh::{Capacity, Newest, ToNode, mesh},
     node::{
         Action, Event, Node,
+        drive::{Pace, Parts, drive},
         recover::{self, Disks, Newborn, Opening, RecoverError},
     },
     store::{Member, Quota, Store},
@@ -25,7 +28,7 @@ use ringleader::{
     types::{Index, Term, Ticket},
     wal::{self, Batch, LogEntry, Wal, frame},
 };
-use std::time::Duration;
+use std::{cell::Cell, future::Future, rc::Rc, sync::Arc, time::Duration};
 
 /// A plain life of a lone member: `days`, and calm ones after them.
 fn plain(days: Vec<Day>) -> Weather {
@@ -311,4 +314,66 @@ fn a_log_may_end_before_what_came_as_a_whole_and_goes_on_behind_it() {
 fn a_branch_that_a_snapshot_was_installed_over_is_left() {
     assert_eq!(open_installed((5, 2), 5, 9, 0).expect("it fits"), [1, 9, 5]);
     assert_eq!(open_installed((5, 2), 5, 9, 5).expect("it fits"), [6, 9, 5]);
+}
+
+/// The clock of a machine that is so busy for a second that time passes whenever somebody looks at it or
+/// sets a timer.
+#[derive(Clone)]
+struct BusyClock {
+    truth: SimClock,
+    passed: Rc<Cell<Duration>>,
+}
+
+impl BusyClock {
+    fn pass(&self) -> Duration {
+        if self.passed.get() < Duration::from_secs(1) {
+            self.passed.set(self.passed.get() + Duration::from_millis(6));
+        }
+        self.passed.get()
+    }
+}
+
+impl Clock for BusyClock {
+    fn now(&self) -> Duration {
+        self.truth.now() + self.pass()
+    }
+
+    fn wall_nanos(&self) -> u64 {
+        self.truth.wall_nanos()
+    }
+
+    fn sleep_until(&self, until: Duration) -> impl Future<Output = ()> + 'static {
+        self.truth.sleep_until(until.saturating_sub(self.pass()))
+    }
+}
+
+/// A member with a heartbeat of 10 ms was held up for 5 between setting the timer of its next tick and
+/// looking at it.
+#[test]
+fn a_tick_that_is_due_as_soon_as_it_is_set_does_no_harm() {
+    let disk = SimDisk::new(1);
+    let ended = run(&disk.clone(), 1, async move |executor| {
+        let disks = Disks { data: disk.clone(), wal: disk.clone(), wal_background: disk.clone() };
+        let (cluster, member) = (CLUSTER, member_on(0, 0));
+        let newborn = || Ok(Newborn { cluster, member, members: vec![facts_of(0)] });
+        let opened = recover::member(&disks, &opening(), newborn).await;
+        let recover::Member { mut node, wal, ballots, .. } = opened.expect("the disk is fine");
+        let newest = Newest::new(node.publish().expect("nothing is published yet"));
+        let (mesh, mut shards, _peers) = mesh(1, Capacity::default());
+        let (truth, passed) = (executor.clock(), Rc::default());
+        let goes = truth.clone();
+        executor.spawn(async move {
+            goes.sleep_until(goes.now() + Duration::from_secs(1)).await;
+            assert!(shards[0].to_node.try_send(ToNode::Farewell).is_ok(), "the ring is empty");
+        });
+        let pace = Pace {
+            tick: Duration::from_millis(10),
+            election: Duration::from_millis(100),
+            checkpoint_entries: 1_000,
+        };
+        let clock = BusyClock { truth, passed };
+        let meters = Arc::default();
+        drive(Parts { node, wal, ballots, disk, clock, mesh, newest, meters, pace }).await
+    });
+    assert_eq!(ended.done().expect("nothing is fatal"), ringleader::node::drive::Ended::Stopped);
 }

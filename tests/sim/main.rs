@@ -17,6 +17,7 @@ mod disk;
 mod executor;
 mod found;
 mod history;
+mod inspect_rot;
 mod lease_restart;
 mod machine;
 mod member;
