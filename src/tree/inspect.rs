@@ -8,9 +8,11 @@
 use super::{
     Options,
     dead::Dead,
+    index,
+    map::Map,
     recover::{self, OpenError},
     root::{Root, RootFacts, SLOTS, Slot},
-    segment::{DIR, Flaw, RECORDS_AT, Run},
+    segment::{Flaw, RECORDS_AT, Run},
     shelf::Book,
 };
 use crate::{
@@ -129,7 +131,7 @@ pub struct RecordSummary {
 /// [`OpenError::Disk`] where the machine does not let it be read; [`OpenError::Foreign`] and
 /// [`OpenError::SegmentBytes`] for a directory of another kind.
 pub async fn inspect<D: Disk>(disk: &D, options: Options) -> Result<Option<Inspection>, OpenError> {
-    let files = disk.list(DIR).await?;
+    let files = recover::files(disk).await?;
     let fresh = files.is_empty();
     let Some(slots) = recover::read_slots(disk, options, fresh).await? else { return Ok(None) };
     let states = SlotState::of(&slots);
@@ -149,8 +151,7 @@ pub async fn inspect<D: Disk>(disk: &D, options: Options) -> Result<Option<Inspe
     };
     if let Some(root) = &root {
         let named: Vec<_> = root.files().collect();
-        let all = files.into_iter().map(|name| format!("{DIR}/{name}"));
-        found.leftovers = all.filter(|name| !named.contains(name)).collect();
+        found.leftovers = files.into_iter().filter(|name| !named.contains(name)).collect();
         Looking { disk, root, found: &mut found, last: Stamp::default() }.all(options).await?;
     }
     Ok(Some(found))
@@ -248,8 +249,22 @@ impl<D: Disk> Looking<'_, D> {
         let leases = recover::read_leases(self.disk, self.root, options).await;
         self.found.leases = self.whole(leases)?.map_or(0, |leases| leases.reader().live());
         self.list(self.root.leases.name(), self.root.leases.bytes);
+        self.index(options).await?;
         self.sealed(&dead).await?;
         self.tail().await
+    }
+
+    async fn index(&mut self, options: Options) -> Result<(), OpenError> {
+        let index = &self.root.index;
+        let opened = index::open(self.disk, self.root.facts.cluster, index).await;
+        if let Some(files) = self.whole(opened)? {
+            let map = Map::open(options.page_bytes, index, files);
+            self.whole(map.check().map_err(|(file, flaw)| OpenError::Damaged { file, flaw }))?;
+        }
+        for entry in &index.files {
+            self.list(Some(entry.name()), entry.bytes);
+        }
+        Ok(())
     }
 
     async fn sealed(&mut self, dead: &Dead) -> Result<(), OpenError> {

@@ -29,11 +29,8 @@ mod cursor;
 mod dead;
 mod defragment;
 mod heap;
-<<<<<<< HEAD
 mod index;
-=======
 mod inspect;
->>>>>>> main
 mod install;
 mod kv;
 mod lease;

@@ -110,20 +110,11 @@ impl From<io::Error> for OpenError {
 /// # Errors
 /// [`OpenError`] says which file is damaged, where, and what to do.
 pub async fn open<D: Disk>(disk: &D, options: Options) -> Result<Option<(Tree, Root)>, OpenError> {
-<<<<<<< HEAD
     let there = files(disk).await?;
-    let Some(root) = read_root(disk, options, there.is_empty()).await? else { return Ok(None) };
-    if root.segment_bytes != options.segment_bytes {
-        let (found, expected) = (root.segment_bytes, options.segment_bytes);
-        return Err(OpenError::SegmentBytes { found, expected });
-    }
-=======
-    let files = disk.list(DIR).await?;
-    let fresh = files.is_empty();
+    let fresh = there.is_empty();
     let Some(slots) = read_slots(disk, options, fresh).await? else { return Ok(None) };
     let Some(root) = choose(slots, fresh)? else { return Ok(None) };
     let root = check_segment_bytes(root, options)?;
->>>>>>> main
     let mut segments = Vec::with_capacity(root.sealed.len());
     for entry in &root.sealed {
         segments.push(read_sealed(disk, &root, entry).await?);
