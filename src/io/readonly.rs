@@ -5,7 +5,10 @@
 //! Reads go past the page cache where the file system lets them, so that the disk is asked and not
 //! memory. They block: this is for a program that does nothing else.
 
-use super::{AlignedBuf, BLOCK_BYTES, Disk, File, Mapping, thread::named};
+use super::{
+    AlignedBuf, BLOCK_BYTES, Disk, File, Mapping,
+    thread::{file_names, named},
+};
 use crate::limits::INSPECT_READ_BYTES;
 use std::{
     fs,
@@ -44,23 +47,6 @@ impl ReadOnlyDisk {
         let file = opened.map_err(|error| named(&path, "open", &error))?;
         Ok(ReadOnlyFile { file: Arc::new(file), path: path.into(), heard: self.heard.clone() })
     }
-
-    fn names(&self, dir: &str) -> io::Result<Vec<String>> {
-        let path = self.root.join(dir);
-        let entries = match fs::read_dir(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries.map_err(|error| named(&path, "list", &error))?,
-        };
-        let mut names = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(|error| named(&path, "list", &error))?;
-            if entry.file_type().is_ok_and(|kind| kind.is_file()) {
-                names.push(entry.file_name().to_string_lossy().into_owned());
-            }
-        }
-        names.sort();
-        Ok(names)
-    }
 }
 
 fn refused<T>(name: &str) -> io::Result<T> {
@@ -80,7 +66,7 @@ impl Disk for ReadOnlyDisk {
     }
 
     fn list(&self, dir: &str) -> impl Future<Output = io::Result<Vec<String>>> {
-        ready(self.names(dir))
+        ready(file_names(&self.root.join(dir)))
     }
 
     fn remove(&self, name: &str) -> impl Future<Output = io::Result<()>> {

@@ -316,6 +316,24 @@ fn sync_directory(queue: &Queue, path: &Path) -> io::Result<()> {
     queue.sync(sync).map_err(|error| named(path, "sync directory", &error))
 }
 
+/// Names of the files directly in `dir`, sorted; none where there is no such directory.
+pub(super) fn file_names(dir: &Path) -> io::Result<Vec<String>> {
+    let failed = |error| named(dir, "list", &error);
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(failed)?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        if entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
 impl Disk for LaneDisk {
     type File = LaneFile;
 
@@ -340,22 +358,7 @@ impl Disk for LaneDisk {
 
     fn list(&self, dir: &str) -> impl Future<Output = io::Result<Vec<String>>> {
         let path = self.root.join(dir);
-        self.lane.run(move || {
-            let entries = match fs::read_dir(&path) {
-                Ok(entries) => entries,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-                Err(error) => return Err(named(&path, "list", &error)),
-            };
-            let mut names = Vec::new();
-            for entry in entries {
-                let entry = entry.map_err(|error| named(&path, "list", &error))?;
-                if entry.file_type().is_ok_and(|kind| kind.is_file()) {
-                    names.push(entry.file_name().to_string_lossy().into_owned());
-                }
-            }
-            names.sort();
-            Ok(names)
-        })
+        self.lane.run(move || file_names(&path))
     }
 
     fn remove(&self, name: &str) -> impl Future<Output = io::Result<()>> {

@@ -33,14 +33,19 @@ fn rows(out: &Path) -> Vec<impl Fn(&str) -> String + use<>> {
     lines.map(row).collect()
 }
 
+/// Real etcd is asked for too, where it is there.
+fn etcd_flag() -> String {
+    let etcd = binary::etcd("etcd", "sensitivity");
+    etcd.map(|etcd| format!("--etcd {}", etcd.display())).unwrap_or_default()
+}
+
 const TINY: &str = "--tail none --heartbeat 100 --election 1000 --seconds 0.5";
 
 /// A put waits for a round trip between members, so the delay can be seen and nothing beats it.
 #[test]
 fn members_are_as_far_apart_as_was_said_and_a_second_run_measures_nothing() {
     let folder = Folder::new("sensitivity-far");
-    let etcd = binary::etcd("etcd", "sensitivity");
-    let etcd = etcd.map(|etcd| format!("--etcd {}", etcd.display())).unwrap_or_default();
+    let etcd = etcd_flag();
     let line = format!("{TINY} --sync 0 --network 15 {etcd}");
     let told = run(folder.path(), &line).expect("it ends well");
     let rows = rows(folder.path());
@@ -85,8 +90,7 @@ fn a_lone_member_syncs_as_slowly_as_was_said() {
 #[test]
 fn a_database_grows_step_by_step() {
     let folder = Folder::new("sensitivity-growth");
-    let etcd = binary::etcd("etcd", "sensitivity");
-    let etcd = etcd.map(|etcd| format!("--etcd {}", etcd.display())).unwrap_or_default();
+    let etcd = etcd_flag();
     let line = format!("--grow --keys 500,20000 --seconds 0.3 {etcd}");
     let told = run(folder.path(), &line).expect("it ends well");
     let text = fs::read_to_string(folder.path().join("growth.csv")).expect("it was written");
