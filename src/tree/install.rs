@@ -20,7 +20,7 @@ use super::{
     Options, Reader, Tree,
     checkpoint::{create, remove_if_there, seal, write_at},
     dead::{self, Dead},
-    index::IndexRoot,
+    index::{INDEXES, IndexRoot},
     lease::{self, LeaseFile},
     manifest::{Kind, Manifest, Part},
     map::Map,
@@ -32,7 +32,7 @@ use super::{
     snapshot::crc_of,
 };
 use crate::{
-    io::{BLOCK_BYTES, Disk, File, Mapping},
+    io::{BLOCK_BYTES, Disk, File, Load, Mapping},
     limits::{CHECKPOINT_CHUNK_BYTES, SWEEP_RECORDS_PER_TURN},
     types::{ClusterId, Index, MemberId, Revision, Stamp},
 };
@@ -312,7 +312,8 @@ impl<D: Disk> Receiving<D> {
     /// writes its end.
     async fn finish_records(&self, part: &Part, file: &D::File) -> io::Result<Result<Have, Flaw>> {
         let (identity, len) = (self.identity(part), part.bytes as usize);
-        let map = file.map((RECORDS_AT + len.next_multiple_of(BLOCK_BYTES)) as u64).await?;
+        let map =
+            file.map((RECORDS_AT + len.next_multiple_of(BLOCK_BYTES)) as u64, Load::Now).await?;
         let records = &map[RECORDS_AT..RECORDS_AT + len];
         let numbered = match number_records(records, part, &identity).await {
             Ok(numbered) => numbered,
@@ -451,7 +452,7 @@ impl<D: Disk> Receiving<D> {
             dead_bytes: 0,
             leases: file,
             swept: manifest.compacted,
-            index: IndexRoot::default(),
+            index: [IndexRoot::EMPTY; INDEXES.len()],
         };
         Ok((rebuild(self.options, &root, segments, &marks, tail, map).await, facts))
     }
@@ -539,8 +540,8 @@ impl<F: File> Incoming<F> {
 /// The live tree's segment with the records of this part, if it has one.
 async fn find_own(own: &Sealed, part: &Part) -> Option<Segment> {
     let listed = own.0.iter().find(|segment| segment.identity.id == part.identity.id)?;
-    let (identity, run) = (listed.identity, listed.run());
-    let (records, bytes) = (run.len(), run.bytes().len() as u64);
+    let identity = listed.identity;
+    let (records, bytes) = (listed.records(), listed.bytes() as u64);
     let found = Part { kind: Kind::Segment, identity, records, bytes, crc: part.crc };
     let same = listed.sealed() && found.same_records(part) && crc_of(listed).await == part.crc;
     same.then(|| listed.clone())
