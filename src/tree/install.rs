@@ -142,7 +142,7 @@ enum Have {
     Staged(Segment),
     Tail(Identity, Mapping, Ends),
     Dead(Dead),
-    Leases(LeaseFile, Map),
+    Leases(LeaseFile, Box<Map>),
 }
 
 /// When the first and the last of some records were written.
@@ -366,7 +366,7 @@ impl<D: Disk> Receiving<D> {
         let named = LeaseFile { number: self.generation, bytes, crc: hasher.finalize() };
         let read = read_chunks(file, 0, bytes as usize).await?;
         let map = lease::decode(&read, cluster, &named, self.options.page_bytes).await;
-        Ok(map.map(|map| Have::Leases(named, map)))
+        Ok(map.map(|map| Have::Leases(named, Box::new(map))))
     }
 
     /// Gives the transfer up. Whole segments are left for the next.
@@ -437,8 +437,8 @@ impl<D: Disk> Receiving<D> {
                 marks.insert((segment.identity.id, segment.identity.generation), list);
             }
         }
-        let (file, map) =
-            leases.unwrap_or_else(|| (LeaseFile::default(), Map::new(self.options.page_bytes)));
+        let (file, map) = leases
+            .unwrap_or_else(|| (LeaseFile::default(), Map::new(self.options.page_bytes).into()));
         let facts = RootFacts { installed: manifest.facts.applied, ..manifest.facts.clone() };
         let root = Root {
             number: 0,
@@ -454,7 +454,7 @@ impl<D: Disk> Receiving<D> {
             swept: manifest.compacted,
             index: [IndexRoot::EMPTY; INDEXES.len()],
         };
-        Ok((rebuild(self.options, &root, segments, &marks, tail, map).await, facts))
+        Ok((rebuild(self.options, &root, segments, &marks, tail, *map).await, facts))
     }
 
     /// Writes those segments of the live tree once more whose files it has removed meanwhile.
