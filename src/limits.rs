@@ -151,13 +151,48 @@ const _: () = assert!(
 
 // ── process: checkpoints ────────────────────────────────────────────────────────────────────────
 
-/// A change is in a checkpoint after this long at the latest.
+/// A change is in a checkpoint after this long at the latest (`--ringleader-checkpoint-interval`).
 pub const CHECKPOINT_INTERVAL: std::time::Duration = std::time::Duration::from_secs(60);
-/// Log written since the last checkpoint, bytes, past which one is due: what a start must replay.
-/// What a start finds counts too, or a member that is killed again and again starts ever slower.
-pub const CHECKPOINT_LOG_BYTES_MAX: u64 = 256 << 20;
-/// Records that are not in a sealed file yet, bytes, past which a checkpoint is due: memory.
-pub const UNSEALED_BYTES_MAX: u64 = 128 << 20;
+/// Between two attempts of a checkpoint on a disk that is full.
+pub const DISK_FULL_RETRY: std::time::Duration = std::time::Duration::from_secs(6);
+/// Checkpoints are not to come so fast that a disk has no time for anything else.
+pub const CHECKPOINT_INTERVAL_MIN: std::time::Duration = std::time::Duration::from_secs(1);
+/// Log written since the last checkpoint, bytes, past which one is due: what a start must replay, a
+/// third of a second of it (`--ringleader-checkpoint-bytes`). What a start finds counts too, or a member
+/// that is killed again and again starts ever slower.
+pub const CHECKPOINT_LOG_BYTES: u64 = 128 << 20;
+/// Less would write the same pages of the index again and again.
+pub const CHECKPOINT_LOG_BYTES_MIN: u64 = 1 << 20;
+/// More would take a start a minute, and the log a disk.
+pub const CHECKPOINT_LOG_BYTES_MAX: u64 = 16 << 30;
+/// Records that are not in a sealed file yet, bytes, past which a checkpoint is due: memory. At least
+/// one segment is full by then.
+pub const UNSEALED_BYTES_MAX: u64 = 96 << 20;
+/// Pages of the index that are in memory, bytes, past which a checkpoint is due, are this part of the
+/// machine's memory, within the next two (`--ringleader-index-memory-bytes`): they are gathered from all over
+/// the index, so the more of them go at once, the less is written for each change.
+pub const INDEX_MEMORY_SHARE: u64 = 32;
+/// The least that is worth a checkpoint.
+pub const INDEX_MEMORY_BYTES_MIN: u64 = 16 << 20;
+/// Past this a checkpoint takes seconds, and writes little less for each change.
+pub const INDEX_MEMORY_BYTES_MAX: u64 = 1 << 30;
+const _: () = assert!(UNSEALED_BYTES_MAX > SEGMENT_BYTES as u64, "a checkpoint seals something");
+
+// ── process: reads that wait for a disk ─────────────────────────────────────────────────────────
+
+/// Memory that was short once is taken to be so for so long after the last page that was missing: the look
+/// before each read costs a microsecond.
+pub const MEMORY_SHORT_FORGOTTEN_SECONDS: u32 = 10;
+/// How often it is looked whether memory is short. What was seen to be in memory counts until then.
+pub const MEMORY_LOOK_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
+/// What whoever reads a file in a row asks for ahead: a disk gives a MiB at nearly its full speed.
+pub const READ_AHEAD_BYTES: usize = 1 << 20;
+/// Keys of one read that are looked for before it is answered; one of more goes to a thread beside at once.
+pub const KEYS_LOOKED_FOR_MAX: i64 = 64;
+/// Threads that a shard has for reads that wait for the disk: SSDs answer several at once.
+pub const COLD_READERS: usize = 4;
+/// Reads that wait for these threads, of one shard; another is refused as too many requests.
+pub const COLD_READS_MAX: usize = 1_024;
 
 // ── process: shards ─────────────────────────────────────────────────────────────────────────────
 
@@ -217,10 +252,10 @@ pub const ROOT_SEGMENT_SHARE: usize = 16;
 /// Smallest superblock slot, for directories with tiny segments.
 pub const ROOT_BYTES_MIN: usize = 64 << 10;
 /// Files of the index at once. A link has room for many more; a superblock is not to grow by them.
-pub const INDEX_FILES_MAX: usize = 256;
+pub const INDEX_FILES_MAX: usize = 1024;
 /// Past so many files that one with the least in it is emptied, also where most of it counts: each
-/// checkpoint makes one more, however small.
-pub const INDEX_FILES_USUAL: usize = 32;
+/// checkpoint makes one more, however small. With usual checkpoints a hundred million keys take no more.
+pub const INDEX_FILES_USUAL: usize = 256;
 /// Bytes of pages that come back to memory between two checkpoints because their file is emptied.
 pub const INDEX_CLEARED_BYTES_MAX: u64 = 32 << 20;
 /// Pages of the index that one turn of the writer looks at where nobody waits for it.

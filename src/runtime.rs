@@ -26,8 +26,9 @@ use crate::{
         thread::{Lane, LaneDisk, LaneFile, Priority, SyncDelay},
     },
     limits::{
-        ACCEPTED_RING_SOCKETS_MAX, FAREWELL_WAIT, INTRODUCE_INTERVAL, INTRODUCE_RETRY,
-        LISTENERS_MAX, LOG_FLUSH_WAIT, SPIN, request_wait,
+        ACCEPTED_RING_SOCKETS_MAX, FAREWELL_WAIT, INDEX_MEMORY_BYTES_MAX, INDEX_MEMORY_BYTES_MIN,
+        INDEX_MEMORY_SHARE, INTRODUCE_INTERVAL, INTRODUCE_RETRY, LISTENERS_MAX, LOG_FLUSH_WAIT,
+        SPIN, request_wait,
     },
     log,
     mesh::{Capacity, Inbox, Newest, NodeEnd, PeersEnd, Sender, ShardEnd, mesh, rings},
@@ -35,7 +36,7 @@ use crate::{
     net::{Accepted, deal, listen},
     node::{
         Node,
-        drive::{Ended, Pace, Parts, drive},
+        drive::{CheckpointPace, Ended, Pace, Parts, drive},
         recover::Member,
     },
     peer,
@@ -305,7 +306,7 @@ fn start(
         pace: Pace {
             tick: config.heartbeat,
             election: config.election,
-            checkpoint_entries: config.snapshot_count,
+            checkpoint: checkpoint_pace(config),
         },
         news: news.clone(),
     };
@@ -313,6 +314,18 @@ fn start(
         Nudger::start().map_err(|error| format!("cannot start the thread nudge: {error}"))?;
     let threads = spawn(plan, parts, seats, &nudger)?;
     Ok(House { threads, _nudger: nudger, clients, peers, dealers: Dealers::default() })
+}
+
+/// Changed pages of the index may take a part of the machine's memory, where nobody has said how much.
+fn checkpoint_pace(config: &Config) -> CheckpointPace {
+    let share = host::memory_bytes().map_or(INDEX_MEMORY_BYTES_MAX, |all| all / INDEX_MEMORY_SHARE);
+    let share = share.clamp(INDEX_MEMORY_BYTES_MIN, INDEX_MEMORY_BYTES_MAX);
+    CheckpointPace {
+        entries: config.snapshot_count,
+        log_bytes: config.checkpoint.log_bytes,
+        interval: config.checkpoint.interval,
+        index_bytes: config.checkpoint.index_memory_bytes.unwrap_or(share),
+    }
 }
 
 fn setup(

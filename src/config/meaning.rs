@@ -2,16 +2,18 @@
 //! other flags.
 
 use super::{
-    ClusterState, Config, Discovery, InitialCluster, Notice, Scheme, Testing, Url, judge,
+    Checkpoint, ClusterState, Config, Discovery, InitialCluster, Notice, Scheme, Testing, Url,
+    judge,
     settings::Settings,
     table,
     value::{Kind, Value, duration},
 };
 use crate::{
     limits::{
-        CORES_MAX, ELECTION_MS_MAX, PEER_CONNECTION_WAIT_MIN, QUOTA_BYTES, REQUEST_BYTES_CEILING,
-        REQUEST_BYTES_RECOMMENDED, SNAPSHOT_COUNT, TESTING_DELAY_MAX, WATCH_PROGRESS_INTERVAL,
-        WATCH_PROGRESS_INTERVAL_MIN,
+        CHECKPOINT_INTERVAL_MIN, CHECKPOINT_LOG_BYTES_MAX, CHECKPOINT_LOG_BYTES_MIN, CORES_MAX,
+        ELECTION_MS_MAX, INDEX_MEMORY_BYTES_MIN, PEER_CONNECTION_WAIT_MIN, QUOTA_BYTES,
+        REQUEST_BYTES_CEILING, REQUEST_BYTES_RECOMMENDED, SNAPSHOT_COUNT, TESTING_DELAY_MAX,
+        WATCH_PROGRESS_INTERVAL, WATCH_PROGRESS_INTERVAL_MIN,
     },
     log::{self, Format, Level, Output},
 };
@@ -86,6 +88,7 @@ pub(super) fn mean(
         snapshot_count: Some(settings.uint("snapshot-count"))
             .filter(|n| *n > 0)
             .unwrap_or(SNAPSHOT_COUNT),
+        checkpoint: checkpoint(settings)?,
         quota_backend_bytes: Some(settings.int("quota-backend-bytes"))
             .filter(|n| *n != 0)
             .unwrap_or(QUOTA_BYTES),
@@ -100,6 +103,27 @@ pub(super) fn mean(
         testing: testing(settings, notices)?,
         name,
     })
+}
+
+fn checkpoint(settings: &Settings) -> Result<Checkpoint, String> {
+    let (bytes, memory) = ("ringleader-checkpoint-bytes", "ringleader-index-memory-bytes");
+    let log_bytes = settings.uint(bytes);
+    if !(CHECKPOINT_LOG_BYTES_MIN..=CHECKPOINT_LOG_BYTES_MAX).contains(&log_bytes) {
+        let range = format!("{CHECKPOINT_LOG_BYTES_MIN} to {CHECKPOINT_LOG_BYTES_MAX} bytes");
+        return Err(format!("{}={log_bytes} is not within {range}", settings.said(bytes)));
+    }
+    let index_memory_bytes = Some(settings.uint(memory)).filter(|bytes| *bytes > 0);
+    if let Some(few) = index_memory_bytes.filter(|bytes| *bytes < INDEX_MEMORY_BYTES_MIN) {
+        let said = settings.said(memory);
+        return Err(format!("{said}={few}: 0 or at least {INDEX_MEMORY_BYTES_MIN} is needed"));
+    }
+    let interval = "ringleader-checkpoint-interval";
+    let nanos = u64::try_from(settings.int(interval)).unwrap_or(0);
+    let every = Duration::from_nanos(nanos);
+    if every < CHECKPOINT_INTERVAL_MIN {
+        return Err(format!("{}: at least 1s is needed", settings.said(interval)));
+    }
+    Ok(Checkpoint { log_bytes, interval: every, index_memory_bytes })
 }
 
 /// etcd's `v3rpc/watch.go`.

@@ -87,6 +87,8 @@ pub struct Config {
     pub election: Duration,
     /// Committed entries between two checkpoints, at most; not 0.
     pub snapshot_count: u64,
+    /// When a checkpoint is due besides.
+    pub checkpoint: Checkpoint,
     /// Bytes of data before the NOSPACE alarm; 2 GiB where it was 0; below 0 there is no quota.
     pub quota_backend_bytes: i64,
     /// Operations in one transaction, at most.
@@ -105,6 +107,18 @@ pub struct Config {
     pub cores: Option<Vec<usize>>,
     /// What only a test asks for.
     pub testing: Testing,
+}
+
+/// When a checkpoint is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// After so many bytes of log (`--ringleader-checkpoint-bytes`).
+    pub log_bytes: u64,
+    /// After this long (`--ringleader-checkpoint-interval`).
+    pub interval: Duration,
+    /// When changed pages of the index take so many bytes of memory (`--ringleader-index-memory-bytes`);
+    /// `None` where the machine's memory decides.
+    pub index_memory_bytes: Option<u64>,
 }
 
 /// How slow a test wants a member to be; each at most [`crate::limits::TESTING_DELAY_MAX`].

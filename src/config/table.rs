@@ -462,6 +462,24 @@ const RINGLEADER: &[Flag] = &[
         "",
         "The cores to use, such as 0,2-5; all that the process may use where it is not given.",
     ),
+    works(
+        "ringleader-checkpoint-bytes",
+        UINT,
+        "134217728",
+        "Bytes of log after which a checkpoint is due: what a restart replays; 1 MiB to 16 GiB.",
+    ),
+    works(
+        "ringleader-checkpoint-interval",
+        Duration,
+        "1m0s",
+        "A change is in a checkpoint after this long at the latest; 1s or more.",
+    ),
+    works(
+        "ringleader-index-memory-bytes",
+        UINT,
+        "0",
+        "Memory that changed pages of the index may take before a checkpoint is due, 16 MiB or more; 0 is a 32nd of the machine's memory, 1 GiB at most.",
+    ),
 ];
 
 const TESTING: &[Flag] = &[

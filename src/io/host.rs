@@ -101,6 +101,31 @@ pub fn check_io_uring() -> Result<(), String> {
     })
 }
 
+/// Bytes of memory that this process may use: the machine's, or less where a control group says so.
+/// `None` where neither can be read.
+pub fn memory_bytes() -> Option<u64> {
+    let all = fs::read_to_string("/proc/meminfo").ok()?;
+    let all = all.lines().find_map(|line| line.strip_prefix("MemTotal:")?.strip_suffix("kB"));
+    let all = all?.trim().parse::<u64>().ok()? << 10;
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let group = |line: &str| {
+        // cgroups(7): number, controllers, path; without controllers in version 2.
+        let (controllers, path) = line.split_once(':')?.1.split_once(":/")?;
+        let (root, file) = match controllers {
+            "" => ("/sys/fs/cgroup", "memory.max"),
+            "memory" => ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+            _ => return None,
+        };
+        // A group above may allow less.
+        let limits = Path::new(path).ancestors().filter_map(|group| {
+            let file = Path::new(root).join(group).join(file);
+            fs::read_to_string(file).ok()?.trim().parse::<u64>().ok()
+        });
+        limits.min()
+    };
+    groups.lines().filter_map(group).chain([all]).min()
+}
+
 /// Makes `dir` if there is none (mode 0700, as etcd) and checks that a database can live there:
 /// a real disk, with O_DIRECT.
 ///

@@ -14,7 +14,7 @@ pub mod readonly;
 pub mod thread;
 
 pub use buf::AlignedBuf;
-pub use map::Mapping;
+pub use map::{Mapping, every_second, is_memory_short, note_miss};
 
 /// Bytes in the unit of O_DIRECT I/O. Offsets and lengths of writes are multiples of it.
 pub const BLOCK_BYTES: usize = 4096;

@@ -36,6 +36,19 @@ pub fn usage() -> Option<Usage> {
     })
 }
 
+/// How often this thread has waited for a page of memory to come from a disk.
+pub fn major_faults() -> u64 {
+    // SAFETY: the struct is plain numbers, which the call fills in.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        if libc::getrusage(libc::RUSAGE_THREAD, &mut usage) != 0 {
+            return 0;
+        }
+        usage
+    };
+    usage.ru_majflt.cast_unsigned()
+}
+
 fn config(name: libc::c_int) -> f64 {
     // SAFETY: takes a number and returns one.
     unsafe { libc::sysconf(name) as f64 }

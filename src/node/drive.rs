@@ -23,8 +23,8 @@ use crate::{
     fatal::Fatal,
     io::{Clock, Disk, File},
     limits::{
-        APPENDS_IN_FLIGHT_MAX, CHECKPOINT_INTERVAL, CHECKPOINT_LOG_BYTES_MAX, DISK_STALL_MIN,
-        EVENTS_PER_TURN_MAX, UNSEALED_BYTES_MAX,
+        APPENDS_IN_FLIGHT_MAX, CHECKPOINT_INTERVAL, CHECKPOINT_LOG_BYTES, DISK_FULL_RETRY,
+        DISK_STALL_MIN, EVENTS_PER_TURN_MAX, INDEX_MEMORY_BYTES_MAX, UNSEALED_BYTES_MAX,
     },
     mesh::{Newest, NodeEnd, Reply, ToNode, ToPeers, ToShard},
     metrics::NodeMeters,
@@ -74,8 +74,33 @@ pub struct Pace {
     pub tick: Duration,
     /// How long a leader may be silent (`--election-timeout`).
     pub election: Duration,
-    /// Applied entries after which a checkpoint is due (`--snapshot-count`).
-    pub checkpoint_entries: u64,
+    /// When a checkpoint is due.
+    pub checkpoint: CheckpointPace,
+}
+
+/// When a checkpoint is due: whichever comes first.
+#[derive(Clone, Copy, Debug)]
+pub struct CheckpointPace {
+    /// After so many applied entries (`--snapshot-count`).
+    pub entries: u64,
+    /// After so many bytes of log (`--ringleader-checkpoint-bytes`).
+    pub log_bytes: u64,
+    /// After this long, if there is anything new (`--ringleader-checkpoint-interval`).
+    pub interval: Duration,
+    /// When changed pages of the index take so many bytes of memory (`--ringleader-index-memory-bytes`).
+    pub index_bytes: u64,
+}
+
+impl CheckpointPace {
+    /// The defaults, and so many entries.
+    pub fn usual(entries: u64) -> Self {
+        Self {
+            entries,
+            log_bytes: CHECKPOINT_LOG_BYTES,
+            interval: CHECKPOINT_INTERVAL,
+            index_bytes: INDEX_MEMORY_BYTES_MAX,
+        }
+    }
 }
 
 /// Why a member has ended.
@@ -213,7 +238,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
             sealed: false,
             log_bytes: parts.wal.live_bytes(),
             held: VecDeque::new(),
-            checkpoint_first: parts.wal.live_bytes() >= CHECKPOINT_LOG_BYTES_MAX,
+            checkpoint_first: parts.wal.live_bytes() >= parts.pace.checkpoint.log_bytes,
             full_until: None,
             parts,
         }
@@ -523,14 +548,17 @@ impl<D: Disk, C: Clock> Driver<D, C> {
     }
 
     fn checkpoint_is_due(&self, now: Duration) -> bool {
-        let last = &self.last_checkpoint;
+        let (last, due) = (&self.last_checkpoint, &self.parts.pace.checkpoint);
         let entries = self.parts.node.applied().0 - last.applied.0;
         let log_bytes = self.log_bytes - last.log_bytes;
+        let tree = self.parts.node.store().tree();
+        let some = log_bytes >= due.log_bytes
+            || now >= last.at + due.interval
+            || tree.unwritten_index_bytes() >= due.index_bytes;
         self.parts.node.wants_defragment()
-            || entries >= self.parts.pace.checkpoint_entries
-            || (entries > 0 && log_bytes >= CHECKPOINT_LOG_BYTES_MAX)
-            || self.parts.node.store().tree().unsealed_bytes() >= UNSEALED_BYTES_MAX
-            || (entries > 0 && now >= last.at + CHECKPOINT_INTERVAL)
+            || entries >= due.entries
+            || tree.unsealed_bytes() >= UNSEALED_BYTES_MAX
+            || (entries > 0 && some)
     }
 
     fn begin_checkpoint(&mut self, now: Duration) {
@@ -622,7 +650,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
     /// checkpointed stays in it. Tried again after a while.
     fn disk_is_full(&mut self, error: &io::Error) {
         crate::log::warn!("disk is full", "error" => error.to_string());
-        self.full_until = Some(self.parts.clock.now() + CHECKPOINT_INTERVAL / 10);
+        self.full_until = Some(self.parts.clock.now() + DISK_FULL_RETRY);
     }
 
     /// Once the log falls idle, one more frame proves the last one durable: a start after a power

@@ -48,6 +48,7 @@ pub struct ShardMeters {
     watch_streams: Gauge,
     watchers: Gauge,
     watchers_behind: Gauge,
+    waited: Counter,
 }
 
 impl ShardMeters {
@@ -72,6 +73,11 @@ impl ShardMeters {
         self.watch_streams.set(streams as u64);
         self.watchers.set(watchers as u64);
         self.watchers_behind.set(behind as u64);
+    }
+
+    /// A read was answered by a thread beside, because it would have waited for the disk.
+    pub(super) fn waited(&self) {
+        self.waited.add(1);
     }
 
     /// It was answered with `code` and a body of `bytes`.
@@ -156,6 +162,11 @@ fn disk(page: &mut Page, meters: &Meters, view: &View) {
         "etcd_disk_backend_commit_duration_seconds",
         "From beginning a checkpoint until its superblock is durable.",
         &meters.node.checkpoint,
+    );
+    page.counter(
+        "ringleader_cold_reads_total",
+        "Reads that waited for pages that were not in memory.",
+        meters.shards.iter().map(|shard| shard.waited.get()).sum::<u64>(),
     );
 }
 

@@ -12,6 +12,7 @@
 //! ```
 
 mod accept;
+mod cold;
 mod grpc;
 mod http;
 mod http1;
@@ -45,7 +46,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
     future::{Future, poll_fn},
-    rc::Rc,
+    rc::{Rc, Weak},
     sync::Arc,
     task::{Poll, Waker},
     time::Duration,
@@ -104,6 +105,10 @@ pub struct Shard {
     calls: Rc<Cell<usize>>,
     links: http2::Links,
     watches: RefCell<Watches>,
+    /// Reads that would wait for the disk.
+    cold: cold::ColdReads,
+    /// For tasks that this shard begins.
+    me: Weak<Self>,
     /// Who reads each watch stream.
     readers: RefCell<BTreeMap<StreamId, watching::Reader>>,
     /// Told to the node: this shard wants to hear of new revisions.
@@ -144,7 +149,7 @@ impl Shard {
             fragment_bytes: setup.edge.request_bytes_max + GRPC_OVERHEAD_BYTES,
             progress_interval: setup.watch_progress,
         });
-        let shard = Self {
+        let shard = Rc::new_cyclic(|me| Self {
             number,
             clock: setup.clock.clone(),
             view: RefCell::new(newest.load()),
@@ -158,14 +163,16 @@ impl Shard {
             calls: Rc::default(),
             links: http2::Links::default(),
             watches: watches.into(),
+            cold: cold::ColdReads::default(),
+            me: me.clone(),
             readers: RefCell::default(),
             interest,
             led: RefCell::default(),
             task: RefCell::new(None),
             stopping: Cell::new(false),
             setup,
-        };
-        (Rc::new(shard), inbox)
+        });
+        (shard, inbox)
     }
 
     /// The newest published state.

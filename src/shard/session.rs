@@ -2,14 +2,14 @@
 //! finished when the node's answer comes or time runs out.
 
 use super::{
-    Place, Shard,
+    Place, Shard, cold,
     http2::{Answers, Call, Metadata, Responder},
     inside,
     keep_alive::KeepAlive,
 };
 use crate::{
     api::{
-        self, Header, Method, Read, Status, Work, cluster, kv,
+        self, Edge, Header, Method, Read, Status, Work, cluster, kv,
         lease::{self, TimeToLive},
         maintenance::{self, Summing},
         method,
@@ -22,7 +22,7 @@ use crate::{
     },
     mesh::{LeaseAsk, Reply, ToNode},
     net::Promise,
-    store::{Unavailable, View, command::MemberChange, encode_lease_grant},
+    store::{self, Unavailable, View, command::MemberChange, encode_lease_grant},
     types::{LeaseId, Ticket},
 };
 use bytes::Bytes;
@@ -254,7 +254,7 @@ impl Shard {
                 self.ask(ask, What::TimeToLive { method, asked, respond });
             }
             Work::Leases => self.ask(LeaseAsk::List, What::Leases { method, respond }),
-            Work::Read { serializable: true, read } => self.serve(method, &read, respond),
+            Work::Read { serializable: true, read } => self.serve(method, read, respond),
             Work::Read { serializable: false, read } => {
                 let until = self.deadline();
                 let reading = Reading::Client { method, read, respond, until };
@@ -442,7 +442,7 @@ impl Shard {
             (Reading::Probe(probe), None) => probe.set(Ok(())),
             (Reading::Probe(probe), Some(status)) => probe.set(Err(status.clone())),
             (Reading::Client { method, read, respond, .. }, None) => {
-                self.serve(method, &read, respond);
+                self.serve(method, read, respond);
             }
             (Reading::Client { method, respond, .. }, Some(status)) => {
                 self.refuse(method, respond, status);
@@ -451,17 +451,57 @@ impl Shard {
     }
 
     /// Answers a read from the view as it is now.
-    fn serve(&self, method: Method, read: &Read, respond: Respond) {
-        if let Read::RangeStream(query) = read {
-            let stream = kv::Stream::new(query.clone(), &self.view.borrow(), &self.setup.edge);
-            let task = send_stream(stream, self.view(), respond);
-            self.meters().handled(method, Code::Ok as u8, 0);
-            glommio::spawn_local(task).detach();
-            return;
+    fn serve(&self, method: Method, read: Read, respond: Respond) {
+        let view = self.view.borrow();
+        let waits = match &read {
+            Read::RangeStream(query) => {
+                let stream = kv::Stream::new(query.clone(), &view, &self.setup.edge);
+                let task = send_stream(self.own(), stream, self.view(), respond);
+                self.meters().handled(method, Code::Ok as u8, 0);
+                glommio::spawn_local(task).detach();
+                return;
+            }
+            Read::Range(query) => !view.is_at_hand(query),
+            Read::Txn(_) => store::is_memory_short(),
+            _ => false,
+        };
+        if waits {
+            return self.serve_beside(method, read, respond, Arc::clone(&view));
         }
-        let mut out = Vec::with_capacity(512);
-        let said = api::answer(read, &self.view.borrow(), &self.setup.edge, &mut out);
-        self.respond(method, respond, said.map(|()| out.into()));
+        let said = answer(&read, &view, &self.setup.edge);
+        self.respond(method, respond, said);
+    }
+
+    /// Answers a read that would wait for the disk.
+    fn serve_beside(&self, method: Method, read: Read, respond: Respond, view: Arc<View>) {
+        let edge = self.setup.edge;
+        self.meters().waited();
+        let Ok(said) = self.cold.run(move || answer(&read, &view, &edge)) else {
+            return self.refuse(method, respond, &Unavailable::TooManyRequests.into());
+        };
+        let shard = self.own();
+        let task = async move { shard.respond(method, respond, said.await) };
+        glommio::spawn_local(task).detach();
+    }
+
+    /// Does a step of a long read: on a thread beside where memory is short, for it may wait for the disk.
+    /// With too many there already it is done here.
+    async fn beside<S: Send + 'static, T: Send + 'static>(
+        &self,
+        state: S,
+        step: impl FnOnce(S) -> (S, T) + Send + 'static,
+    ) -> (S, T) {
+        if !store::is_memory_short() || self.cold.is_full() {
+            return step(state);
+        }
+        match self.cold.run(move || step(state)) {
+            Ok(done) => done.await,
+            Err(cold::TooMany) => unreachable!("there was a place just now"),
+        }
+    }
+
+    fn own(&self) -> Rc<Self> {
+        self.me.upgrade().expect("it is borrowed at this moment")
     }
 
     pub(super) fn respond(&self, method: Method, respond: Respond, said: Result<Bytes, Status>) {
@@ -486,6 +526,7 @@ impl Shard {
     /// Tells everybody whose time is up.
     pub(super) fn expire(&self) {
         let now = self.clock.now();
+        self.cold.look(now, self.number == 0);
         self.end_leaderless(now);
         self.on_watch_time(now);
         let is_late = |reading: &mut Reading| reading.is_late(now).is_some();
@@ -594,7 +635,17 @@ fn empty() -> Bytes {
 
 /// Sends one checksum, letting others run while it is made.
 async fn send_sum(shard: Rc<Shard>, method: Method, mut summing: Summing, respond: Respond) {
-    while summing.step() {
+    loop {
+        let more;
+        (summing, more) = shard
+            .beside(summing, |mut summing| {
+                let more = summing.step();
+                (summing, more)
+            })
+            .await;
+        if !more {
+            break;
+        }
         futures_lite::future::yield_now().await;
     }
     let mut out = Vec::with_capacity(64);
@@ -603,21 +654,32 @@ async fn send_sum(shard: Rc<Shard>, method: Method, mut summing: Summing, respon
 }
 
 /// Sends one `RangeStream`, each message once the client has room for it.
-async fn send_stream(mut stream: kv::Stream, view: Arc<View>, respond: Respond) {
-    let mut out = Vec::new();
-    let mut more = match stream.next(&view, &mut out) {
-        Ok(more) => more,
-        Err(status) => return respond.refuse(&status),
+async fn send_stream(shard: Rc<Shard>, stream: kv::Stream, view: Arc<View>, respond: Respond) {
+    let next = |stream: kv::Stream| {
+        let view = Arc::clone(&view);
+        shard.beside(stream, move |mut stream| {
+            let mut out = Vec::new();
+            let more = stream.next(&view, &mut out);
+            (stream, more.map(|more| more.then(|| Bytes::from(out))))
+        })
     };
-    let Some(mut answers) = respond.open() else { return };
-    while more {
-        if answers.send(std::mem::take(&mut out).into()).await.is_err() {
-            return;
-        }
-        more = match stream.next(&view, &mut out) {
-            Ok(more) => more,
-            Err(status) => return answers.finish(Some(&status)),
-        };
+    let (mut stream, mut part) = next(stream).await;
+    if let Err(status) = part {
+        return respond.refuse(&status);
     }
-    answers.finish(None);
+    let Some(mut answers) = respond.open() else { return };
+    loop {
+        match part {
+            Ok(Some(part)) if answers.send(part.clone()).await.is_err() => return,
+            Ok(Some(_)) => (stream, part) = next(stream).await,
+            Ok(None) => return answers.finish(None),
+            Err(status) => return answers.finish(Some(&status)),
+        }
+    }
+}
+
+/// One gRPC message.
+fn answer(read: &Read, view: &View, edge: &Edge) -> Result<Bytes, Status> {
+    let mut out = Vec::with_capacity(512);
+    api::answer(read, view, edge, &mut out).map(|()| out.into())
 }

@@ -49,6 +49,7 @@ pub use view::{RaftSeen, View};
 /// What [`View::changes`] tells of.
 pub use crate::tree::Change;
 pub use crate::tree::Lease;
+pub use crate::tree::is_memory_short;
 
 use crate::{
     tree::{RootFacts, Tree},

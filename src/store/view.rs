@@ -6,11 +6,15 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Cluster, Leases, Outcome, Unavailable, command::Range, outcome::Refusal, range,
-    range::RangeOutcome, sums,
+    Cluster, Leases, Outcome, Unavailable,
+    command::{Order, Range, Target},
+    outcome::Refusal,
+    range::{self, RangeOutcome, interval},
+    sums,
 };
 use crate::{
-    tree,
+    limits::KEYS_LOOKED_FOR_MAX,
+    tree::{self, KeyRange},
     types::{Index, MemberId, Revision, Stamp, Term},
 };
 
@@ -78,6 +82,27 @@ impl View {
     /// As [`range::range`].
     pub fn range(&self, query: &Range) -> Result<RangeOutcome<'_>, Refusal> {
         range::range(self.tree.reader(), self.revision, query)
+    }
+
+    /// Whether a range can be answered without waiting for the disk, as far as a short look can tell.
+    pub fn is_at_hand(&self, query: &Range) -> bool {
+        let point = query.end.is_empty();
+        let (limit, newest) = (if point { 1 } else { query.limit }, query.revision.0 <= 0);
+        let reader = self.tree.reader();
+        let looks = newest
+            && query.order == Order::None
+            && query.target == Target::Key
+            && [query.min_mod, query.max_mod, query.min_create, query.max_create] == [0; 4]
+            && (1..=KEYS_LOOKED_FOR_MAX).contains(&limit);
+        if !looks {
+            return !tree::is_memory_short();
+        }
+        let after = [&query.key[..], &[0]].concat();
+        let interval = match point {
+            true => KeyRange { from: &query.key, to: Some(&after) },
+            false => interval(&query.key, &query.end),
+        };
+        reader.is_at_hand(&interval, limit as usize, !query.keys_only && !query.count_only)
     }
 
     /// The leases, and the keys that hold on to them.

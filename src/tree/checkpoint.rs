@@ -692,6 +692,7 @@ impl Rewrite {
         for (segment, book) in &self.sources {
             let run = segment.run();
             for position in (0..run.len()).filter(|position| !book.dead(*position)) {
+                segment.read_ahead(position);
                 live.push(run.at(position));
                 if live.bytes.len() > pause {
                     pause = live.bytes.len() + CHECKPOINT_CHUNK_BYTES;

@@ -1,7 +1,7 @@
 //! Walk down, walk along: how a state of the map is read, the writer's own or a view's.
 
 use super::{
-    node,
+    KeyRange, node,
     page::{Count, Page},
 };
 
@@ -48,6 +48,17 @@ impl<'a> MapReader<'a> {
         live + page.count_before(at).live
     }
 
+    /// Whether the first `cells` live cells of `range` can be read without waiting for the disk, and what
+    /// `look` says of each.
+    pub(super) fn is_at_hand(
+        &self,
+        range: &KeyRange<'_>,
+        mut cells: usize,
+        look: &mut impl FnMut(&[u8]) -> bool,
+    ) -> bool {
+        below_at_hand(self.root, range, &mut cells, look)
+    }
+
     /// Number of live cells.
     pub fn live(&self) -> u64 {
         self.count.live
@@ -77,6 +88,34 @@ impl<'a> MapReader<'a> {
         let (Ok(at) | Err(at)) = page.position(key);
         Cursor { above, leaf: page, len: page.len(), at }
     }
+}
+
+fn below_at_hand(
+    page: Page<'_>,
+    range: &KeyRange<'_>,
+    cells: &mut usize,
+    look: &mut impl FnMut(&[u8]) -> bool,
+) -> bool {
+    let is_behind = |key: &[u8]| range.to.is_some_and(|to| key >= to);
+    if page.level() == 0 {
+        let (Ok(first) | Err(first)) = page.position(range.from);
+        for at in first..page.len() {
+            if *cells == 0 || is_behind(page.key(at)) {
+                return true;
+            }
+            *cells -= usize::from(page.is_live(at));
+            if page.is_live(at) && !look(page.body(at)) {
+                return false;
+            }
+        }
+        return true;
+    }
+    let first = page.child_for(range.from);
+    (first..page.len()).all(|at| {
+        let done = *cells == 0 || at > first && is_behind(page.key(at));
+        done || node::is_child_at_hand(page, at)
+            && below_at_hand(node::child(page, at), range, cells, look)
+    })
 }
 
 impl<'a> Cursor<'a> {

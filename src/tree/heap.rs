@@ -44,6 +44,8 @@ pub(super) struct Heap {
     pages: usize,
     /// Their bytes.
     bytes: usize,
+    /// Bytes of those that the writer's tree holds.
+    tree_bytes: usize,
     /// The files that pages of the writer's tree are in.
     files: Arc<Files>,
     /// Bytes of those pages, by slot; too few while what a checkpoint wrote settles.
@@ -92,6 +94,7 @@ impl Heap {
             spare: RefCell::default(),
             pages: 0,
             bytes: 0,
+            tree_bytes: 0,
             files: Arc::new(files),
             filed,
         }
@@ -105,6 +108,11 @@ impl Heap {
     /// Bytes of all pages not yet freed.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Bytes of those pages that the writer's tree holds.
+    pub(super) fn tree_bytes(&self) -> usize {
+        self.tree_bytes
     }
 
     /// Whether the page was made in memory after the newest publish.
@@ -151,6 +159,7 @@ impl Heap {
     pub(super) fn adopt(&mut self, block: Block) -> Link {
         self.pages += 1;
         self.bytes += block.len();
+        self.tree_bytes += block.len();
         block.link()
     }
 
@@ -161,6 +170,7 @@ impl Heap {
             self.filed[usize::from(link.place().slot)] -= bytes;
             return;
         }
+        self.tree_bytes -= self.page(link).bytes().len();
         if self.owns(link) {
             return self.free(link);
         }

@@ -149,6 +149,13 @@ impl Files {
         Ok(Page::new(page, self))
     }
 
+    /// Whether the page at a link into a file can be read without waiting for the disk.
+    pub(super) fn is_at_hand(&self, link: Link) -> bool {
+        let place = link.place();
+        let file = self.0.get(usize::from(place.slot)).and_then(Option::as_deref);
+        file.is_none_or(|file| file.is_at_hand(place.line))
+    }
+
     /// Where a page's bytes begin, whole or not: for a hint to the processor.
     pub(super) fn start_of(&self, link: Link) -> *const u8 {
         let place = link.place();
@@ -194,6 +201,18 @@ impl IndexFile {
 
     pub(super) fn entry(&self) -> IndexEntry {
         self.entry
+    }
+
+    fn is_at_hand(&self, line: u64) -> bool {
+        let at = line as usize * LINE_BYTES;
+        if self.map.len().saturating_sub(at) < LINE_BYTES {
+            return true;
+        }
+        // A header lies in one line; what it says of the page's length is checked when it is read.
+        self.map.is_at_hand(at..at + LINE_BYTES) && {
+            let page = Page::bytes_at_front(&self.map[at..]);
+            self.map.is_at_hand(at..at + page.map_or(LINE_BYTES, <[u8]>::len))
+        }
     }
 
     /// The page that begins at `line`, whose checksum is `crc`.

@@ -134,6 +134,12 @@ impl Map {
         self.heap.bytes() as u64
     }
 
+    /// Bytes of memory that the next checkpoint would give back: pages that are in no file yet. 0 while
+    /// what the last one wrote is given back.
+    pub(super) fn unwritten_bytes(&self) -> u64 {
+        if self.settling.is_some() { 0 } else { self.heap.tree_bytes() as u64 }
+    }
+
     // ── insert ──────────────────────────────────────────────────────────────────────────────────
 
     /// Puts `entry` below `link`; `edge` says that nothing in the tree is right of this page.

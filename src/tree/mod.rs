@@ -68,6 +68,8 @@ pub use segment::Flaw;
 pub use snapshot::{Pieces, Snapshot};
 pub use view::{Change, Changes, Found, Reader, Scan, View};
 
+pub use crate::io::is_memory_short;
+
 use crate::{
     limits,
     types::{LeaseId, Revision, Seq, Stamp},
@@ -315,6 +317,11 @@ impl Tree {
     /// Bytes of memory that the index takes.
     pub fn index_bytes(&self) -> u64 {
         self.map.bytes() + self.held.bytes() + self.leases.bytes()
+    }
+
+    /// Bytes of memory that a checkpoint of the index would give back.
+    pub fn unwritten_index_bytes(&self) -> u64 {
+        self.map.unwritten_bytes() + self.held.unwritten_bytes()
     }
 
     /// Bytes of records that reads can still ask for.

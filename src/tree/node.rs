@@ -115,6 +115,12 @@ pub(super) fn child(branch: Page<'_>, at: usize) -> Page<'_> {
     Page::new(unsafe { bytes_at(link) }, files)
 }
 
+/// Whether the page below entry `at` of a branch can be read without waiting for the disk.
+pub(super) fn is_child_at_hand(branch: Page<'_>, at: usize) -> bool {
+    let link = branch.child(at).link;
+    link.is_in_memory() || branch.files().is_at_hand(link)
+}
+
 /// Asks the processor for the page below entry `at` of a branch, to be read soon: a page is a
 /// couple of dozen cache lines, and a walk that waited for each would spend most of its time there.
 pub(super) fn prefetch(branch: Page<'_>, at: usize) {

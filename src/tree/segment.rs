@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     fatal::{self, Fatal},
-    io::{BLOCK_BYTES, Mapping},
+    io::{self, BLOCK_BYTES, Mapping},
     types::{ClusterId, Seq, Stamp},
 };
 use std::{
@@ -209,6 +209,41 @@ impl Segment {
         match &self.source {
             Source::Heap { bytes, .. } => bytes.len(),
             Source::File { extent, .. } => extent.bytes,
+        }
+    }
+
+    /// Whether the record numbered `seq` can be read without waiting for the disk.
+    pub(crate) fn is_at_hand(&self, seq: Seq) -> bool {
+        let Source::File { map, extent, unseen } = &self.source else { return true };
+        let footer = extent.footer_at()..extent.file_bytes();
+        // The first read of a file looks at both its ends.
+        let ends_seen = unseen.as_ref().is_none_or(|unseen| unseen.ends.load(Ordering::Relaxed));
+        if !ends_seen && !(map.is_at_hand(0..RECORDS_AT) && map.is_at_hand(footer.clone())) {
+            return false;
+        }
+        // Where records are missing their numbers are searched.
+        if extent.sparse && !map.is_at_hand(footer) {
+            return false;
+        }
+        let position = (seq.0.saturating_sub(self.identity.first.0) as usize).min(extent.records);
+        let listed = extent.footer_at() + position * 4;
+        if !map.is_at_hand(listed..(listed + 8).min(map.len())) {
+            return false;
+        }
+        let run = self.run();
+        let Some(position) = run.find(seq) else { return true };
+        let at = RECORDS_AT + run.offset(position);
+        map.is_at_hand(at..at + run.size(position))
+    }
+
+    /// Asks for the records behind the one at `position`, which whoever reads in a row will come to.
+    pub(crate) fn read_ahead(&self, position: usize) {
+        if let Source::File { map, .. } = &self.source
+            && io::is_memory_short()
+        {
+            let run = self.run();
+            let (before, at) = (run.offset(position.saturating_sub(1)), run.offset(position));
+            map.read_ahead(RECORDS_AT + before, RECORDS_AT + at);
         }
     }
 

@@ -189,6 +189,7 @@ pub(super) async fn crc_of(segment: &Segment) -> u32 {
     // What is sent is whole: each record is seen before all of them get a checksum as they are.
     let run = segment.run();
     for position in 0..run.len() {
+        segment.read_ahead(position);
         run.at(position);
         if position % SWEEP_RECORDS_PER_TURN == 0 {
             yield_now().await;

@@ -17,7 +17,10 @@ use super::{
     segment::{Run, Segment, partition},
     shelf::locate,
 };
-use crate::types::{LeaseId, Revision, Seq, Stamp};
+use crate::{
+    io,
+    types::{LeaseId, Revision, Seq, Stamp},
+};
 use std::sync::Arc;
 
 /// The tree at the moment it was published. Immutable; belongs to any core; cheap to clone.
@@ -92,6 +95,21 @@ impl<'a> Reader<'a> {
     /// The newest version of `key`, if the key exists now.
     pub fn newest(&self, key: &[u8]) -> Option<Found<'a>> {
         self.get(key, Revision(i64::MAX))
+    }
+
+    /// Whether up to `keys` keys of `range`, as they are now, can be read without waiting for the disk; with
+    /// their values, if `values`. Where memory is not short nobody looks, and they can. What is missing
+    /// is asked for.
+    pub fn is_at_hand(&self, range: &KeyRange<'_>, keys: usize, values: bool) -> bool {
+        let mut look =
+            |cell: &[u8]| !values || self.records.is_at_hand(Cell::decode(cell).newest());
+        // What is in front of the interval's end is counted.
+        let is_end_at_hand = |to| {
+            let nothing = KeyRange { from: to, to: Some(to) };
+            self.map.is_at_hand(&nothing, 1, &mut |_| true)
+        };
+        !io::is_memory_short()
+            || self.map.is_at_hand(range, keys, &mut look) && range.to.is_none_or(is_end_at_hand)
     }
 
     /// What a put or a comparison needs of the newest version; touches no record.
@@ -311,6 +329,11 @@ impl<'a> Records<'a> {
         run.at(run.find(seq).expect("a live record is kept"))
     }
 
+    fn is_at_hand(&self, seq: Seq) -> bool {
+        let segment = locate(self.table, seq).filter(|_| seq < self.tail_first);
+        segment.is_none_or(|at| self.table[at].is_at_hand(seq))
+    }
+
     /// The number that the next record gets.
     pub(crate) fn next(&self) -> Seq {
         Seq(self.tail_first.0 + self.tail.len() as u64)
@@ -368,6 +391,9 @@ impl<'a> Records<'a> {
         loop {
             let run = self.run(position.run)?;
             if position.record < run.len() {
+                if let Some(segment) = self.table.get(position.run) {
+                    segment.read_ahead(position.record);
+                }
                 position.record += 1;
                 return Some(run.at(position.record - 1));
             }

@@ -20,7 +20,7 @@ use ringleader::{
     mesh::{Capacity, Newest, ToNode, mesh},
     node::{
         Action, Event, Node,
-        drive::{Pace, Parts, drive},
+        drive::{CheckpointPace, Pace, Parts, drive},
         recover::{self, Disks, Newborn, Opening, RecoverError},
     },
     store::{Member, Quota, Store},
@@ -369,7 +369,7 @@ fn a_tick_that_is_due_as_soon_as_it_is_set_does_no_harm() {
         let pace = Pace {
             tick: Duration::from_millis(10),
             election: Duration::from_millis(100),
-            checkpoint_entries: 1_000,
+            checkpoint: CheckpointPace::usual(1_000),
         };
         let clock = BusyClock { truth, passed };
         let meters = Arc::default();

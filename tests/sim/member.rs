@@ -23,7 +23,7 @@ use ringleader::{
     mesh::{Capacity, Newest, PeersEnd, mesh},
     metrics::NodeMeters,
     node::{
-        drive::{Ended, Pace, Parts, drive},
+        drive::{CheckpointPace, Ended, Pace, Parts, drive},
         recover::{self, Disks, Found, Newborn, Opening, RecoverError},
     },
     store::{Member as MemberFacts, Quota},
@@ -286,7 +286,7 @@ impl Boot {
             pace: Pace {
                 tick: self.weather.tick,
                 election: self.weather.election(),
-                checkpoint_entries: self.weather.checkpoint_entries,
+                checkpoint: CheckpointPace::usual(self.weather.checkpoint_entries),
             },
         };
         self.air.served.set(true);

@@ -27,6 +27,11 @@ fn nothing_typed_is_a_member_alone() {
         heartbeat: Duration::from_millis(100),
         election: Duration::from_secs(1),
         snapshot_count: 10_000,
+        checkpoint: Checkpoint {
+            log_bytes: crate::limits::CHECKPOINT_LOG_BYTES,
+            interval: crate::limits::CHECKPOINT_INTERVAL,
+            index_memory_bytes: None,
+        },
         quota_backend_bytes: 2 << 30,
         max_txn_ops: crate::limits::TXN_OPS_MAX,
         max_request_bytes: crate::limits::REQUEST_BYTES_MAX,

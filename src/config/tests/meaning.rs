@@ -73,6 +73,18 @@ fn rules_that_are_broken_are_said_in_etcd_s_words() {
             &["--ringleader-cores=0-1", "--ringleader-shards=3"],
             r#"--ringleader-shards=3 asks for more cores than --ringleader-cores="0-1" allows"#,
         ),
+        (
+            &["--ringleader-checkpoint-bytes=1000"],
+            "--ringleader-checkpoint-bytes=1000 is not within 1048576 to 17179869184 bytes",
+        ),
+        (
+            &["--ringleader-checkpoint-interval=999ms"],
+            "--ringleader-checkpoint-interval: at least 1s is needed",
+        ),
+        (
+            &["--ringleader-index-memory-bytes=5"],
+            "--ringleader-index-memory-bytes=5: 0 or at least 16777216 is needed",
+        ),
     ] {
         assert_eq!(bad_args(line), (sentence.into(), 1), "{line:?}");
     }
@@ -98,6 +110,9 @@ fn what_works_reaches_the_config() {
         "--log-outputs=/b,stdout,/a",
         "--ringleader-shards=2",
         "--ringleader-cores=5,0,2-3,2",
+        "--ringleader-checkpoint-bytes=2097152",
+        "--ringleader-checkpoint-interval=5s",
+        "--ringleader-index-memory-bytes=33554432",
         "--initial-cluster=",
         "--listen-client-urls=http://[::1]:2,HTTP://127.0.0.1:1,http://[::1]:2",
         "--advertise-client-urls=https://lb:443",
@@ -121,6 +136,9 @@ fn what_works_reaches_the_config() {
         [log::Output::File("/a".into()), log::Output::File("/b".into()), log::Output::Stdout]
     );
     assert_eq!((config.shards, config.cores), (2, Some(vec![0, 2, 3, 5])));
+    let (log_bytes, index_memory_bytes) = (2 << 20, Some(32 << 20));
+    let checkpoint = Checkpoint { log_bytes, interval: Duration::from_secs(5), index_memory_bytes };
+    assert_eq!(config.checkpoint, checkpoint);
     let listen: Vec<&str> = config.listen_client.iter().map(Url::as_str).collect();
     assert_eq!(listen, ["http://127.0.0.1:1", "http://[::1]:2"], "sorted, each once");
     assert_eq!(config.listen_client[1].bind_ip(), Ok(IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)));

@@ -100,6 +100,10 @@ fn check(map: &Map, link: Link, low: &[u8], high: Option<&[u8]>) -> (Count, usiz
 fn check_whole(map: &Map) -> usize {
     let (count, pages) = check(map, map.root, b"", None);
     assert_eq!(count, map.count);
+    let mut links = Vec::new();
+    map.collect(map.root, &mut links);
+    let bytes: usize = links.into_iter().map(|link| map.heap.page(link).bytes().len()).sum();
+    assert_eq!(map.unwritten_bytes(), bytes as u64, "what a checkpoint would write");
     pages
 }
 
