@@ -6,7 +6,7 @@
 //! memory. They block: this is for a program that does nothing else.
 
 use super::{
-    AlignedBuf, BLOCK_BYTES, Disk, File, Mapping,
+    AlignedBuf, BLOCK_BYTES, Disk, File, Load, Mapping, map,
     thread::{file_names, named},
 };
 use crate::limits::INSPECT_READ_BYTES;
@@ -149,11 +149,18 @@ impl File for ReadOnlyFile {
         ready(self.refused())
     }
 
-    /// A copy: the bytes may belong to a member that goes on without asking us.
-    fn map(&self, len: u64) -> impl Future<Output = io::Result<Mapping>> + 'static {
-        let len = usize::try_from(len).expect("64-bit machine");
-        let read = self.read(0, len.next_multiple_of(BLOCK_BYTES));
-        ready(read.map(|buf| Mapping::new(Whole(buf))))
+    fn map(&self, len: u64, load: Load) -> impl Future<Output = io::Result<Mapping>> + 'static {
+        let mapped = match load {
+            // In pieces that are heard of.
+            Load::Now => self
+                .read(0, (len as usize).next_multiple_of(BLOCK_BYTES))
+                .map(|buf| Mapping::new(Whole(buf))),
+            Load::Later => {
+                (self.heard)(len as usize);
+                map::map(&self.file, len, load).map_err(|error| named(&self.path, "map", &error))
+            }
+        };
+        ready(mapped)
     }
 }
 
@@ -186,7 +193,7 @@ mod tests {
             let file = disk.open("a").await.unwrap();
             assert_eq!(file.len().await.unwrap(), 3 * BLOCK_BYTES as u64);
             assert_eq!(*file.read_at(4096, BLOCK_BYTES).await.unwrap(), [7; BLOCK_BYTES]);
-            assert_eq!(*file.map(2 * 4096).await.unwrap(), [7; 2 * BLOCK_BYTES]);
+            assert_eq!(*file.map(2 * 4096, Load::Now).await.unwrap(), [7; 2 * BLOCK_BYTES]);
             let past = file.read_at(3 * 4096, BLOCK_BYTES).await.err().unwrap();
             assert_eq!(past.kind(), io::ErrorKind::UnexpectedEof);
             let block = AlignedBuf::zeroed(BLOCK_BYTES);
