@@ -57,14 +57,9 @@ ask() {
     "$loadgen" "$@" --endpoint "$endpoint" --quiet
 }
 
-# pressed WORK COUNT FLAGS..: so many calls on a thousand streams.
+# pressed WORK FLAGS..: on a thousand streams.
 pressed() {
-    local work=$1 count=$2
-    shift 2
-    if [[ $work != fill ]]; then
-        set -- --ops "$count" "$@"
-    fi
-    ask "$work" --connections 50 --streams 20 "$@" >/dev/null
+    ask "$@" --connections 50 --streams 20 --keys "$keys" --value-size "$value" >/dev/null
 }
 
 # put_latency SIDE WHEN: what the puts took of which loadgen tells in $run/puts.
@@ -132,7 +127,9 @@ killed() {
     wait "$server" 2>/dev/null || true
     server=
 }
-trap 'stop; leave_group; rm -rf "$run"' EXIT
+# Puts that go on until they are told to end.
+load=
+trap '[[ -z $load ]] || kill "$load"; stop; leave_group; rm -rf "$run"' EXIT
 
 # ── what is measured ────────────────────────────────────────────────────────────────────────────
 
@@ -142,7 +139,7 @@ filled() {
     settle
     note "$1" memory-idle-mib "$(per "$(status VmRSS)" $((1 << 20)))"
     before=$(written)
-    pressed fill "$keys" --keys "$keys" --value-size "$value"
+    pressed fill
     settle
     note "$1" written-fill-bytes "$(per $(($(written) - before)) "$keys")"
     note "$1" memory-bytes-a-key "$(per "$(status VmRSS)" "$keys")"
@@ -155,7 +152,7 @@ filled() {
 overwritten() {
     local before count=$((keys / 4))
     before=$(written)
-    pressed put "$count" --keys "$keys" --value-size "$value"
+    pressed put --ops "$count"
     settle
     note "$1" written-again-bytes "$(per $(($(written) - before)) "$count")"
 }
@@ -181,7 +178,7 @@ reclaim() {
 
 # reclaimed SIDE: puts alone, and puts for as long as space is given back.
 reclaimed() {
-    local load begun
+    local begun
     local puts=(put --rate "$rate" --keys "$keys" --value-size "$value" --endpoint "$endpoint" --quiet)
     "$loadgen" "${puts[@]}" --seconds "$seconds" >"$run/puts"
     put_latency "$1" alone
@@ -194,6 +191,7 @@ reclaimed() {
     # It says what there is, and that it was cut short.
     kill -INT "$load"
     wait "$load" || true
+    load=
     put_latency "$1" reclaiming
     note "$1" folder-bytes-a-key "$(per "$(du -sB1 "$data" | cut -f1)" "$keys")"
 }
@@ -218,7 +216,7 @@ restarted() {
     data=$run/data.$1
     launch "$1" "$2"
     until get; do sleep 0.1; done
-    pressed put $((keys / 50)) --keys "$keys" --value-size "$value"
+    pressed put --ops $((keys / 50))
     killed
     opened "$1" "$2" restart-s
     killed
@@ -249,7 +247,7 @@ so_many() {
     local work round
     keys=$2 value=100 data=$run/data.$1
     start "$1" "$ours"
-    pressed fill "$keys" --keys "$keys" --value-size "$value"
+    pressed fill
     settle
     for ((round = 1; round <= rounds; round++)); do
         for work in put range; do
