@@ -1,8 +1,9 @@
 # shellcheck shell=bash
 # Sourced by the scripts that measure ours beside real etcd: their flags, and one server at a time on
 # a fresh folder. Before sourcing, `flags` names the script's own flags, each a variable with its
-# default. After: $etcd, $ours, $loadgen, $endpoint, $run, $server (its process), start, stop, in_turn,
-# numbers.
+# default. After: $etcd, $ours, $loadgen, $endpoint, $run, $server (its process), start, launch, stop,
+# in_turn, numbers; $data is the server's folder, `server_flags` names more flags for it, and `under` the
+# command that runs it (nothing).
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 target=${CARGO_TARGET_DIR:-$root/target}
@@ -36,7 +37,10 @@ if [[ $(stat -f -c %T "$folder") == tmpfs ]]; then
     exit 1
 fi
 run=$(mktemp -d "$folder/run.XXXXXX")
+data=$run/data
 server=
+server_flags=()
+under=()
 stop() {
     if [[ -n $server ]]; then
         kill "$server" 2>/dev/null || true
@@ -50,19 +54,24 @@ serves() {
     "$loadgen" put --ops 1 --keys 1 --endpoint "$endpoint" >/dev/null 2>&1
 }
 
+# launch SIDE BINARY: on the folder that there is.
+launch() {
+    local client=http://$endpoint peer=http://127.0.0.1:$((port + 1))
+    "${under[@]}" "$2" --data-dir "$data" --log-level error "${server_flags[@]}" \
+        --listen-client-urls "$client" --advertise-client-urls "$client" \
+        --listen-peer-urls "$peer" --initial-advertise-peer-urls "$peer" \
+        --initial-cluster "default=$peer" >>"$run/$1.log" 2>&1 &
+    server=$!
+}
+
 # start SIDE BINARY: on a fresh folder, until it takes a put.
 start() {
-    local client=http://$endpoint peer=http://127.0.0.1:$((port + 1))
     if serves; then
         echo "$name: something answers on port $port already" >&2
         exit 1
     fi
-    rm -rf "$run/data"
-    "$2" --data-dir "$run/data" --log-level error \
-        --listen-client-urls "$client" --advertise-client-urls "$client" \
-        --listen-peer-urls "$peer" --initial-advertise-peer-urls "$peer" \
-        --initial-cluster "default=$peer" >"$run/$1.log" 2>&1 &
-    server=$!
+    rm -rf "$data"
+    launch "$1" "$2"
     for _ in {1..100}; do
         if serves; then
             return

@@ -1,13 +1,11 @@
 # shellcheck shell=bash
 # Sourced by the scripts that measure three members on this machine. Before sourcing: beside.sh, whose
-# start and stop of one server these replace. After: $members, $servers (their processes, by member),
-# $endpoints, start, stop, launch; `server_flags` names more flags for each member, `under` the command
-# that runs it (nothing), `data_of MEMBER` its folder, and `fresh` makes all of them empty.
+# start, launch and stop of one server these replace. After: $members, $servers (their processes, by
+# member), $endpoints, start, stop, launch; `data_of MEMBER` is a member's folder, and `fresh` makes all
+# of them empty.
 
 members=(0 1 2)
 servers=()
-server_flags=()
-under=()
 data_of() { echo "$run/data.$1"; }
 fresh() { rm -rf "$run"/data.*; }
 endpoints='' initial=''

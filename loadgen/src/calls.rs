@@ -214,12 +214,15 @@ pub fn run(name: &str, mut flags: Flags, line: &str) -> Result<(), String> {
             flags.finish()?;
             options.run(name, &mut work(call))
         }
-        "list" => {
+        "list" | "count" => {
             let digits = flags.number("--digits", 3, 0)?;
-            let limit = flags.number("--limit", 0, 0)?;
+            let kind = match name {
+                "list" => Kind::List { digits, limit: flags.number("--limit", 0, 0)? },
+                _ => Kind::Count { digits },
+            };
             flags.finish()?;
             match digits {
-                0..=12 => options.run(name, &mut numbered(Kind::List { digits, limit })),
+                0..=12 => options.run(name, &mut numbered(kind)),
                 _ => Err(format!("--digits {digits}: at most 12, which are all keys")),
             }
         }

@@ -34,6 +34,7 @@ loadgen WORK [--flag value ...]      docs/loadgen.md says more
   delete     deletes single keys
   cas        puts keys if they are as they were last known: a transaction, again until it wins
   list       reads all keys that begin alike
+  count      counts all keys that begin alike
   fill       puts every key once
   kubernetes node leases, pods that come and go, lists, gets and watches, as of N nodes
   replay FILE  the operations of a file, at their times
@@ -64,11 +65,11 @@ loadgen WORK [--flag value ...]      docs/loadgen.md says more
   --hdr-log FILE         latencies of each second, for HdrHistogram's tools: of the operations;
                          watch: of the events; expire: of the puts
 
-  put, range, delete, cas, list, fill, kubernetes, replay:
+  put, range, delete, cas, list, count, fill, kubernetes, replay:
   --record FILE          the operations, for a replay
   --quiet                no progress on the terminal
 
-  put, range, delete, cas, list, fill; --rate and --arrivals of kubernetes too:
+  put, range, delete, cas, list, count, fill; --rate and --arrivals of kubernetes too:
   --keys N               100000
   --order ORDER          uniform, zipf, zipf:SKEW or sequential
   --value-size SIZE      256; 100-2000: by lot; 90%:256,10%:16384: by weight.
@@ -77,7 +78,7 @@ loadgen WORK [--flag value ...]      docs/loadgen.md says more
   --rate N               an open loop: so many are due a second, whatever the server does
   --arrivals even        or poisson: how they are due
   --serializable         range: ask one member, not a quorum
-  --digits N             3: list: the keys that differ in their last N digits, at most 10^N
+  --digits N             3: list, count: the keys that differ in their last N digits, at most 10^N
   --limit N              0: list: keys in a page; 0: all in one
 
   --nodes N              1000: kubernetes
@@ -106,7 +107,7 @@ loadgen WORK [--flag value ...]      docs/loadgen.md says more
 
 /// How often is looked whether somebody wants an end.
 const LOOK: Duration = Duration::from_millis(100);
-const CALLS: [&str; 6] = ["put", "range", "delete", "cas", "list", "fill"];
+const CALLS: [&str; 7] = ["put", "range", "delete", "cas", "list", "count", "fill"];
 
 fn main() -> ExitCode {
     let line: Vec<String> = std::env::args().skip(1).collect();

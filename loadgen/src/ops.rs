@@ -51,6 +51,8 @@ pub enum Op {
         /// Keys in one page; 0: all in one.
         limit: usize,
     },
+    /// How many keys begin so.
+    Count(Bytes),
     /// The key, whatever it holds.
     Delete(Bytes),
     /// A value of so many bytes, if the key is still as it was known; again until it is.
@@ -70,6 +72,7 @@ impl Op {
             Self::Get { key, serializable: false } => noted("get", key, None),
             Self::Get { key, serializable: true } => noted("serializable", key, None),
             Self::List { prefix, limit } => noted("list", prefix, Some(*limit)),
+            Self::Count(prefix) => noted("count", prefix, None),
             Self::Delete(key) => noted("delete", key, None),
             Self::Swap(key, bytes) => noted("cas", key, Some(*bytes)),
             Self::Create(key, bytes) => noted("create", key, Some(*bytes)),
@@ -135,6 +138,8 @@ struct Counted {
     /// Pages of lists, and the keys on them.
     pages: u64,
     listed: u64,
+    /// Keys that were there to be counted.
+    counted: u64,
     absent: u64,
 }
 
@@ -194,6 +199,10 @@ impl<C: Chooser> Ops<C> {
                 (RANGE, grpc::body(&RangeRequest { serializable: *serializable, ..get(key) }))
             }
             Op::List { prefix, limit } => (RANGE, grpc::body(&list(prefix, *limit, page))),
+            Op::Count(prefix) => {
+                let all = list(prefix, 0, page);
+                (RANGE, grpc::body(&RangeRequest { count_only: true, ..all }))
+            }
             Op::Delete(key) => {
                 let key = key.clone();
                 (DELETE, grpc::body(&DeleteRangeRequest { key, ..Default::default() }))
@@ -226,6 +235,10 @@ impl<C: Chooser> Ops<C> {
                 let response = decode::<DeleteRangeResponse>(message)?;
                 self.counted.absent += u64::from(response.deleted == 0);
                 self.known.remove(key);
+                Ok(true)
+            }
+            Op::Count(_) => {
+                self.counted.counted += decode::<RangeResponse>(message)?.count as u64;
                 Ok(true)
             }
             Op::List { .. } => {
@@ -341,13 +354,14 @@ impl<C: Chooser> Script for Ops<C> {
     }
 
     fn counts(&self) -> Vec<(&'static str, u64)> {
-        let Counted { retries, learned, present, pages, listed, absent } = self.counted;
+        let Counted { retries, learned, present, pages, listed, counted, absent } = self.counted;
         let all = [
             ("retries", retries),
             ("learned", learned),
             ("present", present),
             ("pages", pages),
             ("listed", listed),
+            ("counted", counted),
             ("absent", absent),
         ];
         all.into_iter().filter(|(_, count)| *count > 0).collect()
@@ -422,6 +436,11 @@ pub enum Kind {
         /// Keys in a page; 0: all in one.
         limit: usize,
     },
+    /// [`Op::Count`] of the keys that differ from the one drawn in so many of their last digits.
+    Count {
+        /// From 0 to 12.
+        digits: usize,
+    },
 }
 
 impl Numbered {
@@ -437,6 +456,7 @@ impl Chooser for Numbered {
         vec![match self.kind {
             Kind::Swap => "cas",
             Kind::List { .. } => "list",
+            Kind::Count { .. } => "count",
         }]
     }
 
@@ -449,6 +469,10 @@ impl Chooser for Numbered {
             Kind::List { digits, limit } => {
                 key.truncate(key.len() - digits);
                 Op::List { prefix: key.into(), limit }
+            }
+            Kind::Count { digits } => {
+                key.truncate(key.len() - digits);
+                Op::Count(key.into())
             }
         };
         (0, op)

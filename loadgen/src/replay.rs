@@ -8,6 +8,7 @@
 //!   0.000000 put key-000000000007 256      a value of so many bytes
 //!   0.001000 get key-000000000007          linearizable; or: serializable
 //!   0.002000 list /registry/pods/ 500      all keys under it, in pages of so many; 0: in one
+//!   0.002500 count /registry/pods/         how many those are
 //!   0.003000 cas key-000000000007 256      a put, if the key is still as it was known
 //!   0.004000 create key-000000000008 256   a put, if there is no such key
 //!   0.005000 delete key-000000000007       whatever it holds; or: cas-delete
@@ -118,8 +119,8 @@ pub struct Replay {
 }
 
 /// The second words.
-const KINDS: [&str; 8] =
-    ["put", "get", "serializable", "list", "delete", "cas", "create", "cas-delete"];
+const KINDS: [&str; 9] =
+    ["put", "get", "serializable", "list", "count", "delete", "cas", "create", "cas-delete"];
 
 impl Replay {
     /// Reads the whole file.
@@ -197,6 +198,7 @@ fn operation(words: &str) -> Result<(Duration, usize, Op), String> {
         "get" => Op::Get { key, serializable: false },
         "serializable" => Op::Get { key, serializable: true },
         "list" => Op::List { prefix: key, limit: number()? },
+        "count" => Op::Count(key),
         "delete" => Op::Delete(key),
         "cas" => Op::Swap(key, number()?),
         "create" => Op::Create(key, number()?),
@@ -245,6 +247,7 @@ mod tests {
             Op::Get { key: key(), serializable: false },
             Op::Get { key: key(), serializable: true },
             Op::List { prefix: key(), limit: 500 },
+            Op::Count(key()),
             Op::Delete(key()),
             Op::Swap(key(), 8),
             Op::Create(key(), 9),
@@ -257,12 +260,12 @@ mod tests {
         recording.finish().unwrap();
         let mut replay = Replay::read(&name).unwrap();
         std::fs::remove_file(&name).unwrap();
-        assert_eq!((replay.count(), replay.value_bytes_max), (8, 9));
+        assert_eq!((replay.count(), replay.value_bytes_max), (9, 9));
         for (at, op) in ops.into_iter().enumerate() {
             assert_eq!(replay.choose(), (at, op));
         }
         let times: Vec<_> = replay.schedule(0.5).collect();
-        assert_eq!(times, (0..8).map(|at| Duration::from_millis(2 * at)).collect::<Vec<_>>());
+        assert_eq!(times, (0..9).map(|at| Duration::from_millis(2 * at)).collect::<Vec<_>>());
     }
 
     #[test]

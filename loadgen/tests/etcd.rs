@@ -322,7 +322,7 @@ fn a_swap_wins_in_the_end_and_what_it_lost_is_counted() {
 }
 
 #[test]
-fn a_list_has_every_key_once_page_by_page() {
+fn a_list_has_every_key_once_page_by_page_and_a_count_each_at_once() {
     let Some(etcd) = Etcd::start("lists") else { return };
     etcd.client();
     let fill = Work::new(Call::Put, Order::Sequential, 250, 10);
@@ -342,6 +342,12 @@ fn a_list_has_every_key_once_page_by_page() {
         let report = report_of(&etcd, &mut lists(digits, limit), 1, 1);
         assert_eq!((report.done(), report.errors().len()), (1, 0), "{report}");
         assert_eq!((report.count("pages"), report.count("listed")), (pages, listed), "{report}");
+    }
+    for (digits, counted) in [(2, 100), (12, 250)] {
+        let kind = Kind::Count { digits };
+        let mut counts = Numbered::new(kind, Order::Sequential, 250, Sizes::Fixed(10));
+        let report = report_of(&etcd, &mut counts, 1, 1);
+        assert_eq!((report.done(), report.count("counted")), (1, counted), "{report}");
     }
     let delete = Work::new(Call::Delete, Order::Sequential, 300, 0);
     let report = engine::run(&Plan { until: Until::Calls(300), ..plan }, delete).unwrap();
