@@ -67,6 +67,9 @@ pub const LEARNERS_MAX: usize = 1;
 pub const PEER_URLS_BYTES_MAX: usize = 16 << 10;
 /// Applied entries kept in memory for members that lag, bytes.
 pub const RAFT_WINDOW_BYTES_MAX: usize = 64 << 20;
+/// The same of a member that is alone: there is nobody to send them to, and who joins begins with a
+/// snapshot.
+pub const RAFT_LONE_WINDOW_BYTES_MAX: usize = 1 << 20;
 
 // ── process: the node ───────────────────────────────────────────────────────────────────────────
 

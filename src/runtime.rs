@@ -22,7 +22,7 @@ use crate::{
     io::{
         Clock,
         glommio::GlommioClock,
-        host,
+        host, process,
         thread::{Lane, LaneDisk, LaneFile, Priority, SyncDelay},
     },
     limits::{
@@ -438,7 +438,9 @@ impl NodeSeat {
         let Self { node, wal, ballots, disk, clock, mesh, newest, room, meters, pace, news } = self;
         let RoomSeat { end, inbox, newest: seen, setup } = room;
         let room = glommio::spawn_local(peer::serve(end, seen, inbox, setup)).detach();
-        let parts = Parts { node, wal, ballots, disk, clock, mesh, newest, meters, pace };
+        let give_memory_back = process::give_memory_back;
+        let parts =
+            Parts { node, wal, ballots, disk, clock, mesh, newest, meters, pace, give_memory_back };
         match drive(parts).await {
             Ok(Ended::Stopped) => {}
             Ok(Ended::Removed) => {

@@ -201,7 +201,7 @@ const FORMATS: &[(&str, &[&str])] = &[
     ("tree/map.rs", &["BRANCH_CHILDREN_MIN"]),
     ("tree/page.rs", &["HEADER_BYTES", "SLOT_BYTES", "CHILD_BYTES", "LINE_BYTES"]),
     ("tree/record.rs", &["HEADER_BYTES", "LINK_BYTES", "ALIGN_BYTES", "RECORD_BYTES_MIN"]),
-    ("tree/root.rs", &["ENTRY_BYTES"]),
+    ("tree/root.rs", &["ENTRY_BYTES", "INDEX_ENTRY_BYTES"]),
     ("types.rs", &["SHARDS_MAX"]),
     ("wal/frame.rs", &["PAYLOAD_BYTES", "FRAME_HEAD_BYTES", "MAGIC_WRONG_BITS_MAX"]),
     ("wal/record.rs", &["RECORD_HEAD_BYTES"]),

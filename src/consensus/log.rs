@@ -5,7 +5,7 @@ use super::{
     convert::{self, conf_state, raft_hard_state},
 };
 use crate::{
-    limits::{RAFT_ENTRY_OVERHEAD_BYTES, RAFT_WINDOW_BYTES_MAX},
+    limits::{RAFT_ENTRY_OVERHEAD_BYTES, RAFT_LONE_WINDOW_BYTES_MAX, RAFT_WINDOW_BYTES_MAX},
     types::{Index, Term},
 };
 use raft::{
@@ -80,10 +80,16 @@ impl Window {
         self.conf_state = after;
     }
 
-    /// Lets go of entries up to `applied` that no longer fit [`RAFT_WINDOW_BYTES_MAX`].
+    /// Lets go of entries up to `applied` that no longer fit [`RAFT_WINDOW_BYTES_MAX`], or
+    /// [`RAFT_LONE_WINDOW_BYTES_MAX`].
     pub(super) fn applied_through(&mut self, applied: Index, term: Term) {
         self.applied = (applied.0, term.0);
-        while self.bytes > RAFT_WINDOW_BYTES_MAX {
+        let ConfState { voters, learners, .. } = &self.conf_state;
+        let most = match voters.len() + learners.len() {
+            0..=1 => RAFT_LONE_WINDOW_BYTES_MAX,
+            _ => RAFT_WINDOW_BYTES_MAX,
+        };
+        while self.bytes > most {
             let Some(first) = self.entries.front().filter(|first| first.index <= applied.0) else {
                 return;
             };

@@ -109,6 +109,20 @@ impl Mapping {
         let _taken = refused == 0;
     }
 
+    /// Whoever has just read all of it will not soon again: its pages are the machine's to keep or not, and no
+    /// part of this process until they are read once more.
+    pub fn let_go(&self) {
+        if self.known.is_some() {
+            // SAFETY: a private map of a file that nobody writes through it: what is read again is the file.
+            let refused = unsafe {
+                let bytes = self.as_ptr().cast_mut().cast();
+                libc::madvise(bytes, self.len(), libc::MADV_DONTNEED)
+            };
+            // A hint, as above.
+            let _taken = refused == 0;
+        }
+    }
+
     /// Whoever reads in a row and has come to `at`, from `before`, will need what comes next.
     pub fn read_ahead(&self, before: usize, at: usize) {
         if self.known.is_some()

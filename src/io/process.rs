@@ -36,6 +36,14 @@ pub fn usage() -> Option<Usage> {
     })
 }
 
+/// Gives memory that was freed back to the machine, which the allocator would keep. Takes milliseconds, and
+/// whoever wants memory waits meanwhile.
+pub fn give_memory_back() {
+    // SAFETY: takes a number; what is in use stays where it is.
+    #[cfg(target_env = "gnu")]
+    let _some = unsafe { libc::malloc_trim(0) } == 1;
+}
+
 /// How often this thread has waited for a page of memory to come from a disk.
 pub fn major_faults() -> u64 {
     // SAFETY: the struct is plain numbers, which the call fills in.

@@ -65,6 +65,8 @@ pub struct Parts<D: Disk, C: Clock> {
     pub meters: Arc<NodeMeters>,
     /// How often raft's clock ticks, and how often a checkpoint is due.
     pub pace: Pace,
+    /// Gives memory that is free back to the machine: called once after a checkpoint, when nobody waits.
+    pub give_memory_back: fn(),
 }
 
 /// How fast a member's own clocks go.
@@ -164,6 +166,8 @@ struct Driver<D: Disk, C: Clock> {
     /// The log was long at the start: its checkpoint comes before a new spare segment, which takes
     /// the same thread a second. A member that is killed again and again so gets somewhere.
     checkpoint_first: bool,
+    /// A checkpoint has left memory free that nobody has given back.
+    memory_is_free: bool,
     /// The disk is full: no new spare segment and no checkpoint until this moment.
     full_until: Option<Duration>,
 }
@@ -239,6 +243,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
             log_bytes: parts.wal.live_bytes(),
             held: VecDeque::new(),
             checkpoint_first: parts.wal.live_bytes() >= parts.pace.checkpoint.log_bytes,
+            memory_is_free: false,
             full_until: None,
             parts,
         }
@@ -372,8 +377,10 @@ impl<D: Disk, C: Clock> Driver<D, C> {
             let done = both(done, cast(&mut self.parts.ballots, front.hard_state));
             self.appends.push_back(Appending { number, last, since, done: Box::pin(done) });
             self.sealed = false;
-            self.log_bytes +=
-                front.entries.iter().map(|entry| entry.data.len() as u64).sum::<u64>();
+            for entry in &front.entries {
+                self.log_bytes += entry.data.len() as u64;
+                self.parts.node.store().foresee(&entry.data);
+            }
             self.held.pop_front();
         }
         Ok(())
@@ -622,6 +629,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         match outcome {
             Ok(done) => {
                 self.parts.node.finish_checkpoint(done);
+                self.memory_is_free = true;
                 self.parts.wal.trim(applied.0);
                 self.parts.meters.checkpoint.record(self.parts.clock.now() - since);
             }
@@ -671,6 +679,11 @@ impl<D: Disk, C: Clock> Driver<D, C> {
 
     fn on_timer(&mut self) {
         self.events.push(Event::Tick);
+        let idle = self.sealed && self.appends.is_empty() && !self.parts.node.has_more();
+        if self.memory_is_free && idle && self.parts.node.memory_is_tidy() {
+            self.memory_is_free = false;
+            (self.parts.give_memory_back)();
+        }
         self.seal();
         // A machine that slept ticks once, not once for each interval it missed.
         let now = self.parts.clock.now();

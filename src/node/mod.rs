@@ -57,6 +57,8 @@ pub struct Node {
     sweeping: apply::Sweeping,
     /// There may be pages of the index to give back.
     tending_index: bool,
+    /// See [`Node::memory_is_tidy`].
+    memory_is_tidy: bool,
     defragmenting: defragment::Defragmenting,
     leases: Expiry,
     listing: Listing,
@@ -105,6 +107,7 @@ impl Node {
             reads: Reads::default(),
             sweeping: apply::Sweeping::at_start(),
             tending_index: true,
+            memory_is_tidy: false,
             defragmenting: defragment::Defragmenting::default(),
             leases: Expiry::default(),
             listing: Listing::default(),
@@ -196,6 +199,12 @@ impl Node {
         self.reads.tick();
         self.age_proposals(out);
         self.age_removed();
+        self.memory_is_tidy = self.store.tree_mut().free_unseen();
+    }
+
+    /// Whether all memory that only views held was free at the last tick.
+    pub fn memory_is_tidy(&self) -> bool {
+        self.memory_is_tidy
     }
 
     /// A change of leader is news to readers, and what waited for the old one must ask again.

@@ -527,6 +527,8 @@ impl Shard {
     pub(super) fn expire(&self) {
         let now = self.clock.now();
         self.cold.look(now, self.number == 0);
+        // One that nobody asks holds no old view, and what only that one needs.
+        self.refresh();
         self.end_leaderless(now);
         self.on_watch_time(now);
         let is_late = |reading: &mut Reading| reading.is_late(now).is_some();

@@ -19,6 +19,7 @@ use bytes::Bytes;
 
 pub mod command;
 mod convert;
+mod foresee;
 
 mod cluster;
 mod hash;

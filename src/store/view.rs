@@ -97,12 +97,17 @@ impl View {
         if !looks {
             return !tree::is_memory_short();
         }
-        let after = [&query.key[..], &[0]].concat();
-        let interval = match point {
-            true => KeyRange { from: &query.key, to: Some(&after) },
-            false => interval(&query.key, &query.end),
-        };
-        reader.is_at_hand(&interval, limit as usize, !query.keys_only && !query.count_only)
+        let values = !query.keys_only && !query.count_only;
+        if point {
+            let after = [&query.key[..], &[0]].concat();
+            let one = KeyRange { from: &query.key, to: Some(&after) };
+            return reader.is_at_hand(&one, 1, values);
+        }
+        let interval = interval(&query.key, &query.end);
+        // What is in front of the interval's end is counted.
+        let end = KeyRange { from: interval.to.unwrap_or_default(), ..interval };
+        reader.is_at_hand(&interval, limit as usize, values)
+            && (interval.to.is_none() || reader.is_at_hand(&end, 1, false))
     }
 
     /// The leases, and the keys that hold on to them.

@@ -739,6 +739,7 @@ pub(crate) async fn seal<F: File>(
     let map = file.map(extent.file_bytes() as u64, Load::Now).await?;
     compare(&map[RECORDS_AT..], run.bytes(), identity, RECORDS_AT).await?;
     compare(&map[extent.footer_at()..], &ending, identity, extent.footer_at()).await?;
+    map.let_go();
     Ok(Source::File { map, extent, unseen: None })
 }
 

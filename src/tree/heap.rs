@@ -190,6 +190,13 @@ impl Heap {
         pin
     }
 
+    /// Frees a bounded piece of what no view needs any more. True when there is nothing left that only views
+    /// need.
+    pub(super) fn free_unseen(&mut self) -> bool {
+        self.reclaim(TREE_PAGES_FREED_PER_PUBLISH_MIN);
+        self.bytes == self.tree_bytes
+    }
+
     /// The newest published version.
     pub(super) fn newest(&self) -> Option<&Arc<Pin>> {
         self.published.back().map(|newest| &newest.pin)

@@ -344,7 +344,7 @@ pub(super) async fn write<D: Disk>(
     moved.sort_unstable_by_key(|(from, ..)| *from);
     let bytes = at as u64;
     let live = bytes - PAGES_AT as u64;
-    let map = file.map(bytes, Load::Now).await?;
+    let map = file.map(bytes, Load::Later).await?;
     let file = Arc::new(IndexFile::new(which, IndexEntry { slot, number, bytes, live }, map));
     Ok(Written { file, root, moved, _view: view })
 }

@@ -134,6 +134,12 @@ impl Map {
         self.heap.bytes() as u64
     }
 
+    /// Frees a bounded piece of what no view needs any more. True when there is nothing left that only views
+    /// need.
+    pub(super) fn free_unseen(&mut self) -> bool {
+        self.heap.free_unseen()
+    }
+
     /// Bytes of memory that the next checkpoint would give back: pages that are in no file yet. 0 while
     /// what the last one wrote is given back.
     pub(super) fn unwritten_bytes(&self) -> u64 {

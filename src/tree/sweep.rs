@@ -82,6 +82,13 @@ impl Tree {
         true
     }
 
+    /// Frees a bounded piece of the memory that views held and hold no more, where writes do not do it in
+    /// passing. True when there is nothing left of it.
+    pub fn free_unseen(&mut self) -> bool {
+        let maps = [&mut self.map, &mut self.held, &mut self.leases];
+        maps.map(Map::free_unseen) == [true; 3]
+    }
+
     fn sweep_one(&mut self) {
         let Sweep { done, target, at, again } = self.sweep;
         let records = self.shelf.records();

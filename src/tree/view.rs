@@ -103,13 +103,7 @@ impl<'a> Reader<'a> {
     pub fn is_at_hand(&self, range: &KeyRange<'_>, keys: usize, values: bool) -> bool {
         let mut look =
             |cell: &[u8]| !values || self.records.is_at_hand(Cell::decode(cell).newest());
-        // What is in front of the interval's end is counted.
-        let is_end_at_hand = |to| {
-            let nothing = KeyRange { from: to, to: Some(to) };
-            self.map.is_at_hand(&nothing, 1, &mut |_| true)
-        };
-        !io::is_memory_short()
-            || self.map.is_at_hand(range, keys, &mut look) && range.to.is_none_or(is_end_at_hand)
+        !io::is_memory_short() || self.map.is_at_hand(range, keys, &mut look)
     }
 
     /// What a put or a comparison needs of the newest version; touches no record.

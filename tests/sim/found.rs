@@ -373,7 +373,10 @@ fn a_tick_that_is_due_as_soon_as_it_is_set_does_no_harm() {
         };
         let clock = BusyClock { truth, passed };
         let meters = Arc::default();
-        drive(Parts { node, wal, ballots, disk, clock, mesh, newest, meters, pace }).await
+        let give_memory_back = || {};
+        let parts =
+            Parts { node, wal, ballots, disk, clock, mesh, newest, meters, pace, give_memory_back };
+        drive(parts).await
     });
     assert_eq!(ended.done().expect("nothing is fatal"), ringleader::node::drive::Ended::Stopped);
 }

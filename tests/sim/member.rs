@@ -288,6 +288,7 @@ impl Boot {
                 election: self.weather.election(),
                 checkpoint: CheckpointPace::usual(self.weather.checkpoint_entries),
             },
+            give_memory_back: || {},
         };
         self.air.served.set(true);
         if self.day.while_serving {
