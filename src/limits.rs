@@ -171,6 +171,9 @@ pub const CHECKPOINT_LOG_BYTES_MAX: u64 = 16 << 30;
 /// Records that are not in a sealed file yet, bytes, past which a checkpoint is due: memory. At least
 /// one segment is full by then.
 pub const UNSEALED_BYTES_MAX: u64 = 96 << 20;
+/// Past so many the log takes no more until the checkpoint that is under way has sealed some: a disk that
+/// takes the log faster than checkpoints is not to fill the memory.
+pub const UNSEALED_BYTES_HELD_MAX: u64 = 2 * UNSEALED_BYTES_MAX;
 /// Pages of the index that are in memory, bytes, past which a checkpoint is due, are this part of the
 /// machine's memory, within the next two (`--ringleader-index-memory-bytes`): they are gathered from all over
 /// the index, so the more of them go at once, the less is written for each change.

@@ -24,7 +24,8 @@ use crate::{
     io::{Clock, Disk, File},
     limits::{
         APPENDS_IN_FLIGHT_MAX, CHECKPOINT_INTERVAL, CHECKPOINT_LOG_BYTES, DISK_FULL_RETRY,
-        DISK_STALL_MIN, EVENTS_PER_TURN_MAX, INDEX_MEMORY_BYTES_MAX, UNSEALED_BYTES_MAX,
+        DISK_STALL_MIN, EVENTS_PER_TURN_MAX, INDEX_MEMORY_BYTES_MAX, UNSEALED_BYTES_HELD_MAX,
+        UNSEALED_BYTES_MAX,
     },
     mesh::{Newest, NodeEnd, Reply, ToNode, ToPeers, ToShard},
     metrics::NodeMeters,
@@ -294,7 +295,9 @@ impl<D: Disk, C: Clock> Driver<D, C> {
             self.parts.node.handle(event, &mut actions);
         }
         self.append_held()?;
-        let room = self.held.is_empty() && self.appends.len() < APPENDS_IN_FLIGHT_MAX;
+        let room = self.held.is_empty()
+            && self.appends.len() < APPENDS_IN_FLIGHT_MAX
+            && !self.memory_is_full();
         self.parts.node.flush(room, &mut actions).map_err(stuck)?;
         for action in actions.drain(..) {
             match action {
@@ -311,6 +314,12 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         self.maintain();
         self.set_alarm(room);
         Ok(())
+    }
+
+    /// Whether records wait for the checkpoint that is under way.
+    fn memory_is_full(&self) -> bool {
+        let unsealed = self.parts.node.store().tree().unsealed_bytes();
+        self.checkpoint.is_some() && unsealed >= UNSEALED_BYTES_HELD_MAX
     }
 
     /// Without `room` for another append the node is asked again when there is some.
