@@ -37,6 +37,7 @@ mod tap;
 mod tongue;
 mod tree_crash;
 mod tree_model;
+mod tree_rot;
 mod tree_snapshot;
 mod wal_crash;
 mod wal_model;
