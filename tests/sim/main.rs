@@ -36,6 +36,7 @@ mod story;
 mod tap;
 mod tongue;
 mod tree_crash;
+mod tree_files;
 mod tree_model;
 mod tree_rot;
 mod tree_snapshot;
