@@ -334,10 +334,7 @@ impl Life<'_> {
         let tap = Tap::new(disk.clone(), Order::Told);
         let opened = finish(tree::open(&tap, SIZES)).map_err(|error| error.to_string())?;
         let rig = match opened {
-            Some((tree, root)) => {
-                forget_torn_slot(disk, &root);
-                self.past.rig(tree, root.facts.applied.0)
-            }
+            Some((tree, root)) => self.past.rig(tree, root.facts.applied.0),
             None => {
                 let made = finish(tree::format(&tap, SIZES, tree_model::facts(0, 1)));
                 self.past.rig(made.expect("the disk works"), 0)
@@ -421,16 +418,6 @@ impl Life<'_> {
         let (past, progress) = (self.past.clone(), self.progress);
         let chronicle = &self.chronicle;
         (self.look)(&State { number, content, past, progress, disk, story, chronicle })
-    }
-}
-
-/// A superblock that one crash tore can become whole when the next one, written over it, is torn too,
-/// and its files are others by then. Until a start prevents that it is left out.
-fn forget_torn_slot(disk: &SimDisk, root: &Root) {
-    if root.sibling_damage.is_some() {
-        let slot_bytes = disk.peek(tree::SUPERBLOCK_FILE).len() / 2;
-        let slot = (root.number + 1) as usize % 2;
-        disk.poke(tree::SUPERBLOCK_FILE, slot * slot_bytes, &vec![0; slot_bytes]);
     }
 }
 
