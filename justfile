@@ -16,6 +16,10 @@ sim *seeds="0..2000":
 mutants words="":
     RINGLEADER_MUTANTS="{{ words }}" cargo test --release --test sim planted_bugs -- --nocapture
 
+# what a crash may leave of the tree, ten million states or so many; `just crash-states 12:345` for one again
+crash-states what="10000000":
+    RINGLEADER_STATES='{{ what }}' cargo test --release --test sim any_crash_state -- --nocapture
+
 # the decoders, from a fresh seed, so many milliseconds each
 fuzz millis="10000":
     RINGLEADER_FUZZ_SEED=$(date +%s) RINGLEADER_FUZZ_MILLIS={{ millis }} cargo test --test fuzz --lib fuzz -- --nocapture

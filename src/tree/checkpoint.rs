@@ -14,7 +14,9 @@
 //! 6. only now are files removed that it no longer names.
 //!
 //! A crash at any point leaves one whole superblock and all that it names. Nothing that a whole
-//! superblock names is ever changed, but for the tail's last block (see `segment`).
+//! superblock names is ever changed, but for the tail's last block (see `segment`). What a crash left
+//! torn in the older slot goes before anything else is written: the files that it names are written
+//! anew, and were the next superblock torn as well, sectors of both could make the first one whole.
 
 use super::{
     Maps, Options, Tree,
@@ -25,7 +27,8 @@ use super::{
     map::{Map, MapView},
     page::Count,
     record::Record,
-    root::{self, Entry, Live, Root, RootFacts, Standing, TailEntry},
+    recover::read_slot,
+    root::{self, Entry, Live, Root, RootFacts, Slot, Standing, TailEntry},
     segment::{self, Extent, Identity, RECORDS_AT, Run, Segment, Source},
     shelf::{Book, Shelf, Tail},
 };
@@ -482,6 +485,8 @@ impl Checkpoint {
     }
 
     async fn write<D: Disk>(&self, disk: &D) -> io::Result<CheckpointDone> {
+        let superblock = disk.open(root::FILE).await?;
+        self.clear_torn_slot(&superblock).await?;
         let mut done = CheckpointDone {
             number: self.number,
             seq_next: self.seq_next,
@@ -513,10 +518,20 @@ impl Checkpoint {
             disk.sync_dir("").await?;
         }
         let root = self.root(&done, dead_bytes);
-        let file = disk.open(root::FILE).await?;
-        write_root(&file, &root).await?;
+        write_root(&superblock, &root).await?;
         self.remove(disk).await?;
         Ok(done)
+    }
+
+    /// Empties the slot that the superblock will go to, if what is there is torn.
+    async fn clear_torn_slot<F: File>(&self, superblock: &F) -> io::Result<()> {
+        let slot_bytes = root::slot_bytes(self.segment_bytes);
+        let slot = self.number % root::SLOTS;
+        let Slot::Damaged(_) = read_slot(superblock, slot_bytes, slot).await? else {
+            return Ok(());
+        };
+        write_at(superblock, &vec![0; slot_bytes], slot as usize * slot_bytes).await?;
+        superblock.sync().await
     }
 
     fn root(&self, done: &CheckpointDone, dead_bytes: usize) -> Root {

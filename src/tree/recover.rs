@@ -198,7 +198,11 @@ pub(crate) async fn read_slots<D: Disk>(
     Ok(Some([first, second]))
 }
 
-async fn read_slot<F: File>(file: &F, slot_bytes: usize, index: u64) -> io::Result<Slot> {
+pub(super) async fn read_slot<F: File>(
+    file: &F,
+    slot_bytes: usize,
+    index: u64,
+) -> io::Result<Slot> {
     let base = index * slot_bytes as u64;
     let room = file.len().await?.saturating_sub(base).min(slot_bytes as u64) as usize;
     let room = room / BLOCK_BYTES * BLOCK_BYTES;

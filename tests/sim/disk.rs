@@ -6,6 +6,8 @@
 //! folder's last sync may be either; a file never synced may have any length up to its own. A killed
 //! process leaves all that as it is: readable, and still not durable.
 //!
+//! Instead of by lot, what lives can be chosen: [`Pending`] names every piece that is on its way.
+//!
 //! Every operation is a boundary: it is counted, it may take a few polls, and the plug can be pulled
 //! there, with or without the operation's effect. One seed decides everything; [`SimDisk::audit`] is
 //! a hash over every effect.
@@ -20,6 +22,10 @@ use std::{
     rc::Rc,
     task::Poll,
 };
+
+mod pending;
+
+pub(crate) use pending::Pending;
 
 /// The unit that a disk writes or does not write.
 pub(crate) const SECTOR_BYTES: usize = 512;
@@ -61,12 +67,13 @@ struct State {
     writes: u64,
 }
 
+/// Forks share what none of them has changed since.
 #[derive(Clone, Default)]
 struct Inode {
-    seen: Vec<u8>,
-    medium: Vec<u8>,
+    seen: Rc<Vec<u8>>,
+    medium: Rc<Vec<u8>>,
     /// What was on the medium before it was written there last.
-    older: Vec<u8>,
+    older: Rc<Vec<u8>>,
     between: Vec<Write>,
     ever_synced: bool,
     /// Order of [`File::write_sync_at`] calls: the next to be given out, to write, to sync.
@@ -76,7 +83,7 @@ struct Inode {
 #[derive(Clone)]
 struct Write {
     offset: usize,
-    bytes: Vec<u8>,
+    bytes: Rc<[u8]>,
 }
 
 #[derive(Clone, Copy)]
@@ -95,7 +102,7 @@ enum Fate {
 }
 
 /// What ended a boot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Crash {
     /// The machine lost power.
     PowerCut,
@@ -209,7 +216,7 @@ impl SimDisk {
     /// A file's bytes, as programs see them.
     pub(crate) fn peek(&self, name: &str) -> Vec<u8> {
         let state = self.state.borrow();
-        state.inodes[&state.names[name]].seen.clone()
+        state.inodes[&state.names[name]].seen.to_vec()
     }
 
     /// Changes a file's bytes on the medium behind everybody's back: rot, or a write of someone
@@ -218,8 +225,9 @@ impl SimDisk {
         let mut state = self.state.borrow_mut();
         let inode = state.names[name];
         let inode = state.inodes.get_mut(&inode).expect("a name has an inode");
-        inode.seen[offset..][..bytes.len()].copy_from_slice(bytes);
-        inode.medium[offset..][..bytes.len()].copy_from_slice(bytes);
+        for image in [&mut inode.seen, &mut inode.medium] {
+            Rc::make_mut(image)[offset..][..bytes.len()].copy_from_slice(bytes);
+        }
         state.note(bytes);
     }
 
@@ -296,9 +304,7 @@ impl SimDisk {
 
 impl State {
     fn note(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.audit = (self.audit ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
+        self.audit = mixed(self.audit, bytes);
     }
 
     fn inode(&mut self, number: u64) -> &mut Inode {
@@ -327,7 +333,7 @@ impl State {
         self.durable_names = self.names.clone();
         let used: BTreeSet<u64> = self.names.values().copied().collect();
         self.inodes.retain(|number, _| used.contains(number));
-        let images: Vec<Vec<u8>> = self.inodes.values().map(|inode| inode.seen.clone()).collect();
+        let images: Vec<_> = self.inodes.values().map(|inode| inode.seen.clone()).collect();
         images.iter().for_each(|image| self.note(image));
     }
 
@@ -335,7 +341,7 @@ impl State {
         self.names.values().map(|number| self.inodes[number].seen.len() as u64).sum()
     }
 
-    fn write(&mut self, number: u64, offset: usize, bytes: Vec<u8>) -> io::Result<()> {
+    fn write(&mut self, number: u64, offset: usize, bytes: Rc<[u8]>) -> io::Result<()> {
         if strikes(&mut self.faults.write) {
             return Err(io::Error::other("simulated write error"));
         }
@@ -355,7 +361,9 @@ impl State {
             return Err(io::Error::other("simulated sync error"));
         }
         let inode = self.inode(number);
-        inode.medium.resize(inode.medium.len().max(inode.seen.len()), 0);
+        if inode.medium.len() < inode.seen.len() {
+            Rc::make_mut(&mut inode.medium).resize(inode.seen.len(), 0);
+        }
         for write in std::mem::take(&mut inode.between) {
             let before = inode.medium.get(write.offset..).unwrap_or_default();
             let before = &before[..before.len().min(write.bytes.len())];
@@ -384,7 +392,7 @@ impl State {
         let number = self.next_inode;
         self.next_inode += 1;
         let len = usize::try_from(len).expect("64-bit machine");
-        self.inodes.insert(number, Inode { seen: vec![0; len], ..Inode::default() });
+        self.inodes.insert(number, Inode { seen: vec![0; len].into(), ..Inode::default() });
         self.names.insert(name.into(), number);
         self.dirs.insert(parent(name).into());
         Ok(number)
@@ -432,7 +440,7 @@ impl Inode {
         if !self.ever_synced {
             let whole = (self.seen.len() / SECTOR_BYTES) as u64;
             let sectors = if lot.one_in(2) { whole } else { lot.below(whole + 1) };
-            self.medium = vec![0; sectors as usize * SECTOR_BYTES];
+            self.medium = vec![0; sectors as usize * SECTOR_BYTES].into();
         }
         let (survivors, of) = [(0, 1), (1, 1), (1, 2), (1, 8), (7, 8)][lot.below(5) as usize];
         for write in std::mem::take(&mut self.between) {
@@ -447,12 +455,27 @@ impl Inode {
     }
 }
 
-fn overwrite(image: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
+fn overwrite(image: &mut Rc<Vec<u8>>, offset: usize, bytes: &[u8]) {
+    let image = Rc::make_mut(image);
     let end = offset + bytes.len();
     if image.len() < end {
         image.resize(end, 0);
     }
     image[offset..end].copy_from_slice(bytes);
+}
+
+/// A hash that goes on over more bytes (FNV-1a, eight at a time).
+fn mixed(hash: u64, bytes: &[u8]) -> u64 {
+    let step = |hash: u64, word: u64| {
+        let mixed = (hash ^ word).wrapping_mul(0x0000_0100_0000_01b3);
+        mixed ^ mixed >> 32
+    };
+    let (words, rest) = bytes.as_chunks();
+    let mut hash = hash;
+    for word in words {
+        hash = step(hash, u64::from_le_bytes(*word));
+    }
+    rest.iter().fold(hash, |hash, byte| step(hash, u64::from(*byte)))
 }
 
 /// Counts an armed fault down; true when it is due.
@@ -584,7 +607,7 @@ impl File for SimFile {
         assert!(offset.is_multiple_of(BLOCK_BYTES), "O_DIRECT writes whole blocks");
         async move {
             let inode = this.inode;
-            this.disk.operate(b'w', |state| state.write(inode, offset, buf.to_vec())).await
+            this.disk.operate(b'w', |state| state.write(inode, offset, buf[..].into())).await
         }
     }
 

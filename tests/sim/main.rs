@@ -2,8 +2,8 @@
 //!
 //! [`executor`] runs futures and time, [`disk`] is a disk that cuts power, tears writes and rots.
 //! [`world`] lives a whole member's life on them: [`weather`] says what befalls it, [`member`]
-//! starts it, [`clients`] ask it, [`check`] holds the answers against [`model`]. The other files
-//! check one idea each. A failing check prints its seed; the same seed fails the same way on every
+//! starts it, [`clients`] ask it, [`check`] holds the answers against [`model`]. [`states`] looks at all
+//! that a crash may leave of a tree. The other files check one idea each. A failing check prints its seed; the same seed fails the same way on every
 //! machine. See `docs/simulator.md`.
 
 mod audience;
@@ -15,6 +15,7 @@ mod clients;
 mod clocks;
 mod disk;
 mod executor;
+mod forge;
 mod found;
 mod history;
 mod inspect_rot;
@@ -30,10 +31,14 @@ mod room;
 mod rot;
 mod rough;
 mod seeds;
+mod states;
 mod story;
+mod tap;
 mod tongue;
 mod tree_crash;
+mod tree_files;
 mod tree_model;
+mod tree_rot;
 mod tree_snapshot;
 mod wal_crash;
 mod wal_model;

@@ -1,7 +1,11 @@
 //! Bugs planted on purpose, through the seams: the product knows nothing of them. A check that
 //! catches none of them checks nothing.
 //!
-//! Each mutant lives through seeds until one life goes wrong; it must be caught within the stated
+//! Most live in a member's life. Those in checkpoints are looked for in the states that a crash may
+//! leave of them (see `states`); a count or a mark that a checkpoint writes wrong is forged on the disk
+//! with every checksum above it.
+//!
+//! Each of the first lives through seeds until one life goes wrong; it must be caught within the stated
 //! number. Faults of the disk are left out of a mutant's weather, so that nothing but the bug can
 //! be what was caught.
 //!
@@ -10,10 +14,13 @@
 use crate::{
     clients::Slip,
     executor::Lot,
+    forge,
     member::{Drift, Mutant, Tamper},
     network::Gust,
     rough::Lie,
     seeds::tell_short,
+    states::{Bug, first_wrong},
+    tap::Order as DiskOrder,
     weather::{Day, Weather, Winds},
     world::live,
 };
@@ -153,20 +160,75 @@ fn all() -> Vec<Planted> {
     ]
 }
 
+/// A bug in checkpoints, and in how many crash states it must be seen.
+struct InCheckpoints {
+    name: &'static str,
+    bug: Bug,
+    states_max: u64,
+}
+
+impl InCheckpoints {
+    /// Whether it is caught. That the same states are sound without it is a test of its own.
+    fn is_caught(&self) -> Result<(), String> {
+        let Self { name, bug, states_max } = *self;
+        let why = first_wrong(bug, states_max)
+            .ok_or_else(|| format!("{name}: survived {states_max} states"))?;
+        println!("{name}: {why}");
+        Ok(())
+    }
+}
+
+fn in_checkpoints() -> Vec<InCheckpoints> {
+    let order = |order| Bug { order, ..Bug::default() };
+    let applied = |applied| Bug { applied, ..Bug::default() };
+    let tamper = |tamper| Bug { tamper: Some(tamper), ..Bug::default() };
+    let any = |name, bug, states_max| InCheckpoints { name, bug, states_max };
+    vec![
+        any("pages after their superblock", order(DiskOrder::FilesAfterSuperblock("idx")), 500),
+        any("records after their superblock", order(DiskOrder::FilesAfterSuperblock("rec")), 500),
+        any(
+            "a page file's name after its superblock",
+            order(DiskOrder::NamesAfterSuperblock("idx")),
+            500,
+        ),
+        any(
+            "a segment's name after its superblock",
+            order(DiskOrder::NamesAfterSuperblock("rec")),
+            500,
+        ),
+        any("files removed before the superblock lets go", order(DiskOrder::SuperblockLast), 500),
+        any("a replay that starts late", applied(1), 500),
+        any("a replay that starts early", applied(-1), 500),
+        any("a count that is not carried up", tamper(forge::lose_a_count), 500),
+        any("a sweep that is remembered before it is done", tamper(forge::claim_swept), 5_000),
+    ]
+}
+
+/// Something to be caught: its name, and whether it is.
+type Trial = (&'static str, Box<dyn Fn() -> Result<(), String> + Send + Sync>);
+
+fn trials(in_full: bool) -> Vec<Trial> {
+    let in_lives = all()
+        .into_iter()
+        .map(|planted| -> Trial { (planted.name, Box::new(move || planted.is_caught(in_full))) });
+    let in_checkpoints = in_checkpoints()
+        .into_iter()
+        .map(|planted| -> Trial { (planted.name, Box::new(move || planted.is_caught())) });
+    in_lives.chain(in_checkpoints).collect()
+}
+
 #[test]
 fn planted_bugs_are_caught() {
     let wanted = std::env::var("RINGLEADER_MUTANTS").ok();
-    let is_wanted =
-        |planted: &Planted| wanted.as_deref().is_none_or(|words| planted.name.contains(words));
-    let in_full = wanted.is_some();
-    let planted: Vec<Planted> = all().into_iter().filter(is_wanted).collect();
-    assert!(!planted.is_empty(), "no mutant has {wanted:?} in its name");
+    let is_wanted = |(name, _): &Trial| wanted.as_deref().is_none_or(|words| name.contains(words));
+    let trials: Vec<Trial> = trials(wanted.is_some()).into_iter().filter(is_wanted).collect();
+    assert!(!trials.is_empty(), "no mutant has {wanted:?} in its name");
     let (next, survived) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
-                while let Some(planted) = planted.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let caught = planted.is_caught(in_full);
+                while let Some((_, trial)) = trials.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let caught = trial();
                     survived.lock().expect("nobody panics here").extend(caught.err());
                 }
             });

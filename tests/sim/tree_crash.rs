@@ -6,13 +6,15 @@
 //! there: in formatting, in writing the tail, sealing, rewriting, in the superblock, in removing.
 
 use crate::{
-    disk::{Crash, SimDisk},
+    disk::{Crash, Pending, SimDisk},
     executor::{Ended, Executor, Lot},
+    states::beside,
+    tap::{Order, Point, Tap},
     tree_model::{History, OPTIONS, Rig, checkpoint, facts, format, open, run},
 };
 use ringleader::{
-    tree::{self, CheckpointDone, Lease, OpenError, Tree},
-    types::{Index, LeaseId},
+    tree::{self, CheckpointDone, KeyRange, Lease, OpenError, RootFacts, Tree},
+    types::{Index, LeaseId, Revision, Stamp},
 };
 use std::{cell::RefCell, collections::BTreeMap, io, pin::Pin, rc::Rc};
 
@@ -277,6 +279,51 @@ fn a_directory_of_another_format_or_size_is_refused_with_what_to_do() {
     assert!(error.contains("4096") && error.contains("8192"), "{error}");
 }
 
+/// The disk after a checkpoint whose superblock the power cut tore: of its sectors that are others than
+/// before, those live whose place `lives` says so of.
+fn tear(
+    disk: &SimDisk,
+    tree: &mut Tree,
+    facts: RootFacts,
+    lives: impl Fn(usize) -> bool,
+) -> SimDisk {
+    let tap = Tap::new(disk.clone(), Order::Told);
+    let job = tree.begin_checkpoint(facts).expect("none is running");
+    drop(beside(job.run(tap.clone()), || {}).expect("the disk works"));
+    let points = tap.points();
+    let writes = |point: &&Point| point.what.contains("go to superblock");
+    let pending = Pending::of(&points.iter().rfind(writes).expect("it is written").disk);
+    assert!(pending.len() > 2, "it has sectors to lose");
+    pending.cut(&(0..pending.len()).map(lives).collect::<Vec<_>>())
+}
+
+/// Its first sector came from the first attempt and the others, which were the same in both, from the
+/// second; the files that it named were the second's by then.
+#[test]
+fn a_superblock_that_a_crash_tore_is_not_made_whole_by_the_next_crash() {
+    let told = |applied: u64, state| RootFacts {
+        state: vec![state; 2000].into(),
+        ..facts(applied, applied as i64)
+    };
+    let disk = SimDisk::new(1);
+    let mut tree = format(&disk);
+    for applied in [1, 2] {
+        let job = tree.begin_checkpoint(told(applied, 1)).expect("none is running");
+        tree.finish_checkpoint(run(job.run(disk.clone())).expect("the disk works"));
+    }
+    tree.put(Stamp::new(3, 0), b"first", b"value", LeaseId(0));
+    let disk = tear(&disk, &mut tree, told(3, 2), |sector| sector == 0);
+    let (mut tree, root) = open(&disk).expect("one slot is whole").expect("formatted");
+    assert_eq!(root.facts.applied, Index(2));
+    assert!(root.sibling_damage.is_some());
+    tree.put(Stamp::new(4, 0), b"second", b"value", LeaseId(0));
+    let disk = tear(&disk, &mut tree, told(4, 2), |sector| sector > 0);
+    let (tree, root) = open(&disk).expect("one slot is whole").expect("formatted");
+    assert_eq!(root.facts.applied, Index(2));
+    tree.check_index().expect("a crash damages nothing");
+    assert_eq!(tree.reader().count(&KeyRange::ALL, Revision(4)), 0);
+}
+
 fn lease(id: LeaseId, granted: i64) -> Lease {
     Lease { granted, remaining: id.0 % 2, since: Index(id.0.unsigned_abs()) }
 }
@@ -331,10 +378,6 @@ fn a_table_of_leases_in_many_pieces_is_whole_or_the_one_before() {
 /// A tombstone may be freed while the version it killed stays in a segment of live neighbours.
 #[test]
 fn a_deleted_key_does_not_rise_when_its_tombstone_was_freed_first() {
-    use ringleader::{
-        tree::KeyRange,
-        types::{Revision, Stamp},
-    };
     let disk = SimDisk::new(4);
     let mut tree = format(&disk);
     let mut main = 1;

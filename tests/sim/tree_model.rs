@@ -77,11 +77,31 @@ pub(crate) struct History {
 impl History {
     pub(crate) fn draw(seed: u64, entries: usize) -> Self {
         let mut lot = Lot::new(seed ^ 0x7265_636f_7264);
+        let sizes =
+            Sizes { keys: 3 + lot.below(40), biased: true, long_key: 400, large_value: 3000 };
+        Self::draw_of(sizes, lot, entries)
+    }
+
+    /// Of a few small keys and values, so that a state is quickly checked.
+    pub(crate) fn draw_small(seed: u64, entries: usize) -> Self {
+        let mut lot = Lot::new(seed ^ 0x0073_6d61_6c6c);
+        let sizes = Sizes { keys: 4 + lot.below(20), biased: true, long_key: 60, large_value: 300 };
+        Self::draw_of(sizes, lot, entries)
+    }
+
+    /// Of many keys, so that the index has more pages than it usually has files.
+    pub(crate) fn draw_wide(seed: u64, entries: usize) -> Self {
+        let mut lot = Lot::new(seed ^ 0x7769_6465);
+        let keys = 800 + lot.below(400);
+        let sizes = Sizes { keys, biased: false, long_key: 60, large_value: 300 };
+        Self::draw_of(sizes, lot, entries)
+    }
+
+    fn draw_of(sizes: Sizes, mut lot: Lot, entries: usize) -> Self {
         let mut model = Model::new();
-        let keys = 3 + lot.below(40);
         let entries = (0..entries)
             .map(|_| {
-                let entry = draw_entry(&mut lot, &model, keys);
+                let entry = draw_entry(&mut lot, &model, &sizes);
                 model.apply(&entry);
                 entry
             })
@@ -99,6 +119,28 @@ impl History {
         self.entries[..applied as usize].iter().for_each(|entry| model.apply(entry));
         model
     }
+
+    /// The models of all prefixes, the empty one first.
+    pub(crate) fn models(&self) -> Vec<Model> {
+        let mut models = vec![Model::new()];
+        for entry in &self.entries {
+            let mut model = models[models.len() - 1].clone();
+            model.apply(entry);
+            models.push(model);
+        }
+        models
+    }
+}
+
+/// What a history is drawn from.
+struct Sizes {
+    keys: u64,
+    /// Whether some are written more often than others.
+    biased: bool,
+    /// Bytes that a few keys have more than others.
+    long_key: usize,
+    /// Bytes that a few values have more than others.
+    large_value: u64,
 }
 
 /// Ids at the ends of their range, and on both sides of zero.
@@ -112,7 +154,7 @@ fn draw_lease(lot: &mut Lot) -> Entry {
     Entry::Lease(id, (!lot.one_in(3)).then_some(Lease { granted, remaining, since }))
 }
 
-fn draw_entry(lot: &mut Lot, model: &Model, keys: u64) -> Entry {
+fn draw_entry(lot: &mut Lot, model: &Model, sizes: &Sizes) -> Entry {
     let low = model.compacted.max(0) + 1;
     if lot.one_in(25) && low <= model.revision {
         return Entry::Compact(low + lot.below((model.revision - low + 1) as u64) as i64);
@@ -123,13 +165,14 @@ fn draw_entry(lot: &mut Lot, model: &Model, keys: u64) -> Entry {
     let mut after = model.clone();
     let mut ops = Vec::new();
     for _ in 0..[1, 1, 1, 2, 6][lot.below(5) as usize] {
-        // Some keys are busy and some are quiet; a few are long.
-        let number = lot.below(keys).min(lot.below(keys));
+        // Some keys may be busy and some quiet; a few are long.
+        let any = lot.below(sizes.keys);
+        let number = if sizes.biased { any.min(lot.below(sizes.keys)) } else { any };
         let mut key = format!("/key/{number:03}").into_bytes();
-        key.extend(vec![b'x'; if number.is_multiple_of(11) { 400 } else { 0 }]);
+        key.extend(vec![b'x'; if number.is_multiple_of(11) { sizes.long_key } else { 0 }]);
         let live = after.at(&key, i64::MAX).is_some();
         let value = (!live || !lot.one_in(3)).then(|| {
-            let len = lot.below(30) + if lot.one_in(30) { 3000 } else { 0 };
+            let len = lot.below(30) + if lot.one_in(30) { sizes.large_value } else { 0 };
             let lease = if lot.one_in(4) { lot.draw() as i64 } else { 0 };
             (vec![lot.draw() as u8; len as usize], lease)
         });
@@ -244,6 +287,20 @@ impl Model {
         assert_eq!(changes, self.changes(from), "what is said to be complete");
     }
 
+    /// Each key's rank: what the branches' counts add up to on the way to it.
+    pub(crate) fn check_ranks(&self, reader: &Reader<'_>) {
+        let live: Vec<bool> =
+            self.keys.keys().map(|key| self.at(key, i64::MAX).is_some()).collect();
+        for (at, key) in self.keys.keys().enumerate() {
+            let below = KeyRange { from: &[], to: Some(key) };
+            let expected = live[..at].iter().filter(|live| **live).count() as u64;
+            let rank = reader.count(&below, Revision(self.revision));
+            assert_eq!(rank, expected, "the rank of {:?}", String::from_utf8_lossy(key));
+        }
+        let all = live.iter().filter(|live| **live).count() as u64;
+        assert_eq!(reader.count(&KeyRange::ALL, Revision(self.revision)), all, "the whole count");
+    }
+
     fn check_leases(&self, reader: &Reader<'_>, lot: &mut Lot) {
         let from = LEASES[lot.below(LEASES.len() as u64) as usize];
         let found: Vec<_> = reader.leases_from(LeaseId(from)).collect();
@@ -309,7 +366,12 @@ pub(crate) struct Rig {
 impl Rig {
     /// A tree at the state after entry `applied`.
     pub(crate) fn new(tree: Tree, applied: u64, history: &History) -> Self {
-        Self { tree, applied, revision: history.model(applied).revision }
+        Self::at(tree, applied, &history.model(applied))
+    }
+
+    /// A tree at the state after entry `applied`, which is that of `model`.
+    pub(crate) fn at(tree: Tree, applied: u64, model: &Model) -> Self {
+        Self { tree, applied, revision: model.revision }
     }
 
     /// Applies the next entry; false when there is none.
