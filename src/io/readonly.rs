@@ -3,11 +3,12 @@
 //!
 //! What asks for durability is answered at once: nothing is written here, so nothing waits for it.
 //! Reads go past the page cache where the file system lets them, so that the disk is asked and not
-//! memory. They block: this is for a program that does nothing else.
+//! memory. They block: this is for a program that does nothing else. Maps are copies that were read so,
+//! or real ones, for who wants all of a large directory at once and has had it checked.
 
 use super::{
     AlignedBuf, BLOCK_BYTES, Disk, File, Mapping,
-    thread::{file_names, named},
+    thread::{file_names, map_whole, named},
 };
 use crate::limits::INSPECT_READ_BYTES;
 use std::{
@@ -28,12 +29,19 @@ pub type Heard = Rc<dyn Fn(usize)>;
 pub struct ReadOnlyDisk {
     root: Arc<PathBuf>,
     heard: Heard,
+    /// Maps are not copies.
+    maps: bool,
 }
 
 impl ReadOnlyDisk {
     /// Files below `root`; `heard` is told of every read.
     pub fn new(root: PathBuf, heard: Heard) -> Self {
-        Self { root: Arc::new(root), heard }
+        Self { root: Arc::new(root), heard, maps: false }
+    }
+
+    /// The same disk; its maps take no memory of their own, and of them nobody is told.
+    pub fn mapping(self) -> Self {
+        Self { maps: true, ..self }
     }
 
     fn open_file(&self, name: &str) -> io::Result<ReadOnlyFile> {
@@ -45,7 +53,8 @@ impl ReadOnlyDisk {
             opened => opened,
         };
         let file = opened.map_err(|error| named(&path, "open", &error))?;
-        Ok(ReadOnlyFile { file: Arc::new(file), path: path.into(), heard: self.heard.clone() })
+        let heard = self.heard.clone();
+        Ok(ReadOnlyFile { file: Arc::new(file), path: path.into(), heard, maps: self.maps })
     }
 }
 
@@ -88,6 +97,7 @@ pub struct ReadOnlyFile {
     file: Arc<fs::File>,
     path: Arc<Path>,
     heard: Heard,
+    maps: bool,
 }
 
 impl ReadOnlyFile {
@@ -149,8 +159,13 @@ impl File for ReadOnlyFile {
         ready(self.refused())
     }
 
-    /// A copy: the bytes may belong to a member that goes on without asking us.
+    /// A copy, unless maps were asked for: the bytes may belong to a member that goes on without
+    /// asking us.
     fn map(&self, len: u64) -> impl Future<Output = io::Result<Mapping>> + 'static {
+        if self.maps {
+            let map = map_whole(&self.file, len, &mut memmap2::MmapOptions::new());
+            return ready(map.map_err(|error| named(&self.path, "map", &error)));
+        }
         let len = usize::try_from(len).expect("64-bit machine");
         let read = self.read(0, len.next_multiple_of(BLOCK_BYTES));
         ready(read.map(|buf| Mapping::new(Whole(buf))))
@@ -187,6 +202,8 @@ mod tests {
             assert_eq!(file.len().await.unwrap(), 3 * BLOCK_BYTES as u64);
             assert_eq!(*file.read_at(4096, BLOCK_BYTES).await.unwrap(), [7; BLOCK_BYTES]);
             assert_eq!(*file.map(2 * 4096).await.unwrap(), [7; 2 * BLOCK_BYTES]);
+            let mapped = disk.clone().mapping().open("a").await.unwrap();
+            assert_eq!(*mapped.map(2 * 4096).await.unwrap(), [7; 2 * BLOCK_BYTES]);
             let past = file.read_at(3 * 4096, BLOCK_BYTES).await.err().unwrap();
             assert_eq!(past.kind(), io::ErrorKind::UnexpectedEof);
             let block = AlignedBuf::zeroed(BLOCK_BYTES);

@@ -454,17 +454,24 @@ impl File for LaneFile {
     fn map(&self, len: u64) -> impl Future<Output = io::Result<Mapping>> + 'static {
         let open = self.open.clone();
         self.lane.run(move || {
-            let options = {
-                let mut options = memmap2::MmapOptions::new();
-                options.len(usize::try_from(len).expect("64-bit machine")).populate();
-                options
-            };
-            // SAFETY: the caller promises that these bytes never change again ([`File::map`]), and
-            // sealed files are only ever unlinked, never truncated or written.
-            let map = unsafe { options.map(open.file.as_raw_fd()) };
-            map.map(Mapping::new).map_err(|e| open.named(&format!("map of {len} bytes"), &e))
+            let mut options = memmap2::MmapOptions::new();
+            let map = map_whole(&open.file, len, options.populate());
+            map.map_err(|e| open.named(&format!("map of {len} bytes"), &e))
         })
     }
+}
+
+/// Maps the first `len` bytes of a file, as [`File::map`] asks for it.
+pub(super) fn map_whole(
+    file: &fs::File,
+    len: u64,
+    options: &mut memmap2::MmapOptions,
+) -> io::Result<Mapping> {
+    options.len(usize::try_from(len).expect("64-bit machine"));
+    // SAFETY: the caller promises that these bytes never change again ([`File::map`]), and sealed
+    // files are only ever unlinked, never truncated or written.
+    let map = unsafe { options.map(file.as_raw_fd()) };
+    map.map(Mapping::new)
 }
 
 /// The two ends of one job's answer.
