@@ -201,8 +201,9 @@ fn what_starts_from_it_is_the_member_as_it_was() {
         drop(client);
         server.terminate();
         setup.start().expect("and again").terminate();
-        let whole = Command::new(binary::ringleader()).arg("inspect").arg(setup.data_folder());
-        assert!({ whole }.status().expect("it starts").success());
+        let mut inspect = Command::new(binary::ringleader());
+        let said = inspect.arg("inspect").arg(setup.data_folder()).output().expect("it starts");
+        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stdout));
     }
     let out = folder.path().join("too far");
     for (revision, why) in [(compacted - 1, "is compacted"), (newest + 1, "still to come")] {
