@@ -27,6 +27,9 @@ Flags:
                         Where the others reach it. (default \"http://localhost:2380\")
   --initial-cluster-token TOKEN
                         Tells clusters apart. (default: of DIR's cluster and N)
+  --bump-revision COUNT --mark-compacted
+                        Leave out that many revisions behind N, and take all up to there for
+                        compacted: clients that have seen more than N read everything anew.
 
 Nothing in DIR is changed. A member may run on it meanwhile; what it commits behind N is not in NEW.
 
@@ -45,6 +48,8 @@ pub(super) enum Asked {
 pub(super) struct Order {
     pub(super) places: Places,
     pub(super) revision: Revision,
+    /// How many are left out behind it.
+    pub(super) skipped: i64,
     pub(super) out: PathBuf,
     pub(super) name: String,
     advertised: Vec<Url>,
@@ -83,6 +88,8 @@ struct Typed {
     advertised: Option<OsString>,
     cluster: Option<OsString>,
     token: Option<OsString>,
+    bump: Option<OsString>,
+    compacted: bool,
 }
 
 pub(super) fn read(args: impl IntoIterator<Item = OsString>) -> Result<Asked, String> {
@@ -103,6 +110,10 @@ pub(super) fn read(args: impl IntoIterator<Item = OsString>) -> Result<Asked, St
         if matches!(name, "h" | "help") {
             return Ok(Asked::Help);
         }
+        if name == "mark-compacted" && given.is_none() {
+            typed.compacted = true;
+            continue;
+        }
         let slot = typed.slot(name).ok_or(format!("there is no --{name}"))?;
         let value = given.or_else(|| args.next()).ok_or(format!("--{name} needs a value"))?;
         if slot.replace(value).is_some() {
@@ -122,6 +133,7 @@ impl Typed {
             "initial-advertise-peer-urls" => &mut self.advertised,
             "initial-cluster" => &mut self.cluster,
             "initial-cluster-token" => &mut self.token,
+            "bump-revision" => &mut self.bump,
             _ => return None,
         })
     }
@@ -129,7 +141,16 @@ impl Typed {
     fn order(self) -> Result<Order, String> {
         let dir = PathBuf::from(self.dir.ok_or("which directory?")?);
         let wal_dir = self.wal_dir.map(PathBuf::from);
-        let revision = number(&self.revision.ok_or("to which revision? --to-revision tells")?)?;
+        let revision = self.revision.ok_or("to which revision? --to-revision tells")?;
+        let revision = number("to-revision", &revision)?;
+        let skipped = self.bump.map(|bump| number("bump-revision", &bump)).transpose()?;
+        let skipped = skipped.unwrap_or(0);
+        if self.compacted != (skipped > 0) {
+            return Err("--bump-revision and --mark-compacted go together".into());
+        }
+        if revision.checked_add(skipped).is_none() {
+            return Err(format!("--bump-revision={skipped}: there are no such revisions"));
+        }
         let out = PathBuf::from(self.out.ok_or("where to? --out tells")?);
         let name = text("name", self.name)?.unwrap_or_else(|| "default".into());
         let advertised = text("initial-advertise-peer-urls", self.advertised)?;
@@ -140,14 +161,14 @@ impl Typed {
         };
         let token = text("initial-cluster-token", self.token)?;
         let places = Places { dir, wal_dir };
-        Ok(Order { places, revision, out, name, advertised, cluster, token })
+        let revision = Revision(revision);
+        Ok(Order { places, revision, skipped, out, name, advertised, cluster, token })
     }
 }
 
-fn number(value: &OsString) -> Result<Revision, String> {
+fn number(flag: &str, value: &OsString) -> Result<i64, String> {
     let number = value.to_str().and_then(|value| value.parse().ok()).filter(|number| *number > 0);
-    let wrong = || format!("--to-revision={}: a number above 0 is needed", value.display());
-    number.map(Revision).ok_or_else(wrong)
+    number.ok_or_else(|| format!("--{flag}={}: a number above 0 is needed", value.display()))
 }
 
 fn text(flag: &str, value: Option<OsString>) -> Result<Option<String>, String> {

@@ -102,9 +102,9 @@ impl Held {
         }
     }
 
-    /// It as a tree can be made of it.
-    pub fn past(&self) -> Past<'_> {
-        Past { reader: self.view.reader(), revision: self.revision }
+    /// It as a tree can be made of it, with so many revisions left out behind it.
+    pub fn past(&self, skipped: i64) -> Past<'_> {
+        Past { reader: self.view.reader(), revision: self.revision, skipped }
     }
 
     /// What is known of a lease.

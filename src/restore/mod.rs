@@ -26,7 +26,7 @@ use crate::{
     },
     limits::{INSPECT_INTERVAL, INSPECT_LOOKS_MAX, RESTORED_LEASE_TTL_SECONDS},
     node::recover::{Newborn, born},
-    tree::{KeyRange, Lease, Options, Tree},
+    tree::{KeyRange, Lease, Options, Past, Tree},
     types::{LeaseId, Revision},
 };
 use args::{Asked, Order};
@@ -89,7 +89,8 @@ fn make(order: &Order, half: &Path, progress: &Progress) -> Result<String, Refus
     let held = find(order, &report, progress).map_err(could_not)?;
     let newborn = order.newborn(held.facts.cluster).map_err(could_not)?;
     claim(half).map_err(could_not)?;
-    let written = write(half, &held, newborn.clone(), progress).and_then(|made| {
+    let past = held.past(order.skipped);
+    let written = write(half, past, &held, newborn.clone(), progress).and_then(|made| {
         let named = fs::rename(half, &order.out).and_then(|()| sync(parent(&order.out)));
         named.map_err(|error| format!("{}: {error}", order.out.display())).map(|()| made)
     });
@@ -163,7 +164,13 @@ struct Made {
     unknown: u64,
 }
 
-fn write(half: &Path, held: &Held, newborn: Newborn, progress: &Progress) -> Result<Made, String> {
+fn write(
+    half: &Path,
+    past: Past<'_>,
+    held: &Held,
+    newborn: Newborn,
+    progress: &Progress,
+) -> Result<Made, String> {
     let data = half.join("member");
     host::prepare_directory(&data)?;
     let said = |error: io::Error| format!("cannot write {}: {error}", data.display());
@@ -177,7 +184,6 @@ fn write(half: &Path, held: &Held, newborn: Newborn, progress: &Progress) -> Res
         let granted = known.map_or(RESTORED_LEASE_TTL_SECONDS, |lease| lease.granted);
         Lease { granted, remaining: 0, since }
     };
-    let past = held.past();
     let total = past.revision.0.unsigned_abs();
     let reached = |revision: Revision| progress.reached(revision.0.unsigned_abs(), total);
     progress.begin();
@@ -197,7 +203,8 @@ fn sync(dir: &Path) -> io::Result<()> {
 
 fn told(order: &Order, newborn: &Newborn, made: &Made) -> String {
     let reader = made.tree.reader();
-    let keys = reader.count(&KeyRange::ALL, order.revision);
+    let keys = reader.count(&KeyRange::ALL, Revision(i64::MAX));
+    let newest = order.revision.0 + order.skipped;
     let compacted = match reader.compacted().0 {
         -1 => "never compacted".into(),
         revision => format!("compacted at {revision}"),
@@ -207,7 +214,7 @@ fn told(order: &Order, newborn: &Newborn, made: &Made) -> String {
     let mut line = |head: &str, what: String| text += &format!("  {head:<16} {what}\n");
     let Newborn { cluster, member, .. } = newborn;
     line("cluster, member", format!("{cluster}, {member} {:?}", order.name));
-    line("revision", format!("{}, {compacted}", order.revision.0));
+    line("revision", format!("{newest}, {compacted}"));
     line("keys, leases", format!("{keys}, {}", reader.lease_count()));
     if made.unknown > 0 {
         let unknown = made.unknown;

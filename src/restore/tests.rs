@@ -23,6 +23,9 @@ fn a_line_says_what_is_asked() {
     let order = ordered("d -to-revision=7 --out n --wal-dir w");
     assert_eq!((order.places.dir, order.places.wal_dir), ("d".into(), Some("w".into())));
     assert_eq!((order.revision.0, order.out, &*order.name), (7, "n".into(), "default"));
+    assert_eq!(order.skipped, 0);
+    let bumped = ordered("d --to-revision 7 --bump-revision 1000 --mark-compacted --out n");
+    assert_eq!((bumped.revision.0, bumped.skipped), (7, 1000));
     assert_eq!(asked("d --help"), Ok(Asked::Help));
 }
 
@@ -37,6 +40,9 @@ fn a_line_that_makes_no_sense_is_told_why() {
         ("d --out n --to-revision x", "--to-revision=x: a number above 0 is needed"),
         ("d --out n --to-revision 0", "--to-revision=0: a number above 0 is needed"),
         ("d --out n --out m", "--out is given twice"),
+        ("d --to-revision 1 --bump-revision -1", "--bump-revision=-1: a number above 0 is needed"),
+        ("d --to-revision 1 --bump-revision 1", "--bump-revision and --mark-compacted go together"),
+        ("d --to-revision 1 --mark-compacted", "--bump-revision and --mark-compacted go together"),
         ("d --data-dir n", "there is no --data-dir"),
     ] {
         assert_eq!(asked(line), Err(why.into()), "{line}");

@@ -32,6 +32,9 @@ pub struct Past<'a> {
     pub reader: Reader<'a>,
     /// When.
     pub revision: Revision,
+    /// Revisions that are left out behind it. Where it is not 0, all that was is compacted: who has
+    /// seen other changes of those revisions asks for nothing that has an answer.
+    pub skipped: i64,
 }
 
 impl<'a> Past<'a> {
@@ -51,8 +54,8 @@ impl<'a> Past<'a> {
         lease_of: impl Fn(LeaseId) -> Lease,
         reached: impl Fn(Revision),
     ) -> io::Result<Tree> {
-        let compacted = self.reader.compacted();
-        assert!(compacted <= self.revision, "what is compacted is not there");
+        assert!(self.reader.compacted() <= self.revision, "what is compacted is not there");
+        let compacted = self.compacted();
         let nobodys = RootFacts { revision: Revision(0), state: Bytes::new(), ..facts.clone() };
         let mut tree = format(disk, options, nobodys.clone()).await?;
         tree.compact(compacted);
@@ -74,8 +77,18 @@ impl<'a> Past<'a> {
             tree.leave_a_gap();
         }
         tree.hold_leases(lease_of);
-        tree.unload(disk, RootFacts { revision: self.revision, ..facts }).await?;
+        tree.unload(disk, RootFacts { revision: self.newest(), ..facts }).await?;
         Ok(tree)
+    }
+
+    /// The newest revision of what is made of it.
+    pub fn newest(&self) -> Revision {
+        Revision(self.revision.0 + self.skipped)
+    }
+
+    /// The compacted revision of what is made of it.
+    fn compacted(&self) -> Revision {
+        if self.skipped > 0 { self.newest() } else { self.reader.compacted() }
     }
 
     /// All that happened up to the revision, in order, and that compaction leaves.
@@ -89,11 +102,11 @@ impl<'a> Past<'a> {
     /// Whether compaction leaves a change: of each key the newest at or below the compacted revision,
     /// unless that is a tombstone below it.
     fn keeps(&self, change: &Change<'_>) -> bool {
-        let compacted = self.reader.compacted();
+        let compacted = self.compacted();
         if change.stamp.main > compacted {
             return true;
         }
-        match self.reader.get(change.key, compacted) {
+        match self.reader.get(change.key, compacted.min(self.revision)) {
             Some(found) => found.meta.modified == change.stamp,
             None => change.tombstone && change.stamp.main == compacted,
         }

@@ -41,7 +41,11 @@ fn lease_of(id: LeaseId) -> Lease {
 }
 
 async fn write(disk: SimDisk, view: View, revision: i64) -> io::Result<()> {
-    let past = Past { reader: view.reader(), revision: Revision(revision) };
+    write_and_skip(disk, view, revision, 0).await
+}
+
+async fn write_and_skip(disk: SimDisk, view: View, revision: i64, skipped: i64) -> io::Result<()> {
+    let past = Past { reader: view.reader(), revision: Revision(revision), skipped };
     past.write(&disk, OPTIONS, new_facts(), lease_of, |_| ()).await.map(drop)
 }
 
@@ -80,6 +84,30 @@ fn a_tree_made_of_any_revision_is_the_models() {
         }
     }
     println!("{made} directories made");
+}
+
+#[test]
+fn who_skips_revisions_finds_all_before_them_compacted() {
+    for seed in 0..20 {
+        let mut lot = Lot::new(seed ^ 0x736b_6970);
+        let history = History::draw(seed ^ 0x62, 150);
+        let mut rig = Rig::new(format(&SimDisk::new(seed)), 0, &history);
+        while rig.apply(&history) {}
+        let (model, view) = (history.model(history.len()), rig.tree.publish());
+        for revision in model.held().step_by(3) {
+            let (disk, skipped) = (SimDisk::new(seed), 1 + lot.below(1000) as i64);
+            let made = write_and_skip(disk.clone(), view.clone(), revision, skipped);
+            run(made).expect("the disk works");
+            let (mut tree, facts) = opened(&disk);
+            let past = model.back_at(revision, |id| lease_of(LeaseId(id)));
+            let expected = past.skipping(skipped);
+            expected.check(&tree.reader(), &mut lot, true);
+            let newest = revision + skipped;
+            assert_eq!(facts.revision, Revision(newest));
+            assert_eq!(tree.live_bytes(), expected.kept_bytes());
+            goes_on(&mut tree, newest, &disk, facts);
+        }
+    }
 }
 
 /// Its next change is the one of the next revision; it is compacted, swept and opened as any other.
@@ -249,7 +277,7 @@ fn is_the_moment(held: Held, moment: &Model, revision: i64, exact: bool, seed: u
     let ours = disk.clone();
     let made = run(async move {
         let known = |id: LeaseId| held.lease(id).unwrap_or(lease_of(id));
-        held.past().write(&ours, OPTIONS, new_facts(), known, |_| ()).await.map(drop)
+        held.past(0).write(&ours, OPTIONS, new_facts(), known, |_| ()).await.map(drop)
     });
     made.expect("the disk works");
     let (tree, _) = opened(&disk);

@@ -215,6 +215,12 @@ impl Model {
         past
     }
 
+    /// The same so many revisions later, with all up to there compacted.
+    pub(crate) fn skipping(&self, revisions: i64) -> Self {
+        let newest = self.revision + revisions;
+        Self { revision: newest, compacted: newest, ..self.clone() }
+    }
+
     /// The revisions that can be read.
     pub(crate) fn held(&self) -> std::ops::RangeInclusive<i64> {
         self.compacted.max(1)..=self.revision

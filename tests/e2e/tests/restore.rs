@@ -291,6 +291,32 @@ fn three_members_begin_with_one_past() {
     assert_eq!(all(&mut servers[2].client(), 0).count, was[0].keys.len() as i64 + 1);
 }
 
+/// As with etcd's `--bump-revision`: who has seen what came later begins anew.
+#[test]
+fn a_bumped_revision_sends_watchers_of_later_ones_away() {
+    let folder = Folder::new("restore-bumped");
+    let old = Setup::named(&binary::ringleader(), folder.path(), "old");
+    let server = old.start().expect("it starts");
+    let mut client = server.client();
+    let newest = work(&mut client, 50);
+    let was = moments(&mut client, &[20]);
+    server.terminate();
+    let new = Setup::named(&binary::ringleader(), folder.path(), "new");
+    let words = ["--bump-revision", "1000", "--mark-compacted"];
+    let (code, _, err) = restore(old.data_folder(), 20, new.data_folder(), &words);
+    assert_eq!(code, 0, "{err}");
+    let server = new.start().expect("it starts");
+    let mut client = server.client();
+    let now = all(&mut client, 0);
+    assert_eq!((revision_of(now.header), &now.kvs), (1020, &was[0].keys));
+    for revision in [2, 20, 21, newest, 1019] {
+        let request = RangeRequest { key: "k".into(), revision, ..RangeRequest::default() };
+        let refused = client.unary::<_, RangeResponse>(kv::RANGE, &request).expect_err("gone");
+        assert!(format!("{refused:?}").contains("compacted"), "{refused:?}");
+    }
+    assert_eq!(put(&mut client, "next", "", 0), 1021);
+}
+
 /// A member that runs is not disturbed, and what it has committed by then can be had.
 #[test]
 fn beside_a_member_under_load_it_works_too() {
