@@ -17,7 +17,8 @@ pub(super) const HELP: &str = "Usage:
 
 Flags:
 
-  --to-revision N       From the revision that DIR is compacted at to its newest; inspect tells both.
+  --to-revision N       From the revision that DIR is compacted at to its newest; which these are is
+                        told where N is another one.
   --out NEW             A directory that does not exist, or is empty.
   --wal-dir DIR         What the member of DIR was started with, where it was.
   --name NAME           Name of the member that will run on NEW. (default \"default\")
@@ -110,7 +111,7 @@ pub(super) fn read(args: impl IntoIterator<Item = OsString>) -> Result<Asked, St
         if matches!(name, "h" | "help") {
             return Ok(Asked::Help);
         }
-        if name == "mark-compacted" && given.is_none() {
+        if name == "mark-compacted" && given.as_ref().is_none_or(|value| value == "true") {
             typed.compacted = true;
             continue;
         }

@@ -122,13 +122,13 @@ async fn replay<D: Disk>(
     lost: bool,
     until: Revision,
 ) -> Result<(View, Revision), NotHeld> {
-    let unreadable = |error| NotHeld::Unreadable(error);
     let quota = Quota::from_flag(0);
     let store = Store::recover(tree, quota, facts).map_err(RecoverError::Blob);
-    let mut store = store.map_err(unreadable)?;
+    let mut store = store.map_err(NotHeld::Unreadable)?;
     let log = wal::read(wal, (facts.cluster.0, facts.member.0)).await.map_err(RecoverError::Log);
-    let log = log.map_err(unreadable)?;
-    fits(facts, lost, [Index(log.trimmed), Index(log.last_index())]).map_err(unreadable)?;
+    let log = log.map_err(NotHeld::Unreadable)?;
+    fits(facts, lost, [Index(log.trimmed), Index(log.last_index())])
+        .map_err(NotHeld::Unreadable)?;
     for entry in newer(facts, log.entries) {
         let known = entry.index <= log.hard_state.commit || alone(store.cluster(), facts.member);
         if !known {
@@ -145,7 +145,7 @@ async fn replay<D: Disk>(
 }
 
 fn alone(cluster: &Cluster, member: MemberId) -> bool {
-    cluster.voters().all(|voter| voter.id == member)
+    cluster.voters().map(|voter| voter.id).eq([member])
 }
 
 /// As [`Store::apply_until`], also for a change of members.
