@@ -3,16 +3,18 @@
 //! [`thread`] and [`glommio`] are the real machine, [`readonly`] looks at it only, and the simulator's lie
 //! on purpose. Whatever awaits here may wait; whatever decides lives elsewhere.
 
-use std::{future::Future, io, ops::Deref, sync::Arc, time::Duration};
+use std::{future::Future, io, time::Duration};
 
 mod buf;
 pub mod glommio;
 pub mod host;
+mod map;
 pub mod process;
 pub mod readonly;
 pub mod thread;
 
 pub use buf::AlignedBuf;
+pub use map::Mapping;
 
 /// Bytes in the unit of O_DIRECT I/O. Offsets and lengths of writes are multiples of it.
 pub const BLOCK_BYTES: usize = 4096;
@@ -110,12 +112,20 @@ pub trait File: Clone + 'static {
         offset: u64,
     ) -> impl Future<Output = io::Result<()>> + 'static;
 
-    /// Maps the first `len` bytes for reading, every page already in memory. The bytes must be
-    /// durable and never change again.
+    /// Maps the first `len` bytes for reading. The bytes must be durable and never change again.
     ///
     /// # Errors
     /// What the machine says, naming the file.
-    fn map(&self, len: u64) -> impl Future<Output = io::Result<Mapping>> + 'static;
+    fn map(&self, len: u64, load: Load) -> impl Future<Output = io::Result<Mapping>> + 'static;
+}
+
+/// When the bytes of a map come from the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// At once: the map is there when they are.
+    Now,
+    /// When they are read: a map of any length is there at once, and takes no memory before.
+    Later,
 }
 
 /// Time, as the member sees it.
@@ -128,29 +138,4 @@ pub trait Clock: Clone + 'static {
 
     /// Returns once [`Clock::now`] is at least `until`.
     fn sleep_until(&self, until: Duration) -> impl Future<Output = ()> + 'static;
-}
-
-/// Bytes of a file that never change again, readable from every core. Cheap to clone; the bytes
-/// stay until the last clone goes, even when the file was removed.
-#[derive(Clone)]
-pub struct Mapping(Arc<dyn AsRef<[u8]> + Send + Sync>);
-
-impl Mapping {
-    /// Wraps whatever holds the bytes.
-    pub fn new(bytes: impl AsRef<[u8]> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(bytes))
-    }
-}
-
-impl Deref for Mapping {
-    type Target = [u8];
-    fn deref(&self) -> &[u8] {
-        (*self.0).as_ref()
-    }
-}
-
-impl std::fmt::Debug for Mapping {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Mapping({} bytes)", self.len())
-    }
 }

@@ -3,12 +3,11 @@
 //!
 //! What asks for durability is answered at once: nothing is written here, so nothing waits for it.
 //! Reads go past the page cache where the file system lets them, so that the disk is asked and not
-//! memory. They block: this is for a program that does nothing else. Maps are copies that were read so,
-//! or real ones, for who wants all of a large directory at once and has had it checked.
+//! memory. They block: this is for a program that does nothing else.
 
 use super::{
-    AlignedBuf, BLOCK_BYTES, Disk, File, Mapping,
-    thread::{file_names, map_whole, named},
+    AlignedBuf, BLOCK_BYTES, Disk, File, Load, Mapping, map,
+    thread::{file_names, named},
 };
 use crate::limits::INSPECT_READ_BYTES;
 use std::{
@@ -29,19 +28,12 @@ pub type Heard = Rc<dyn Fn(usize)>;
 pub struct ReadOnlyDisk {
     root: Arc<PathBuf>,
     heard: Heard,
-    /// Maps are not copies.
-    maps: bool,
 }
 
 impl ReadOnlyDisk {
     /// Files below `root`; `heard` is told of every read.
     pub fn new(root: PathBuf, heard: Heard) -> Self {
-        Self { root: Arc::new(root), heard, maps: false }
-    }
-
-    /// The same disk; its maps take no memory of their own, and of them nobody is told.
-    pub fn mapping(self) -> Self {
-        Self { maps: true, ..self }
+        Self { root: Arc::new(root), heard }
     }
 
     fn open_file(&self, name: &str) -> io::Result<ReadOnlyFile> {
@@ -53,8 +45,7 @@ impl ReadOnlyDisk {
             opened => opened,
         };
         let file = opened.map_err(|error| named(&path, "open", &error))?;
-        let heard = self.heard.clone();
-        Ok(ReadOnlyFile { file: Arc::new(file), path: path.into(), heard, maps: self.maps })
+        Ok(ReadOnlyFile { file: Arc::new(file), path: path.into(), heard: self.heard.clone() })
     }
 }
 
@@ -97,7 +88,6 @@ pub struct ReadOnlyFile {
     file: Arc<fs::File>,
     path: Arc<Path>,
     heard: Heard,
-    maps: bool,
 }
 
 impl ReadOnlyFile {
@@ -159,16 +149,18 @@ impl File for ReadOnlyFile {
         ready(self.refused())
     }
 
-    /// A copy, unless maps were asked for: the bytes may belong to a member that goes on without
-    /// asking us.
-    fn map(&self, len: u64) -> impl Future<Output = io::Result<Mapping>> + 'static {
-        if self.maps {
-            let map = map_whole(&self.file, len, &mut memmap2::MmapOptions::new());
-            return ready(map.map_err(|error| named(&self.path, "map", &error)));
-        }
-        let len = usize::try_from(len).expect("64-bit machine");
-        let read = self.read(0, len.next_multiple_of(BLOCK_BYTES));
-        ready(read.map(|buf| Mapping::new(Whole(buf))))
+    fn map(&self, len: u64, load: Load) -> impl Future<Output = io::Result<Mapping>> + 'static {
+        let mapped = match load {
+            // In pieces that are heard of.
+            Load::Now => self
+                .read(0, (len as usize).next_multiple_of(BLOCK_BYTES))
+                .map(|buf| Mapping::new(Whole(buf))),
+            Load::Later => {
+                (self.heard)(len as usize);
+                map::map(&self.file, len, load).map_err(|error| named(&self.path, "map", &error))
+            }
+        };
+        ready(mapped)
     }
 }
 
@@ -201,9 +193,7 @@ mod tests {
             let file = disk.open("a").await.unwrap();
             assert_eq!(file.len().await.unwrap(), 3 * BLOCK_BYTES as u64);
             assert_eq!(*file.read_at(4096, BLOCK_BYTES).await.unwrap(), [7; BLOCK_BYTES]);
-            assert_eq!(*file.map(2 * 4096).await.unwrap(), [7; 2 * BLOCK_BYTES]);
-            let mapped = disk.clone().mapping().open("a").await.unwrap();
-            assert_eq!(*mapped.map(2 * 4096).await.unwrap(), [7; 2 * BLOCK_BYTES]);
+            assert_eq!(*file.map(2 * 4096, Load::Now).await.unwrap(), [7; 2 * BLOCK_BYTES]);
             let past = file.read_at(3 * 4096, BLOCK_BYTES).await.err().unwrap();
             assert_eq!(past.kind(), io::ErrorKind::UnexpectedEof);
             let block = AlignedBuf::zeroed(BLOCK_BYTES);

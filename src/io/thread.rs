@@ -7,17 +7,14 @@
 //! done as one: all writes first, then one `fdatasync` per file.
 #![allow(unsafe_code)]
 
-use super::{AlignedBuf, BLOCK_BYTES, Disk, File, Mapping, host};
+use super::{AlignedBuf, BLOCK_BYTES, Disk, File, Load, Mapping, host, map};
 use crate::limits::ZERO_FILL_BYTES;
 use std::{
     collections::VecDeque,
     fs,
     future::Future,
     io,
-    os::{
-        fd::AsRawFd,
-        unix::fs::{FileExt, OpenOptionsExt},
-    },
+    os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     pin::Pin,
     sync::{
@@ -451,27 +448,13 @@ impl File for LaneFile {
         self.persist(Some((buf, offset)), true)
     }
 
-    fn map(&self, len: u64) -> impl Future<Output = io::Result<Mapping>> + 'static {
+    fn map(&self, len: u64, load: Load) -> impl Future<Output = io::Result<Mapping>> + 'static {
         let open = self.open.clone();
         self.lane.run(move || {
-            let mut options = memmap2::MmapOptions::new();
-            let map = map_whole(&open.file, len, options.populate());
-            map.map_err(|e| open.named(&format!("map of {len} bytes"), &e))
+            map::map(&open.file, len, load)
+                .map_err(|error| open.named(&format!("map of {len} bytes"), &error))
         })
     }
-}
-
-/// Maps the first `len` bytes of a file, as [`File::map`] asks for it.
-pub(super) fn map_whole(
-    file: &fs::File,
-    len: u64,
-    options: &mut memmap2::MmapOptions,
-) -> io::Result<Mapping> {
-    options.len(usize::try_from(len).expect("64-bit machine"));
-    // SAFETY: the caller promises that these bytes never change again ([`File::map`]), and sealed
-    // files are only ever unlinked, never truncated or written.
-    let map = unsafe { options.map(file.as_raw_fd()) };
-    map.map(Mapping::new)
 }
 
 /// The two ends of one job's answer.
@@ -547,7 +530,7 @@ mod tests {
             for write in writes {
                 write.await.unwrap();
             }
-            let map = file.map(3 * BLOCK_BYTES as u64).await.unwrap();
+            let map = file.map(3 * BLOCK_BYTES as u64, Load::Now).await.unwrap();
             assert_eq!((map[0], map[BLOCK_BYTES], map[2 * BLOCK_BYTES]), (0, 4, 0));
             disk.sync_dir("deep").await.unwrap();
             assert_eq!(disk.list("deep").await.unwrap(), ["a"]);

@@ -143,7 +143,7 @@ fn claim(half: &Path) -> Result<(), String> {
 
 /// Finds the past, again where a member changed its files meanwhile.
 fn find(order: &Order, report: &Report, progress: &Progress) -> Result<Held, String> {
-    let [data, wal] = order.places.disks(progress).map(|disk| disk.mapping());
+    let [data, wal] = order.places.disks(progress);
     let lost = report.ballot_that_counts().is_some_and(|(_, ballot)| ballot.lost);
     let once = || block_on(Held::find(&data, &wal, Options::default(), lost, order.revision));
     let mut found = once();

@@ -5,13 +5,13 @@
 //! and no part of the state: nobody's clock is.
 //!
 //! ```text
-//! the tree's table   id        → granted TTL, remaining TTL       on disk as a file of its own
-//! attached           id ‖ key  → nothing                          on disk as the keys' own lease
+//! leases   id        → granted TTL, remaining TTL
+//! held     id ‖ key  → nothing
 //! ```
 //!
-//! A key is attached to the lease in its newest version, and only while that lease is in the table:
-//! a put with an unknown lease is refused, and revoking deletes the keys with the lease, as one
-//! revision. So what is attached can be told from the keys alone, and is, at every start.
+//! Both are kept by the tree. A key is attached to the lease in its newest version, and only while that
+//! lease is in the table: a put with an unknown lease is refused, and revoking deletes the keys with the
+//! lease, as one revision.
 
 use super::{
     GRANT_COST, Store,
@@ -20,8 +20,8 @@ use super::{
     write::Writing,
 };
 use crate::{
-    tree::{Cursor, KeyRange, Lease, Map, MapReader, MapView, Reader, lease_key},
-    types::{LeaseId, Revision},
+    tree::{HeldKeys, Lease, Reader},
+    types::LeaseId,
 };
 
 const NONE: LeaseId = LeaseId(0);
@@ -30,12 +30,11 @@ const NONE: LeaseId = LeaseId(0);
 #[derive(Clone, Copy)]
 pub struct Leases<'a> {
     tree: Reader<'a>,
-    attached: MapReader<'a>,
 }
 
 impl<'a> Leases<'a> {
-    pub(super) fn new(tree: Reader<'a>, attached: MapReader<'a>) -> Self {
-        Self { tree, attached }
+    pub(super) fn new(tree: Reader<'a>) -> Self {
+        Self { tree }
     }
 
     /// The keys and everything else of the same state.
@@ -59,83 +58,15 @@ impl<'a> Leases<'a> {
     }
 
     /// The keys that hold on to `id`, in order.
-    pub fn keys(&self, id: LeaseId) -> Keys<'a> {
-        let prefix = lease_key(id);
-        Keys { cursor: self.attached.seek(&prefix), prefix }
+    pub fn keys(&self, id: LeaseId) -> HeldKeys<'a> {
+        self.tree.keys_of(id)
     }
-}
-
-/// The keys of one lease, in order.
-pub struct Keys<'a> {
-    cursor: Cursor<'a>,
-    prefix: [u8; 8],
-}
-
-impl<'a> Iterator for Keys<'a> {
-    type Item = &'a [u8];
-
-    fn next(&mut self) -> Option<&'a [u8]> {
-        self.cursor.next()?.0.strip_prefix(&self.prefix)
-    }
-}
-
-/// Which keys hold on to which lease. All steps are O(log n), however many keys one lease has.
-pub(super) struct Attached {
-    map: Map,
-    /// Memory that is used again for each step.
-    entry: Vec<u8>,
-}
-
-impl Attached {
-    pub(super) fn new(page_bytes: usize) -> Self {
-        Self { map: Map::new(page_bytes), entry: Vec::new() }
-    }
-
-    /// What the keys of a tree say.
-    pub(super) fn of(reader: Reader<'_>, page_bytes: usize) -> Self {
-        let mut attached = Self::new(page_bytes);
-        if reader.lease_count() > 0 {
-            for found in reader.scan(&KeyRange::ALL, Revision(i64::MAX)) {
-                attached.moved(found.key, NONE, found.meta.lease);
-            }
-        }
-        attached
-    }
-
-    pub(super) fn reader(&self) -> MapReader<'_> {
-        self.map.reader()
-    }
-
-    pub(super) fn publish(&mut self) -> MapView {
-        self.map.publish()
-    }
-
-    /// `key` held on to `old` and holds on to `new` now; 0 is no lease.
-    pub(super) fn moved(&mut self, key: &[u8], old: LeaseId, new: LeaseId) {
-        if old == new {
-            return;
-        }
-        if old != NONE {
-            let was = self.map.remove(entry(&mut self.entry, old, key));
-            assert!(was, "a key with a lease is attached to it");
-        }
-        if new != NONE {
-            self.map.insert(entry(&mut self.entry, new, key), &[], true);
-        }
-    }
-}
-
-fn entry<'e>(entry: &'e mut Vec<u8>, id: LeaseId, key: &[u8]) -> &'e [u8] {
-    entry.clear();
-    entry.extend_from_slice(&lease_key(id));
-    entry.extend_from_slice(key);
-    entry
 }
 
 impl Store {
     /// The leases, and the keys that hold on to them, as of the last entry applied.
     pub fn leases(&self) -> Leases<'_> {
-        Leases::new(self.tree.reader(), self.attached.reader())
+        Leases::new(self.tree.reader())
     }
 
     /// Id 0 would be no lease at all: it cannot be found (etcd `lessor.Grant`).
@@ -166,7 +97,7 @@ impl Store {
             return Outcome::Done;
         }
         let keys: Vec<_> = self.leases().keys(id).map(<[u8]>::to_vec).collect();
-        let mut writing = Writing::new(&mut self.tree, &mut self.attached, self.revision);
+        let mut writing = Writing::new(&mut self.tree, self.revision);
         keys.iter().for_each(|key| writing.delete(key));
         self.revision = writing.revision();
         self.tree.remove_lease(id);

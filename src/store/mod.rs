@@ -39,7 +39,7 @@ pub use convert::{
     encode_cluster_version, encode_lease_checkpoint, encode_lease_grant, encode_lease_revoke,
 };
 pub use hash::{Hash, Hashing, HashingAll};
-pub use lease::{Keys, Leases};
+pub use lease::Leases;
 pub use members::{Changed, RaftChange};
 pub use outcome::{Deleted, OpDone, Outcome, PutDone, RangeDone, Refusal, TxnDone, Unavailable};
 pub use quota::{GRANT_COST, Quota, put_cost};
@@ -55,14 +55,12 @@ use crate::{
     types::{ClusterId, Index, MemberId, Revision, Term, Ticket},
 };
 use command::{AlarmAction, AlarmOrder, Body, Compact, DeleteRange, MemberAttributes, Put, Txn};
-use lease::Attached;
 use sums::Sums;
 use write::Writing;
 
 /// The state machine, owned by the node: the tree, and the small facts beside it.
 pub struct Store {
     tree: Tree,
-    attached: Attached,
     revision: Revision,
     applied: Index,
     term: Term,
@@ -81,20 +79,8 @@ impl Store {
         let disk_bytes = tree.disk_bytes();
         let (revision, applied, term) = (Revision(1), Index(0), Term(0));
         let installed = Index(0);
-        let attached = Attached::of(tree.reader(), tree.page_bytes());
         let (cluster, sums) = (Arc::default(), Sums::default());
-        Self {
-            tree,
-            attached,
-            revision,
-            applied,
-            term,
-            installed,
-            cluster,
-            quota,
-            sums,
-            disk_bytes,
-        }
+        Self { tree, revision, applied, term, installed, cluster, quota, sums, disk_bytes }
     }
 
     /// The store as a superblock describes it, with the tree opened from there.
@@ -237,14 +223,14 @@ impl Store {
             return Outcome::Refused(refusal);
         }
         let fits = self.fits(put.cost());
-        let mut writing = Writing::new(&mut self.tree, &mut self.attached, self.revision);
+        let mut writing = Writing::new(&mut self.tree, self.revision);
         let done = writing.put(put);
         self.revision = writing.revision();
         if fits { Outcome::Put(done) } else { Outcome::Refused(Refusal::NoSpace) }
     }
 
     fn delete_range(&mut self, delete: &DeleteRange) -> Outcome {
-        let mut writing = Writing::new(&mut self.tree, &mut self.attached, self.revision);
+        let mut writing = Writing::new(&mut self.tree, self.revision);
         let done = writing.delete_range(delete);
         self.revision = writing.revision();
         Outcome::Deleted(done)
@@ -252,7 +238,7 @@ impl Store {
 
     fn txn(&mut self, txn: &Txn) -> Outcome {
         let fits = self.fits(txn.cost());
-        let mut writing = Writing::new(&mut self.tree, &mut self.attached, self.revision);
+        let mut writing = Writing::new(&mut self.tree, self.revision);
         let outcome = txn::apply(&mut writing, txn);
         self.revision = writing.revision();
         match outcome {
@@ -325,7 +311,6 @@ impl Store {
         self.disk_bytes = self.tree.disk_bytes();
         View {
             tree: self.tree.publish(),
-            attached: self.attached.publish(),
             revision: self.revision,
             applied: self.applied,
             raft,

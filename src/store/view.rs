@@ -56,7 +56,6 @@ impl RaftSeen {
 pub struct View {
     /// The keys.
     pub tree: tree::View,
-    pub(super) attached: tree::MapView,
     /// The newest revision in it.
     pub revision: Revision,
     /// The last entry applied.
@@ -83,7 +82,7 @@ impl View {
 
     /// The leases, and the keys that hold on to them.
     pub fn leases(&self) -> Leases<'_> {
-        Leases::new(self.tree.reader(), self.attached.reader())
+        Leases::new(self.tree.reader())
     }
 
     /// Every change of revision `from` and later, in order.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::{
     command::{DeleteRange, Put},
-    lease::{Attached, Leases},
+    lease::Leases,
     outcome::{Deleted, PutDone},
     range::interval,
 };
@@ -20,14 +20,13 @@ use crate::{
 /// The revision after `begun`, while it is written.
 pub(super) struct Writing<'s> {
     tree: &'s mut Tree,
-    attached: &'s mut Attached,
     begun: Revision,
     changes: u32,
 }
 
 impl<'s> Writing<'s> {
-    pub(super) fn new(tree: &'s mut Tree, attached: &'s mut Attached, begun: Revision) -> Self {
-        Self { tree, attached, begun, changes: 0 }
+    pub(super) fn new(tree: &'s mut Tree, begun: Revision) -> Self {
+        Self { tree, begun, changes: 0 }
     }
 
     /// The current revision: the one before until something has changed.
@@ -40,7 +39,7 @@ impl<'s> Writing<'s> {
     }
 
     pub(super) fn leases(&self) -> Leases<'_> {
-        Leases::new(self.tree.reader(), self.attached.reader())
+        Leases::new(self.tree.reader())
     }
 
     fn next_stamp(&mut self) -> Stamp {
@@ -53,7 +52,7 @@ impl<'s> Writing<'s> {
     pub(super) fn put(&mut self, put: &Put) -> PutDone {
         let stamp = self.next_stamp();
         if !(put.prev || put.ignore_value || put.ignore_lease) {
-            self.write(stamp, &put.key, &put.value, put.lease);
+            self.tree.put(stamp, &put.key, &put.value, put.lease);
             return PutDone { revision: self.revision(), prev: None };
         }
         let found = self.tree.reader().newest(&put.key);
@@ -64,20 +63,14 @@ impl<'s> Writing<'s> {
         let value = if put.ignore_value { Bytes::copy_from_slice(kept) } else { put.value.clone() };
         let kept = found.map_or(LeaseId(0), |found| found.meta.lease);
         let lease = if put.ignore_lease { kept } else { put.lease };
-        self.write(stamp, &put.key, &value, lease);
+        self.tree.put(stamp, &put.key, &value, lease);
         PutDone { revision: self.revision(), prev }
-    }
-
-    fn write(&mut self, stamp: Stamp, key: &[u8], value: &[u8], lease: LeaseId) {
-        let old = self.tree.put(stamp, key, value, lease);
-        self.attached.moved(key, old.map_or(LeaseId(0), |old| old.lease), lease);
     }
 
     /// Deletes one key, which is there.
     pub(super) fn delete(&mut self, key: &[u8]) {
         let stamp = self.next_stamp();
-        let old = self.tree.delete(stamp, key);
-        self.attached.moved(key, old.lease, LeaseId(0));
+        self.tree.delete(stamp, key);
     }
 
     /// Deletes the keys of an interval, in order.

@@ -17,20 +17,20 @@
 //! superblock names is ever changed, but for the tail's last block (see `segment`).
 
 use super::{
-    Options, Tree,
+    Maps, Options, Tree,
     append_vec::Frozen,
     dead::{self, Dead},
-    index::{self, IndexEntry, IndexRoot, Written},
+    index::{self, INDEXES, IndexEntry, IndexRoot, Which, Written},
     lease::{self, LeaseFile},
     map::{Map, MapView},
     page::Count,
     record::Record,
-    root::{self, Entry, Root, RootFacts, Standing, TailEntry},
+    root::{self, Entry, Live, Root, RootFacts, Standing, TailEntry},
     segment::{self, Extent, Identity, RECORDS_AT, Run, Segment, Source},
     shelf::{Book, Shelf, Tail},
 };
 use crate::{
-    io::{AlignedBuf, BLOCK_BYTES, Disk, File},
+    io::{AlignedBuf, BLOCK_BYTES, Disk, File, Load},
     limits::{CHECKPOINT_CHUNK_BYTES, REWRITE_BYTES_MAX, SEGMENTS_MAX},
     types::{ClusterId, Revision, Seq},
 };
@@ -66,8 +66,8 @@ struct Job {
     dead: Vec<Seq>,
     /// Changes of the leases when it began.
     lease_changes: u64,
-    /// Slots of files of the index in which nothing was left when it began.
-    empty_slots: Vec<u16>,
+    /// Slots of files of each index in which nothing was left when it began.
+    empty_slots: [Vec<u16>; INDEXES.len()],
     /// Names of those that its superblock names.
     index_files: Vec<String>,
 }
@@ -107,12 +107,13 @@ pub struct Checkpoint {
     dead: Dead,
     leases: Leases,
     swept: Revision,
-    index: Index,
+    index: [Index; INDEXES.len()],
     removes: Vec<String>,
 }
 
-/// The index at this checkpoint.
+/// One of the maps that have files, at this checkpoint.
 struct Index {
+    which: Which,
     /// All of it.
     view: MapView,
     /// Where those of its pages go that are in memory; None where there are none.
@@ -137,6 +138,8 @@ struct Fill {
     /// Bytes of records that the file has already; None where there is no file.
     durable: Option<usize>,
     seal: bool,
+    /// Of its records, when the checkpoint began.
+    live: Live,
 }
 
 /// Neighbours whose live records go to a new file.
@@ -149,12 +152,12 @@ pub(super) struct Rewrite {
 pub struct CheckpointDone {
     number: u64,
     seq_next: Seq,
-    sealed: Vec<(Identity, Source)>,
+    sealed: Vec<(Identity, Source, Live)>,
     rewritten: Vec<(Vec<Identity>, Segment, Book)>,
     tail: TailEntry,
     dead_file: Option<String>,
     leases: LeaseFile,
-    index: Option<Written>,
+    index: [Option<Written>; INDEXES.len()],
 }
 
 impl Tree {
@@ -182,7 +185,14 @@ impl Tree {
 
     pub(super) fn checkpoint(&mut self, facts: RootFacts, rewrites: Vec<Rewrite>) -> Checkpoint {
         let leases = self.leases_to_write();
-        let (index, empty_slots) = self.index_to_write();
+        self.cleared_bytes = 0;
+        let maps = [&mut self.map, &mut self.held];
+        let mut empty_slots = [const { Vec::new() }; INDEXES.len()];
+        let mut at = 0;
+        let index = maps.map(|map| {
+            at += 1;
+            index_to_write(map, INDEXES[at - 1], &mut empty_slots[at - 1])
+        });
         let tail = &self.shelf.tail;
         let mut checkpoint = Checkpoint {
             facts,
@@ -245,18 +255,6 @@ impl Tree {
         }
     }
 
-    /// The index as it is now, and the slots of files that it does not need any more.
-    fn index_to_write(&mut self) -> (Index, Vec<u16>) {
-        while !self.map.settle(usize::MAX) {}
-        self.cleared_bytes = 0;
-        let (empty, files): (Vec<_>, _) = self.map.entries().partition(|entry| entry.live == 0);
-        let view = self.map.publish();
-        let changed = view.root().0.is_in_memory() && view.count() != Count::default();
-        let slot =
-            changed.then(|| self.map.free_slot().expect("files are cleared before their end"));
-        (Index { view, slot, files }, empty.iter().map(|entry| entry.slot).collect())
-    }
-
     /// Takes over what a checkpoint did: sealed segments are read from their files from now on.
     pub fn finish_checkpoint(&mut self, done: CheckpointDone) {
         let job = self.ledger.job.take().expect("a checkpoint was begun");
@@ -267,9 +265,12 @@ impl Tree {
         self.ledger.leases = done.leases;
         self.ledger.lease_changes = job.lease_changes;
         self.ledger.index_files = job.index_files;
-        job.empty_slots.into_iter().for_each(|slot| self.map.remove_file(slot));
-        done.index.into_iter().for_each(|written| self.map.adopt_written(written));
-        for (identity, source) in done.sealed {
+        let maps = [&mut self.map, &mut self.held];
+        for ((map, empty), written) in maps.into_iter().zip(job.empty_slots).zip(done.index) {
+            empty.into_iter().for_each(|slot| map.remove_file(slot));
+            written.into_iter().for_each(|written| map.adopt_written(written));
+        }
+        for (identity, source, _) in done.sealed {
             match self.shelf.position(&identity) {
                 Some(at) => self.shelf.seal(at, source),
                 // It died while it was being sealed.
@@ -309,9 +310,20 @@ impl Tree {
             Source::Heap { bytes, .. } => RECORDS_AT + bytes.len(),
         });
         let records = closed.sum::<usize>() + RECORDS_AT + self.shelf.tail.bytes.len();
-        let index: u64 = self.map.entries().map(|entry| entry.bytes).sum();
-        records as u64 + self.lease_bytes() + index
+        let index = self.map.entries().chain(self.held.entries());
+        records as u64 + self.lease_bytes() + index.map(|entry| entry.bytes).sum::<u64>()
     }
+}
+
+/// A map as it is now; and the slots of files that it does not need any more.
+fn index_to_write(map: &mut Map, which: Which, empty_slots: &mut Vec<u16>) -> Index {
+    while !map.settle(usize::MAX) {}
+    let (empty, files): (Vec<_>, _) = map.entries().partition(|entry| entry.live == 0);
+    empty_slots.extend(empty.iter().map(|entry| entry.slot));
+    let view = map.publish();
+    let changed = view.root().0.is_in_memory() && view.count() != Count::default();
+    let slot = changed.then(|| map.free_slot().expect("files are cleared before their end"));
+    Index { which, view, slot, files }
 }
 
 /// Chooses which sealed segments to rewrite: those less than half live, and neighbours that are
@@ -336,7 +348,7 @@ fn choose_rewrites(shelf: &Shelf) -> Vec<Rewrite> {
             live += book.live_bytes;
             sources.push((segment, book));
         }
-        let mostly_dead = book.live_bytes * 2 < segment.run().bytes().len();
+        let mostly_dead = book.live_bytes * 2 < segment.bytes();
         if sources.len() == 1 && !mostly_dead {
             continue;
         }
@@ -379,16 +391,18 @@ impl Checkpoint {
             if !book.marks().is_empty() {
                 self.dead.insert((identity.id, identity.generation), book.marks().as_ref().clone());
             }
+            let live = book.live();
             match &segment.source {
                 Source::Heap { bytes, offsets } => self.fills.push(Fill {
                     identity,
+                    live,
                     bytes: bytes.clone(),
                     offsets: offsets.clone(),
                     durable: book.durable,
                     seal: true,
                 }),
                 Source::File { extent, .. } => {
-                    self.kept.push(Entry { identity, extent: *extent });
+                    self.kept.push(Entry { identity, extent: *extent, live });
                 }
             }
         }
@@ -407,6 +421,7 @@ impl Checkpoint {
                 offsets: tail.offsets.frozen(),
                 durable,
                 seal: false,
+                live: tail.book.live(),
             });
         }
     }
@@ -416,18 +431,17 @@ impl Checkpoint {
         let new = self.fills.iter().filter(|fill| fill.durable.is_none());
         let rewritten = self.rewrites.iter().map(|rewrite| rewrite.identity.file());
         let leases = matches!(self.leases, Leases::Changed(_)).then(|| lease::file(self.number));
-        let lists = self.dead_file().into_iter().chain(leases).chain(self.index_file());
+        let new_index = self.index.iter().filter_map(|index| index.file(self.number));
+        let lists = self.dead_file().into_iter().chain(leases).chain(new_index);
         new.map(|fill| fill.identity.file()).chain(rewritten).chain(lists)
-    }
-
-    /// The file of the index that this checkpoint makes.
-    fn index_file(&self) -> Option<String> {
-        self.index.slot.map(|_| index::name(self.number))
     }
 
     /// The files of the index that its superblock will name.
     fn index_files(&self) -> impl Iterator<Item = String> {
-        self.index.files.iter().map(IndexEntry::name).chain(self.index_file())
+        self.index.iter().flat_map(|index| {
+            let kept = index.files.iter().map(|entry| index.which.name(entry.number));
+            kept.chain(index.file(self.number))
+        })
     }
 
     fn dead_file(&self) -> Option<String> {
@@ -476,11 +490,11 @@ impl Checkpoint {
             tail: self.tail,
             dead_file: self.dead_file(),
             leases: LeaseFile::default(),
-            index: None,
+            index: [None, None],
         };
         for fill in &self.fills {
             if let Some(source) = fill.write(disk, self.facts.cluster).await? {
-                done.sealed.push((fill.identity, source));
+                done.sealed.push((fill.identity, source, fill.live));
             }
         }
         for rewrite in &self.rewrites {
@@ -488,10 +502,12 @@ impl Checkpoint {
         }
         let dead_bytes = self.write_dead(disk).await?;
         done.leases = self.write_leases(disk).await?;
-        done.index = self.write_index(disk).await?;
+        for (index, written) in self.index.iter().zip(&mut done.index) {
+            *written = index.write(disk, self.facts.cluster, self.number).await?;
+        }
         if self.creates().next().is_some() {
             disk.sync_dir(segment::DIR).await?;
-            if self.index.slot.is_some() {
+            if self.index.iter().any(|index| index.slot.is_some()) {
                 disk.sync_dir(index::DIR).await?;
             }
             disk.sync_dir("").await?;
@@ -504,14 +520,19 @@ impl Checkpoint {
     }
 
     fn root(&self, done: &CheckpointDone, dead_bytes: usize) -> Root {
-        let entry = |identity: &Identity, source: &Source| match source {
-            Source::File { extent, .. } => Entry { identity: *identity, extent: *extent },
+        let entry = |identity: &Identity, source: &Source, live| match source {
+            Source::File { extent, .. } => Entry { identity: *identity, extent: *extent, live },
             Source::Heap { .. } => unreachable!("a superblock names sealed segments"),
         };
         let mut sealed = self.kept.clone();
-        sealed.extend(done.sealed.iter().map(|(identity, source)| entry(identity, source)));
+        sealed.extend(
+            done.sealed.iter().map(|(identity, source, live)| entry(identity, source, *live)),
+        );
         let rewritten = done.rewritten.iter();
-        sealed.extend(rewritten.map(|(_, segment, _)| entry(&segment.identity, &segment.source)));
+        sealed.extend(
+            rewritten
+                .map(|(_, segment, book)| entry(&segment.identity, &segment.source, book.live())),
+        );
         sealed.sort_by_key(|entry| entry.identity.first);
         Root {
             number: self.number,
@@ -525,24 +546,8 @@ impl Checkpoint {
             dead_bytes,
             leases: done.leases,
             swept: self.swept,
-            index: self.index_root(done.index.as_ref()),
+            index: [0, 1].map(|at| self.index[at].root(done.index[at].as_ref())),
         }
-    }
-
-    fn index_root(&self, written: Option<&Written>) -> IndexRoot {
-        let Index { view, files, .. } = &self.index;
-        let mut files = files.clone();
-        files.extend(written.map(|written| written.file.entry()));
-        files.sort_unstable_by_key(|entry| entry.slot);
-        let (root, _) = view.root();
-        let kept = (!root.is_in_memory()).then_some(root);
-        IndexRoot { root: written.map(|written| written.root).or(kept), count: view.count(), files }
-    }
-
-    async fn write_index<D: Disk>(&self, disk: &D) -> io::Result<Option<Written>> {
-        let Some(slot) = self.index.slot else { return Ok(None) };
-        let view = self.index.view.clone();
-        index::write(disk, self.facts.cluster, (self.number, slot), view).await.map(Some)
     }
 
     /// Writes the table of leases, if it has changed, in pieces that hold nobody up.
@@ -586,6 +591,34 @@ impl Checkpoint {
             }
         }
         Ok(())
+    }
+}
+
+impl Index {
+    /// The file that this checkpoint makes.
+    fn file(&self, number: u64) -> Option<String> {
+        self.slot.map(|_| self.which.name(number))
+    }
+
+    /// Writes the pages that are in memory, if there are any.
+    async fn write<D: Disk>(
+        &self,
+        disk: &D,
+        cluster: ClusterId,
+        number: u64,
+    ) -> io::Result<Option<Written>> {
+        let Some(slot) = self.slot else { return Ok(None) };
+        index::write(disk, cluster, (self.which, number, slot), self.view.clone()).await.map(Some)
+    }
+
+    fn root(&self, written: Option<&Written>) -> IndexRoot {
+        let mut files = self.files.clone();
+        files.extend(written.map(|written| written.file.entry()));
+        files.sort_unstable_by_key(|entry| entry.slot);
+        let (root, _) = self.view.root();
+        let kept = (!root.is_in_memory()).then_some(root);
+        let root = written.map(|written| written.root).or(kept);
+        IndexRoot { root, count: self.view.count(), files }
     }
 }
 
@@ -653,8 +686,8 @@ impl Rewrite {
     }
 
     /// Copies the live records of the sources, in order.
-    async fn live_records(&self) -> Live {
-        let mut live = Live::default();
+    async fn live_records(&self) -> Copied {
+        let mut live = Copied::default();
         let mut pause = CHECKPOINT_CHUNK_BYTES;
         for (segment, book) in &self.sources {
             let run = segment.run();
@@ -672,14 +705,14 @@ impl Rewrite {
 
 /// Records on their way to a rewritten segment.
 #[derive(Default)]
-struct Live {
+struct Copied {
     bytes: Vec<u8>,
     offsets: Vec<u32>,
     seqs: Vec<u8>,
     book: Book,
 }
 
-impl Live {
+impl Copied {
     fn push(&mut self, record: Record<'_>) {
         let offset = u32::try_from(self.bytes.len()).expect("a segment is below 4 GiB");
         self.offsets.push(offset);
@@ -702,10 +735,10 @@ pub(crate) async fn seal<F: File>(
     let ending = segment::ending(cluster, identity, run);
     write_at(file, &ending, extent.footer_at()).await?;
     file.sync().await?;
-    let map = file.map(extent.file_bytes() as u64).await?;
+    let map = file.map(extent.file_bytes() as u64, Load::Now).await?;
     compare(&map[RECORDS_AT..], run.bytes(), identity, RECORDS_AT).await?;
     compare(&map[extent.footer_at()..], &ending, identity, extent.footer_at()).await?;
-    Ok(Source::File { map, extent })
+    Ok(Source::File { map, extent, unseen: None })
 }
 
 /// Compares what was read back with what was written, in pieces that hold nobody up.
@@ -764,13 +797,12 @@ pub async fn format<D: Disk>(disk: &D, options: Options, facts: RootFacts) -> io
             dead_bytes: 0,
             leases: LeaseFile::default(),
             swept: standing.swept,
-            index: IndexRoot::default(),
+            index: [IndexRoot::EMPTY; INDEXES.len()],
         };
         write_root(&file, &root).await?;
     }
     disk.sync_dir("").await?;
     let tail = Tail::new(0, Seq(0), options.segment_bytes);
     let shelf = Shelf::new(options.segment_bytes, Vec::new(), tail);
-    let maps = [Map::new(options.page_bytes), Map::new(options.page_bytes)];
-    Ok(Tree::from_parts(maps, shelf, standing))
+    Ok(Tree::from_parts(Maps::new(options.page_bytes), shelf, standing))
 }

@@ -52,7 +52,7 @@ fn is_wasteful_tail(shelf: &Shelf) -> bool {
 }
 
 fn is_wasteful_segment(segment: &Segment, book: &Book) -> bool {
-    is_wasteful(segment.run().bytes().len(), book)
+    is_wasteful(segment.bytes(), book)
 }
 
 /// All wasteful segments, as far as one checkpoint may copy, neighbours together where they fit.

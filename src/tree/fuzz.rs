@@ -15,7 +15,7 @@ use super::{
     map::{Map, MapView},
     page::{self, Count, Place},
     record::{self, Record},
-    root::{self, Root, RootFacts, Slot, TailEntry},
+    root::{self, Live, Root, RootFacts, Slot, TailEntry},
     segment::{self, Extent, Identity, RECORDS_AT, Run},
 };
 use crate::{
@@ -175,7 +175,9 @@ fn root(dice: &mut Dice) -> Root {
         let (first, next) = (Seq(dice.number()), Seq(dice.number()));
         let identity = Identity { id: dice.number(), generation, first, next };
         let (records, bytes) = (dice.number() as usize, dice.number() as usize);
-        root::Entry { identity, extent: Extent { records, bytes, sparse: generation > 0 } }
+        let live = Live { records: dice.number() as usize, bytes: dice.number() as usize };
+        let extent = Extent { records, bytes, sparse: generation > 0 };
+        root::Entry { identity, extent, live }
     };
     let file = |dice: &mut Dice| IndexEntry {
         slot: dice.below(INDEX_FILES_MAX) as u16,
@@ -183,7 +185,7 @@ fn root(dice: &mut Dice) -> Root {
         bytes: dice.number(),
         live: dice.number(),
     };
-    let index = IndexRoot {
+    let index = |dice: &mut Dice| IndexRoot {
         root: dice.once_in(2).then(|| {
             let place = Place { slot: dice.below(INDEX_FILES_MAX) as u16, line: dice.roll() >> 20 };
             page::Link::in_file(place, dice.roll() as u32)
@@ -204,7 +206,7 @@ fn root(dice: &mut Dice) -> Root {
         dead_bytes: dice.number() as usize,
         leases: LeaseFile { number: dice.number(), bytes: dice.number(), crc: dice.roll() as u32 },
         swept: Revision(dice.number() as i64),
-        index,
+        index: [index(dice), index(dice)],
     }
 }
 

@@ -1,7 +1,8 @@
-//! The index's files: pages of the map as they lie on disk, and how they are read from there.
+//! The index's files: pages of the maps as they lie on disk, and how they are read from there.
 //!
-//! A checkpoint writes the pages that it finds in memory to one new file, `idx/<number of its
-//! superblock>`. Nothing in it is ever changed; what a later checkpoint writes again elsewhere stays
+//! There are two such maps: the keys, and the keys that hold on to leases. A checkpoint writes the pages
+//! that it finds in memory of each to one new file, `idx/<number of its superblock>` and `idx/<number of
+//! its superblock>.held`. Nothing in it is ever changed; what a later checkpoint writes again elsewhere stays
 //! behind as garbage, until a file holds nothing else and goes.
 //!
 //! ```text
@@ -21,11 +22,11 @@ use super::{
     node,
     page::{Child, Count, Entry, LINE_BYTES, Link, Page, PageMut, Place, bytes_for, whole_bytes},
     recover::{OpenError, open_needed},
-    segment::Flaw,
+    segment::{DAMAGED_ADVICE, Flaw},
 };
 use crate::{
     fatal::{self, Fatal},
-    io::{BLOCK_BYTES, Disk, File, Mapping},
+    io::{BLOCK_BYTES, Disk, File, Load, Mapping},
     limits::{CHECKPOINT_CHUNK_BYTES, INDEX_FILES_MAX},
     types::ClusterId,
 };
@@ -52,6 +53,29 @@ const PAGES_AT: usize = BLOCK_BYTES;
 /// Lines that one word of [`IndexFile::seen`] speaks of.
 const LINES_PER_WORD: usize = u64::BITS as usize;
 
+/// The maps that have files, in the superblock's order.
+pub(super) const INDEXES: [Which; 2] = [Which::Keys, Which::Held];
+
+/// A map that has files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Which {
+    /// The keys.
+    Keys,
+    /// The keys that hold on to leases (see `lease`).
+    Held,
+}
+
+impl Which {
+    /// Name of the file that was written for this superblock.
+    pub(super) fn name(self, number: u64) -> String {
+        let suffix = match self {
+            Self::Keys => "",
+            Self::Held => ".held",
+        };
+        format!("{DIR}/{number:010}{suffix}")
+    }
+}
+
 /// An index file, as the superblock names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct IndexEntry {
@@ -66,7 +90,7 @@ pub(crate) struct IndexEntry {
 }
 
 /// Where the tree's root lies on disk, and all that it leads to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct IndexRoot {
     /// None for an index that was never written: it is empty.
     pub(super) root: Option<Link>,
@@ -75,16 +99,15 @@ pub(super) struct IndexRoot {
     pub(super) files: Vec<IndexEntry>,
 }
 
-impl IndexEntry {
-    /// Its name below the disk's root.
-    pub(crate) fn name(&self) -> String {
-        name(self.number)
-    }
-}
+impl IndexRoot {
+    /// Of an index that was never written.
+    pub(super) const EMPTY: Self =
+        Self { root: None, count: Count { live: 0, cells: 0 }, files: Vec::new() };
 
-/// Name of the file that was written for this superblock.
-pub(super) fn name(number: u64) -> String {
-    format!("{DIR}/{number:010}")
+    /// Names of its files.
+    pub(super) fn names(&self, which: Which) -> impl Iterator<Item = String> {
+        self.files.iter().map(move |entry| which.name(entry.number))
+    }
 }
 
 // ── to be read ──────────────────────────────────────────────────────────────────────────────────
@@ -95,6 +118,7 @@ pub(super) struct Files(Vec<Option<Arc<IndexFile>>>);
 
 /// A file that is read.
 pub(super) struct IndexFile {
+    which: Which,
     entry: IndexEntry,
     map: Mapping,
     /// One bit for each line at which a page begins that was seen to be whole.
@@ -111,10 +135,7 @@ impl Files {
             fatal::die(&Fatal {
                 what: "the index is damaged".into(),
                 place: format!("{file}, {flaw}"),
-                advice:
-                    "restore this member from a snapshot, or remove it from the cluster and add \
-                         it again with an empty directory"
-                        .into(),
+                advice: DAMAGED_ADVICE.into(),
             })
         })
     }
@@ -124,7 +145,7 @@ impl Files {
         let place = link.place();
         let file = self.0.get(usize::from(place.slot)).and_then(Option::as_deref);
         let file = file.expect("a version of the map holds the files that its pages are in");
-        let page = file.page(place.line, link.crc()).map_err(|flaw| (file.entry.name(), flaw))?;
+        let page = file.page(place.line, link.crc()).map_err(|flaw| (file.name(), flaw))?;
         Ok(Page::new(page, self))
     }
 
@@ -162,9 +183,13 @@ impl Files {
 }
 
 impl IndexFile {
-    fn new(entry: IndexEntry, map: Mapping) -> Self {
+    fn new(which: Which, entry: IndexEntry, map: Mapping) -> Self {
         let words = map.len().div_ceil(LINE_BYTES * LINES_PER_WORD);
-        Self { entry, map, seen: (0..words).map(|_| AtomicU64::new(0)).collect() }
+        Self { which, entry, map, seen: (0..words).map(|_| AtomicU64::new(0)).collect() }
+    }
+
+    fn name(&self) -> String {
+        self.which.name(self.entry.number)
     }
 
     pub(super) fn entry(&self) -> IndexEntry {
@@ -205,16 +230,17 @@ fn check_page(file: &[u8], at: usize, crc: u32) -> Result<&[u8], Flaw> {
 pub(super) async fn open<D: Disk>(
     disk: &D,
     cluster: ClusterId,
+    which: Which,
     index: &IndexRoot,
 ) -> Result<Files, OpenError> {
     let mut files = Files::default();
     for entry in &index.files {
-        let name = entry.name();
+        let name = which.name(entry.number);
         let file = open_needed(disk, &name, entry.bytes as usize).await?;
-        let map = file.map(entry.bytes).await?;
+        let map = file.map(entry.bytes, Load::Later).await?;
         check_header(&map, cluster, entry)
             .map_err(|flaw| OpenError::Damaged { file: name, flaw })?;
-        files.insert(Arc::new(IndexFile::new(*entry, map)));
+        files.insert(Arc::new(IndexFile::new(which, *entry, map)));
     }
     Ok(files)
 }
@@ -275,10 +301,10 @@ impl Written {
 pub(super) async fn write<D: Disk>(
     disk: &D,
     cluster: ClusterId,
-    (number, slot): (u64, u16),
+    (which, number, slot): (Which, u64, u16),
     view: MapView,
 ) -> io::Result<Written> {
-    let file = create(disk, &name(number)).await?;
+    let file = create(disk, &which.name(number)).await?;
     write_at(&file, &header(cluster, number), 0).await?;
     let mut press = Press { slot, at: PAGES_AT, bytes: Vec::new(), moved: Vec::new() };
     let root = {
@@ -299,8 +325,8 @@ pub(super) async fn write<D: Disk>(
     moved.sort_unstable_by_key(|(from, ..)| *from);
     let bytes = at as u64;
     let live = bytes - PAGES_AT as u64;
-    let map = file.map(bytes).await?;
-    let file = Arc::new(IndexFile::new(IndexEntry { slot, number, bytes, live }, map));
+    let map = file.map(bytes, Load::Now).await?;
+    let file = Arc::new(IndexFile::new(which, IndexEntry { slot, number, bytes, live }, map));
     Ok(Written { file, root, moved, _view: view })
 }
 

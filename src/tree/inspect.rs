@@ -8,11 +8,10 @@
 use super::{
     Options,
     dead::Dead,
-    index,
-    map::Map,
+    index::INDEXES,
     recover::{self, OpenError},
-    root::{Root, RootFacts, SLOTS, Slot},
-    segment::{Flaw, RECORDS_AT, Run},
+    root::{Live, Root, RootFacts, SLOTS, Slot},
+    segment::{Flaw, Identity, RECORDS_AT, Run},
     shelf::Book,
 };
 use crate::{
@@ -255,14 +254,14 @@ impl<D: Disk> Looking<'_, D> {
     }
 
     async fn index(&mut self, options: Options) -> Result<(), OpenError> {
-        let index = &self.root.index;
-        let opened = index::open(self.disk, self.root.facts.cluster, index).await;
-        if let Some(files) = self.whole(opened)? {
-            let map = Map::open(options.page_bytes, index, files);
-            self.whole(map.check().map_err(|(file, flaw)| OpenError::Damaged { file, flaw }))?;
-        }
-        for entry in &index.files {
-            self.list(Some(entry.name()), entry.bytes);
+        for (which, index) in INDEXES.into_iter().zip(&self.root.index) {
+            let opened = recover::open_index(self.disk, options, self.root, which).await;
+            if let Some(map) = self.whole(opened)? {
+                self.whole(map.check().map_err(|(file, flaw)| OpenError::Damaged { file, flaw }))?;
+            }
+            for entry in &index.files {
+                self.list(Some(which.name(entry.number)), entry.bytes);
+            }
         }
         Ok(())
     }
@@ -272,9 +271,8 @@ impl<D: Disk> Looking<'_, D> {
             let read = recover::read_sealed(self.disk, self.root, entry).await;
             let Some(segment) = self.whole(read)? else { continue };
             let identity = segment.identity;
-            let marks =
-                dead.get(&(identity.id, identity.generation)).map_or(&[][..], Vec::as_slice);
-            let book = Book::of(&segment.run(), marks);
+            let book = Book::of(&segment.run(), recover::marks_of(dead, &identity));
+            self.live(&identity, book.live(), entry.live);
             self.records(identity.file(), (identity.first, identity.next), &segment.run(), &book);
         }
         Ok(())
@@ -288,6 +286,15 @@ impl<D: Disk> Looking<'_, D> {
         let reach = (tail.first, self.root.seq_next);
         self.records(self.root.tail.file(), reach, &tail.run(), &tail.book);
         Ok(())
+    }
+
+    /// The superblock counts what the list of the dead leaves.
+    fn live(&mut self, identity: &Identity, found: Live, named: Live) {
+        let what = "live records of a segment, as the superblock counts them";
+        let flaw = Flaw::new(0, what, named.records as u64, found.records as u64);
+        if found != named {
+            self.found.damage.push(Damage { file: identity.file(), flaw });
+        }
     }
 
     /// What was read; None where it is damaged, which is noted.

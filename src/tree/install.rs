@@ -20,7 +20,7 @@ use super::{
     Options, Reader, Tree,
     checkpoint::{create, remove_if_there, seal, write_at},
     dead::{self, Dead},
-    index::IndexRoot,
+    index::{INDEXES, IndexRoot},
     lease::{self, LeaseFile},
     manifest::{Kind, Manifest, Part},
     map::Map,
@@ -32,7 +32,7 @@ use super::{
     snapshot::crc_of,
 };
 use crate::{
-    io::{BLOCK_BYTES, Disk, File, Mapping},
+    io::{BLOCK_BYTES, Disk, File, Load, Mapping},
     limits::{CHECKPOINT_CHUNK_BYTES, SWEEP_RECORDS_PER_TURN},
     types::{ClusterId, Index, MemberId, Revision, Stamp},
 };
@@ -142,7 +142,7 @@ enum Have {
     Staged(Segment),
     Tail(Identity, Mapping, Ends),
     Dead(Dead),
-    Leases(LeaseFile, Map),
+    Leases(LeaseFile, Box<Map>),
 }
 
 /// When the first and the last of some records were written.
@@ -312,7 +312,8 @@ impl<D: Disk> Receiving<D> {
     /// writes its end.
     async fn finish_records(&self, part: &Part, file: &D::File) -> io::Result<Result<Have, Flaw>> {
         let (identity, len) = (self.identity(part), part.bytes as usize);
-        let map = file.map((RECORDS_AT + len.next_multiple_of(BLOCK_BYTES)) as u64).await?;
+        let map =
+            file.map((RECORDS_AT + len.next_multiple_of(BLOCK_BYTES)) as u64, Load::Now).await?;
         let records = &map[RECORDS_AT..RECORDS_AT + len];
         let numbered = match number_records(records, part, &identity).await {
             Ok(numbered) => numbered,
@@ -365,7 +366,7 @@ impl<D: Disk> Receiving<D> {
         let named = LeaseFile { number: self.generation, bytes, crc: hasher.finalize() };
         let read = read_chunks(file, 0, bytes as usize).await?;
         let map = lease::decode(&read, cluster, &named, self.options.page_bytes).await;
-        Ok(map.map(|map| Have::Leases(named, map)))
+        Ok(map.map(|map| Have::Leases(named, Box::new(map))))
     }
 
     /// Gives the transfer up. Whole segments are left for the next.
@@ -436,8 +437,8 @@ impl<D: Disk> Receiving<D> {
                 marks.insert((segment.identity.id, segment.identity.generation), list);
             }
         }
-        let (file, map) =
-            leases.unwrap_or_else(|| (LeaseFile::default(), Map::new(self.options.page_bytes)));
+        let (file, map) = leases
+            .unwrap_or_else(|| (LeaseFile::default(), Map::new(self.options.page_bytes).into()));
         let facts = RootFacts { installed: manifest.facts.applied, ..manifest.facts.clone() };
         let root = Root {
             number: 0,
@@ -451,9 +452,9 @@ impl<D: Disk> Receiving<D> {
             dead_bytes: 0,
             leases: file,
             swept: manifest.compacted,
-            index: IndexRoot::default(),
+            index: [IndexRoot::EMPTY; INDEXES.len()],
         };
-        Ok((rebuild(self.options, &root, segments, &marks, tail, map).await, facts))
+        Ok((rebuild(self.options, &root, segments, &marks, tail, *map).await, facts))
     }
 
     /// Writes those segments of the live tree once more whose files it has removed meanwhile.
@@ -539,8 +540,8 @@ impl<F: File> Incoming<F> {
 /// The live tree's segment with the records of this part, if it has one.
 async fn find_own(own: &Sealed, part: &Part) -> Option<Segment> {
     let listed = own.0.iter().find(|segment| segment.identity.id == part.identity.id)?;
-    let (identity, run) = (listed.identity, listed.run());
-    let (records, bytes) = (run.len(), run.bytes().len() as u64);
+    let identity = listed.identity;
+    let (records, bytes) = (listed.records(), listed.bytes() as u64);
     let found = Part { kind: Kind::Segment, identity, records, bytes, crc: part.crc };
     let same = listed.sealed() && found.same_records(part) && crc_of(listed).await == part.crc;
     same.then(|| listed.clone())

@@ -1,12 +1,16 @@
 //! The table of leases: what the store grants beside its keys, by id.
 //!
 //! A map of its own, so that a view of a million leases is published, and read on every core, as
-//! cheaply as one of ten. Which keys hold on to a lease is not in it: the keys' cells say that.
+//! cheaply as one of ten. A second one has the keys that hold on to leases: a key is attached to the
+//! lease of its newest version. It follows from the keys' cells, and is on disk with them (see `index`),
+//! because a start does not look at every key.
 //!
 //! ```text
 //! key   u64 id, its sign bit flipped, big endian: the map's order is that of the ids
 //! body  i64 granted TTL   u64 index of the grant   [i64 remaining TTL, where one was noted]
 //!       little endian, TTLs in seconds
+//!
+//! held  the lease's key, then the key that holds on to it; no body
 //! ```
 //!
 //! A checkpoint that finds the table changed writes all of it, as `rec/leases.<number of the
@@ -35,6 +39,8 @@ const MAGIC: u64 = u64::from_le_bytes(*b"RLlease\n");
 const VERSION: u64 = 1;
 const HEAD_BYTES: usize = 5 * 8;
 pub(crate) const LEASE_BYTES: usize = 4 * 8;
+/// The id of no lease.
+const NONE: LeaseId = LeaseId(0);
 
 /// What is known of a lease; the same on every member, whatever its clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,15 +54,12 @@ pub struct Lease {
 }
 
 /// A lease's key in a map. [`LeaseId`]s are signed, keys are compared byte by byte.
-pub fn lease_key(id: LeaseId) -> [u8; 8] {
+fn lease_key(id: LeaseId) -> [u8; 8] {
     (id.0 ^ i64::MIN).to_be_bytes()
 }
 
 /// Reads what [`lease_key`] made.
-///
-/// # Panics
-/// If `key` is shorter than 8 bytes.
-pub fn lease_id(key: &[u8]) -> LeaseId {
+fn lease_id(key: &[u8]) -> LeaseId {
     let bytes = key.first_chunk().expect("a lease's key has its id's bytes");
     LeaseId(i64::from_be_bytes(*bytes) ^ i64::MIN)
 }
@@ -78,6 +81,28 @@ pub(crate) fn insert(map: &mut Map, id: LeaseId, lease: Lease) {
     body[16..].copy_from_slice(&lease.remaining.to_le_bytes());
     let bytes = if lease.remaining == 0 { 16 } else { body.len() };
     map.insert(&lease_key(id), &body[..bytes], true);
+}
+
+/// Of the keys that hold on to leases: `key` held on to `old` and holds on to `new` now; 0 is no lease.
+/// `entry` is memory that is used again.
+pub(crate) fn hold(held: &mut Map, entry: &mut Vec<u8>, key: &[u8], old: LeaseId, new: LeaseId) {
+    if old == new {
+        return;
+    }
+    if old != NONE {
+        let was = held.remove(held_key(entry, old, key));
+        assert!(was, "a key with a lease holds on to it");
+    }
+    if new != NONE {
+        held.insert(held_key(entry, new, key), &[], true);
+    }
+}
+
+fn held_key<'e>(entry: &'e mut Vec<u8>, id: LeaseId, key: &[u8]) -> &'e [u8] {
+    entry.clear();
+    entry.extend_from_slice(&lease_key(id));
+    entry.extend_from_slice(key);
+    entry
 }
 
 impl Tree {
@@ -114,6 +139,12 @@ impl<'a> Reader<'a> {
         LeaseScan(self.leases.seek(&lease_key(from)))
     }
 
+    /// The keys that hold on to lease `id`, in order.
+    pub fn keys_of(&self, id: LeaseId) -> HeldKeys<'a> {
+        let prefix = lease_key(id);
+        HeldKeys { cursor: self.held.seek(&prefix), prefix }
+    }
+
     /// How many leases there are.
     pub fn lease_count(&self) -> u64 {
         self.leases.live()
@@ -128,6 +159,20 @@ impl Iterator for LeaseScan<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         self.0.next().map(|(key, body)| (lease_id(key), Lease::decode(body)))
+    }
+}
+
+/// The keys of one lease, in order.
+pub struct HeldKeys<'a> {
+    cursor: Cursor<'a>,
+    prefix: [u8; 8],
+}
+
+impl<'a> Iterator for HeldKeys<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        self.cursor.next()?.0.strip_prefix(&self.prefix)
     }
 }
 

@@ -59,7 +59,7 @@ struct Grown {
 impl Map {
     /// An empty map with pages of `page_bytes`, rounded up to a cache line.
     pub fn new(page_bytes: usize) -> Self {
-        Self::open(page_bytes, &IndexRoot::default(), Files::NONE)
+        Self::open(page_bytes, &IndexRoot::EMPTY, Files::NONE)
     }
 
     /// The map whose root lies there, in `files`.

@@ -59,7 +59,7 @@ pub use inspect::{
     inspect, inspect_superblock, list_records,
 };
 pub use install::{InstallError, Receiving, Sealed, Stage, Staged};
-pub use lease::{Lease, LeaseScan, lease_id, lease_key};
+pub use lease::{HeldKeys, Lease, LeaseScan};
 pub use manifest::Manifest;
 pub use map::{Map, MapView};
 pub use recover::{OpenError, open};
@@ -138,6 +138,8 @@ impl KeyRange<'_> {
 pub struct Tree {
     map: Map,
     leases: Map,
+    /// Which keys hold on to which lease (see `lease`).
+    held: Map,
     /// Changes of the leases since the tree was made or opened.
     lease_changes: u64,
     shelf: Shelf,
@@ -151,11 +153,27 @@ pub struct Tree {
     scratch: Scratch,
 }
 
+/// The maps of a tree.
+struct Maps {
+    keys: Map,
+    held: Map,
+    leases: Map,
+}
+
+impl Maps {
+    /// Empty ones.
+    fn new(page_bytes: usize) -> Self {
+        let map = || Map::new(page_bytes);
+        Self { keys: map(), held: map(), leases: map() }
+    }
+}
+
 #[derive(Default)]
 struct Scratch {
     roots: Vec<chain::Root>,
     cell: Vec<u8>,
     record: Vec<u8>,
+    held: Vec<u8>,
 }
 
 impl Tree {
@@ -163,23 +181,22 @@ impl Tree {
     pub fn new(options: Options) -> Self {
         let tail = Tail::new(0, Seq(0), options.segment_bytes);
         let shelf = Shelf::new(options.segment_bytes, Vec::new(), tail);
-        let maps = [Map::new(options.page_bytes), Map::new(options.page_bytes)];
-        Self::from_parts(maps, shelf, root::Standing::NEW)
+        Self::from_parts(Maps::new(options.page_bytes), shelf, root::Standing::NEW)
     }
 
-    fn from_parts([map, leases]: [Map; 2], shelf: Shelf, standing: root::Standing) -> Self {
-        let from = Stamp { main: standing.swept, sub: 0 };
-        let (records, mut at) = (shelf.records(), shelf.records().position_of(from));
-        let at = records.step(&mut at).map_or(records.next(), |record| record.seq());
+    fn from_parts(maps: Maps, shelf: Shelf, standing: root::Standing) -> Self {
+        let Maps { keys: map, held, leases } = maps;
+        let durable = shelf.records().next();
         Self {
             map,
             leases,
+            held,
             lease_changes: 0,
             compacted: standing.compacted,
             newest: Stamp { main: standing.revision, sub: u32::MAX },
-            sweep: sweep::Sweep::done(standing.swept, at),
+            sweep: sweep::Sweep::done(standing.swept, None),
             cleared_bytes: 0,
-            ledger: checkpoint::Ledger::new(&standing, records.next()),
+            ledger: checkpoint::Ledger::new(&standing, durable),
             shelf,
             scratch: Scratch::default(),
         }
@@ -206,6 +223,7 @@ impl Tree {
             lease: lease.0,
         };
         self.append(at, &kv, Some(&meta));
+        self.hold(key, old, lease);
         old
     }
 
@@ -214,7 +232,13 @@ impl Tree {
     pub fn delete(&mut self, at: Stamp, key: &[u8]) -> KeyMeta {
         let old = self.current(key).expect("only a key that exists is deleted");
         self.append(at, &KeyValue { key, ..KeyValue::default() }, None);
+        self.hold(key, Some(old), LeaseId(0));
         old
+    }
+
+    fn hold(&mut self, key: &[u8], old: Option<KeyMeta>, new: LeaseId) {
+        let old = old.map_or(LeaseId(0), |old| old.lease);
+        lease::hold(&mut self.held, &mut self.scratch.held, key, old, new);
     }
 
     /// Reads `key`'s cell: its chain into the scratch roots, and its newest version if that is
@@ -232,7 +256,7 @@ impl Tree {
     /// Writes a record behind the chain in the scratch roots, and the key's new cell.
     fn append(&mut self, at: Stamp, kv: &KeyValue<'_>, meta: Option<&KeyMeta>) {
         assert!(at > self.newest, "revisions ascend: {at:?} after {:?}", self.newest);
-        let Scratch { roots, cell, record } = &mut self.scratch;
+        let Scratch { roots, cell, record, .. } = &mut self.scratch;
         let seq = self.shelf.tail.next();
         let place = chain::push(roots, Link { seq, main: at.main }, self.compacted);
         let header = record::Header {
@@ -256,6 +280,7 @@ impl Tree {
         Reader {
             map: self.map.reader(),
             leases: self.leases.reader(),
+            held: self.held.reader(),
             records: self.shelf.records(),
             compacted: self.compacted,
             newest: self.newest.main,
@@ -267,6 +292,7 @@ impl Tree {
         View::new(view::Published {
             map: self.map.publish(),
             leases: self.leases.publish(),
+            held: self.held.publish(),
             table: Arc::clone(self.shelf.table()),
             tail_first: self.shelf.tail.first,
             tail_bytes: self.shelf.tail.bytes.frozen(),
@@ -279,7 +305,7 @@ impl Tree {
     /// Bytes of records that only memory holds in whole: they are in no sealed segment.
     pub fn unsealed_bytes(&self) -> u64 {
         let full = self.shelf.closed().filter(|(segment, _)| !segment.sealed());
-        let full: usize = full.map(|(segment, _)| segment.run().bytes().len()).sum();
+        let full: usize = full.map(|(segment, _)| segment.bytes()).sum();
         (full + self.shelf.tail.bytes.len()) as u64
     }
 
@@ -290,7 +316,7 @@ impl Tree {
 
     /// Bytes of memory that the index takes.
     pub fn index_bytes(&self) -> u64 {
-        self.map.bytes() + self.leases.bytes()
+        self.map.bytes() + self.held.bytes() + self.leases.bytes()
     }
 
     /// Bytes of records that reads can still ask for.

@@ -1,34 +1,36 @@
-//! Opening a directory: the newest whole superblock, the records it names, and its index. A directory
-//! of another member's records has no index yet: that is rebuilt from them.
+//! Opening a directory: the newest whole superblock, and all files that it names.
 //!
-//! Every byte that counts is checked: each record's checksum, number and revision, each segment's
-//! header, footer and trailer. Damage is refused with its place; nothing is repaired in silence.
-//! What lies behind the superblock's tail is ignored, and overwritten when its turn comes; files
-//! that the superblock does not name are removed by the next checkpoint.
+//! What a start reads does not grow with the keys: the superblock, the segment that is being filled, the
+//! list of the dead, the leases. Sealed segments and the index are mapped, and each part of them is
+//! checked when it is first read (see [`Unseen`] and `index`). Damage that a start finds is refused with
+//! its place; nothing is repaired in silence. What lies behind the superblock's tail is ignored, and
+//! overwritten when its turn comes; files that the superblock does not name are removed by the next
+//! checkpoint.
 //!
-//! The rebuild reads records in order and applies the compaction rule at the superblock's
+//! Another member's records come without an index, which is rebuilt from them. The rebuild reads records in order and applies the compaction rule at the superblock's
 //! compacted revision, so it does not matter how far physical compaction had come. Records listed as
 //! dead are passed over: what killed them may be gone.
 
 use super::{
-    KeyMeta, Options, Tree,
+    KeyMeta, Maps, Options, Tree,
     cell::{self, Cell},
     chain,
     dead::{self, Dead},
-    index, lease,
+    index::{self, INDEXES, Which},
+    lease,
     map::Map,
     record::Record,
     root::{self, Entry, FILE, Root, SLOTS, Slot, Standing, TailEntry},
-    segment::{self, Flaw, Identity, RECORDS_AT, Run, Segment, Source},
+    segment::{self, DAMAGED_ADVICE, Flaw, Identity, RECORDS_AT, Run, Segment, Source, Unseen},
     shelf::{Book, Shelf, Tail},
 };
 use crate::{
-    io::{BLOCK_BYTES, Disk, File},
+    io::{BLOCK_BYTES, Disk, File, Load},
     limits::{CHECKPOINT_CHUNK_BYTES, SWEEP_RECORDS_PER_TURN},
     types::{LeaseId, Revision, Seq},
 };
 use futures_lite::future::yield_now;
-use std::{collections::BTreeSet, fmt, io};
+use std::{collections::BTreeSet, fmt, io, sync::Arc};
 
 /// Why a directory cannot be opened.
 #[derive(Debug)]
@@ -65,11 +67,9 @@ impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Disk(error) => write!(f, "cannot read the store: {error}"),
-            Self::Damaged { file, flaw } => write!(
-                f,
-                "{file} is damaged at {flaw}; restore this member from a snapshot, or remove it \
-                 from the cluster and add it again with an empty directory"
-            ),
+            Self::Damaged { file, flaw } => {
+                write!(f, "{file} is damaged at {flaw}; {DAMAGED_ADVICE}")
+            }
             Self::NoRoot { slots } => {
                 write!(f, "{FILE} has no whole slot")?;
                 for (index, slot) in slots.iter().enumerate() {
@@ -78,10 +78,7 @@ impl fmt::Display for OpenError {
                         None => write!(f, "; slot {index} was never written")?,
                     }
                 }
-                f.write_str(
-                    "; restore this member from a snapshot, or remove it from the cluster \
-                     and add it again with an empty directory",
-                )
+                write!(f, "; {DAMAGED_ADVICE}")
             }
             Self::Foreign { version } => write!(
                 f,
@@ -115,19 +112,19 @@ pub async fn open<D: Disk>(disk: &D, options: Options) -> Result<Option<(Tree, R
     let Some(slots) = read_slots(disk, options, fresh).await? else { return Ok(None) };
     let Some(root) = choose(slots, fresh)? else { return Ok(None) };
     let root = check_segment_bytes(root, options)?;
-    let mut segments = Vec::with_capacity(root.sealed.len());
+    let dead = read_dead(disk, &root).await?;
+    let mut closed = Vec::with_capacity(root.sealed.len());
     for entry in &root.sealed {
-        segments.push(read_sealed(disk, &root, entry).await?);
+        closed.push(open_sealed(disk, &root, entry, &dead).await?);
     }
     let mut tail = read_tail(disk, &root).await?;
-    let dead = read_dead(disk, &root).await?;
-    tail.take_marks(dead.get(&(tail.id, tail.generation)).map_or(&[][..], Vec::as_slice));
+    tail.take_marks(marks_of(&dead, &tail.identity()));
     let leases = read_leases(disk, &root, options).await?;
-    let files = index::open(disk, root.facts.cluster, &root.index).await?;
-    let map = Map::open(options.page_bytes, &root.index, files);
-    let closed = with_books(segments, &dead);
+    let [keys, held] = INDEXES;
+    let keys = open_index(disk, options, &root, keys).await?;
+    let held = open_index(disk, options, &root, held).await?;
     let shelf = Shelf::new(root.segment_bytes, closed, tail);
-    let mut tree = Tree::from_parts([map, leases], shelf, root.standing());
+    let mut tree = Tree::from_parts(Maps { keys, held, leases }, shelf, root.standing());
     let named: Vec<_> = root.files().collect();
     tree.shelf.garbage.extend(there.into_iter().filter(|name| !named.contains(name)));
     Ok(Some((tree, root)))
@@ -139,7 +136,20 @@ impl Tree {
     /// # Errors
     /// [`OpenError::Damaged`].
     pub fn check_index(&self) -> Result<(), OpenError> {
-        self.map.check().map_err(|(file, flaw)| OpenError::Damaged { file, flaw })
+        let checked = self.map.check().and_then(|()| self.held.check());
+        checked.map_err(|(file, flaw)| OpenError::Damaged { file, flaw })
+    }
+
+    /// Reads all sealed segments and checks them, where opening leaves that to whoever reads a record
+    /// first.
+    ///
+    /// # Errors
+    /// [`OpenError::Damaged`].
+    pub fn check_records(&self) -> Result<(), OpenError> {
+        self.shelf.closed().try_for_each(|(segment, _)| {
+            let damaged = |flaw| OpenError::Damaged { file: segment.identity.file(), flaw };
+            segment.check().map_err(damaged)
+        })
     }
 }
 
@@ -152,12 +162,15 @@ pub(crate) async fn files<D: Disk>(disk: &D) -> io::Result<BTreeSet<String>> {
     Ok(names)
 }
 
+/// One bit for each record of a segment that is dead.
+pub(crate) fn marks_of<'a>(dead: &'a Dead, identity: &Identity) -> &'a [u64] {
+    dead.get(&(identity.id, identity.generation)).map_or(&[][..], Vec::as_slice)
+}
+
 /// Each segment with its book, in which the listed records are dead.
 fn with_books(segments: Vec<Segment>, dead: &Dead) -> Vec<(Segment, Book)> {
     let with_book = |segment: Segment| {
-        let Identity { id, generation, .. } = segment.identity;
-        let marks = dead.get(&(id, generation)).map_or(&[][..], Vec::as_slice);
-        let book = Book::of(&segment.run(), marks);
+        let book = Book::of(&segment.run(), marks_of(dead, &segment.identity));
         (segment, book)
     };
     segments.into_iter().map(with_book).collect()
@@ -250,18 +263,46 @@ pub(crate) async fn open_needed<D: Disk>(
     }
 }
 
+/// A sealed file, read and checked whole.
 pub(crate) async fn read_sealed<D: Disk>(
     disk: &D,
     root: &Root,
     entry: &Entry,
 ) -> Result<Segment, OpenError> {
-    let Entry { identity, extent } = *entry;
+    let Entry { identity, extent, .. } = *entry;
     let bytes = extent.file_bytes();
     let file = open_needed(disk, &identity.file(), bytes).await?;
-    let map = file.map(bytes as u64).await?;
+    let map = file.map(bytes as u64, Load::Now).await?;
     segment::check_sealed(&map, root.facts.cluster, &identity, &extent)
         .map_err(|flaw| OpenError::Damaged { file: identity.file(), flaw })?;
-    Ok(Segment::new(identity, Source::File { map, extent }))
+    Ok(Segment::new(identity, Source::File { map, extent, unseen: None }))
+}
+
+/// A sealed file as a start takes it: it is there and long enough; the rest is seen when it is read.
+async fn open_sealed<D: Disk>(
+    disk: &D,
+    root: &Root,
+    entry: &Entry,
+    dead: &Dead,
+) -> Result<(Segment, Book), OpenError> {
+    let Entry { identity, extent, live } = *entry;
+    let bytes = extent.file_bytes();
+    let file = open_needed(disk, &identity.file(), bytes).await?;
+    let map = file.map(bytes as u64, Load::Later).await?;
+    let unseen = Some(Arc::new(Unseen::new(root.facts.cluster, identity, &extent)));
+    let book = Book::opened(live, marks_of(dead, &identity));
+    Ok((Segment::new(identity, Source::File { map, extent, unseen }), book))
+}
+
+pub(super) async fn open_index<D: Disk>(
+    disk: &D,
+    options: Options,
+    root: &Root,
+    which: Which,
+) -> Result<Map, OpenError> {
+    let index = &root.index[which as usize];
+    let files = index::open(disk, root.facts.cluster, which, index).await?;
+    Ok(Map::open(options.page_bytes, index, files))
 }
 
 pub(crate) async fn read_tail<D: Disk>(disk: &D, root: &Root) -> Result<Tail, OpenError> {
@@ -335,8 +376,13 @@ pub(crate) async fn rebuild(
     tail: Tail,
     leases: Map,
 ) -> Tree {
-    let mut rebuild =
-        Rebuild { map: Map::new(options.page_bytes), compacted: root.compacted, dead: Vec::new() };
+    let mut rebuild = Rebuild {
+        map: Map::new(options.page_bytes),
+        held: Map::new(options.page_bytes),
+        entry: Vec::new(),
+        compacted: root.compacted,
+        dead: Vec::new(),
+    };
     let mut closed = Vec::with_capacity(segments.len());
     for (segment, book) in with_books(segments, dead) {
         rebuild.take_run(&segment.run(), &book).await;
@@ -346,11 +392,14 @@ pub(crate) async fn rebuild(
     let mut shelf = Shelf::new(root.segment_bytes, closed, tail);
     rebuild.dead.into_iter().for_each(|seq| shelf.mark(seq));
     let standing = Standing { swept: root.compacted, ..root.standing() };
-    Tree::from_parts([rebuild.map, leases], shelf, standing)
+    Tree::from_parts(Maps { keys: rebuild.map, held: rebuild.held, leases }, shelf, standing)
 }
 
 struct Rebuild {
     map: Map,
+    held: Map,
+    /// Memory that is used again.
+    entry: Vec<u8>,
     compacted: Revision,
     /// Records that compaction takes and that are still there.
     dead: Vec<Seq>,
@@ -370,15 +419,17 @@ impl Rebuild {
     /// Takes the next record in: it becomes its key's newest version.
     fn take(&mut self, record: &Record<'_>) {
         let kv = record.fields();
-        let mut roots = Vec::new();
+        let (mut roots, mut lease) = (Vec::new(), LeaseId(0));
         if let Some(cell) = self.map.get(kv.key) {
             let cell = Cell::decode(cell);
             roots.extend(cell.roots());
+            lease = cell.meta.map_or(lease, |meta| meta.lease);
             if record.main() <= self.compacted {
                 // Superseded at or below the compacted revision.
                 self.dead.push(cell.newest());
             }
         }
+        lease::hold(&mut self.held, &mut self.entry, kv.key, lease, LeaseId(kv.lease));
         if record.tombstone() && record.main() < self.compacted {
             self.dead.push(record.seq());
             self.map.remove(kv.key);

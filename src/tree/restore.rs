@@ -20,7 +20,7 @@ use super::{
 use crate::{
     io::Disk,
     limits::{INDEX_PAGES_PER_TURN, RESTORE_SEGMENTS_IN_MEMORY},
-    types::{LeaseId, Revision, Seq, Stamp},
+    types::{LeaseId, Revision, Stamp},
 };
 use bytes::Bytes;
 use std::io;
@@ -59,7 +59,7 @@ impl<'a> Past<'a> {
         let nobodys = RootFacts { revision: Revision(0), state: Bytes::new(), ..facts.clone() };
         let mut tree = format(disk, options, nobodys.clone()).await?;
         tree.compact(compacted);
-        tree.sweep = Sweep::done(compacted, Seq(0));
+        tree.sweep = Sweep::done(compacted, None);
         let room = options.segment_bytes as u64 * RESTORE_SEGMENTS_IN_MEMORY;
         let mut whole = compacted < Revision(0);
         for change in self.changes() {
@@ -130,8 +130,9 @@ impl Tree {
             lease: LeaseId(kv.lease),
             value_bytes: u32::try_from(kv.value.len()).expect("a record is below 4 GiB"),
         };
-        self.current(kv.key);
+        let old = self.current(kv.key);
         self.append(change.stamp, &kv, (!change.tombstone).then_some(&meta));
+        self.hold(kv.key, old, meta.lease);
     }
 
     /// Brings all that is in memory only to files.

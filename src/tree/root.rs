@@ -15,14 +15,15 @@
 //! 144   u64 number of the superblock that the table of leases (see `lease`) was written for
 //!       u64 its bytes, 0 for none  u64 its crc
 //! 168   i64 swept
-//! 176   where the index's root lies (see `page`): u64 link, all ones for an empty index  u64 its crc
-//!       u64 live cells  u64 cells
-//! 208   u64 files of the index
-//! 216   u32 sealed segments  u32 bytes of state
-//! 224   for each file of the index, by slot, 32 bytes:
+//! 176   where the index of the keys has its root (see `page`): u64 link, all ones for an empty index
+//!       u64 its crc  u64 live cells  u64 cells  u64 files
+//! 216   likewise of the keys that hold on to leases
+//! 256   u32 sealed segments  u32 bytes of state
+//! 264   for each file of the one index, then of the other, by slot, 32 bytes:
 //!         u64 slot  u64 number  u64 bytes  u64 bytes of pages that count
-//!       for each sealed segment, in order, 48 bytes:
+//!       for each sealed segment, in order, 64 bytes:
 //!         u64 id  u64 generation  u64 first seq  u64 next seq  u64 records  u64 their bytes
+//!         u64 live records  u64 their bytes
 //!       state
 //! ```
 //!
@@ -31,7 +32,7 @@
 
 use super::{
     dead,
-    index::{IndexEntry, IndexRoot},
+    index::{INDEXES, IndexEntry, IndexRoot, Which},
     lease::LeaseFile,
     page::{Count, Link},
     segment::{Extent, Flaw, Identity, file},
@@ -54,10 +55,10 @@ const VERSION_AT: usize = 8;
 const CRC_AT: usize = VERSION_AT + 4;
 const BYTES_AT: usize = CRC_AT + 4;
 const FIXED_AT: usize = BYTES_AT + 8;
-const ENTRIES_AT: usize = FIXED_AT + 24 * 8 + 2 * 4;
+const ENTRIES_AT: usize = FIXED_AT + 29 * 8 + 2 * 4;
 const INDEX_ENTRY_BYTES: usize = 4 * 8;
-const ENTRY_BYTES: usize = 6 * 8;
-const _: () = assert!(ENTRIES_AT == 224);
+const ENTRY_BYTES: usize = 8 * 8;
+const _: () = assert!(ENTRIES_AT == 264);
 /// Stands for the link to the root of an index that is empty.
 const NO_LINK: u64 = u64::MAX;
 
@@ -108,7 +109,8 @@ pub struct Root {
     pub(crate) leases: LeaseFile,
     /// What the compaction at this revision takes is taken, from the index and from the records.
     pub(crate) swept: Revision,
-    pub(super) index: IndexRoot,
+    /// One for each of [`INDEXES`].
+    pub(super) index: [IndexRoot; INDEXES.len()],
 }
 
 /// A sealed segment, as the superblock names it.
@@ -116,6 +118,16 @@ pub struct Root {
 pub(crate) struct Entry {
     pub(crate) identity: Identity,
     pub(crate) extent: Extent,
+    /// What compaction has not taken of it.
+    pub(crate) live: Live,
+}
+
+/// Records that compaction has not taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Live {
+    pub(crate) records: usize,
+    /// Their bytes.
+    pub(crate) bytes: usize,
 }
 
 /// How far the tail's file counts.
@@ -174,8 +186,14 @@ impl Root {
     pub(crate) fn files(&self) -> impl Iterator<Item = String> {
         let tail = (self.tail.bytes > 0).then(|| self.tail.file());
         let sealed = self.sealed.iter().map(|entry| entry.identity.file());
-        let index = self.index.files.iter().map(IndexEntry::name);
-        sealed.chain(tail).chain(self.dead_file()).chain(self.leases.name()).chain(index)
+        let lists = self.dead_file().into_iter().chain(self.leases.name());
+        sealed.chain(tail).chain(lists).chain(self.index_files())
+    }
+
+    /// Names of the index's files.
+    fn index_files(&self) -> impl Iterator<Item = String> {
+        let names = |(which, index): (Which, &IndexRoot)| index.names(which).collect::<Vec<_>>();
+        INDEXES.into_iter().zip(&self.index).flat_map(names)
     }
 
     /// Where a tree stands that comes from this root.
@@ -187,7 +205,7 @@ impl Root {
             swept: self.swept,
             dead_file: self.dead_file(),
             leases: self.leases,
-            index_files: self.index.files.iter().map(IndexEntry::name).collect(),
+            index_files: self.index_files().collect(),
         }
     }
 
@@ -199,10 +217,9 @@ impl Root {
     /// The slot's bytes. They fit if they are no more than [`slot_bytes`].
     pub(crate) fn encode(&self) -> Vec<u8> {
         let facts = &self.facts;
-        let index = &self.index;
-        let entries = index.files.len() * INDEX_ENTRY_BYTES + self.sealed.len() * ENTRY_BYTES;
+        let files = || self.index.iter().flat_map(|index| &index.files);
+        let entries = files().count() * INDEX_ENTRY_BYTES + self.sealed.len() * ENTRY_BYTES;
         let bytes = ENTRIES_AT + entries + facts.state.len();
-        let [root, crc] = index.root.map_or([NO_LINK, 0], Link::to_numbers);
         let mut out = Vec::with_capacity(bytes.next_multiple_of(BLOCK_BYTES));
         out.extend_from_slice(&MAGIC.to_le_bytes());
         out.extend_from_slice(&VERSION.to_le_bytes());
@@ -228,31 +245,28 @@ impl Root {
             self.leases.bytes,
             self.leases.crc.into(),
             self.swept.0 as u64,
-            root,
-            crc,
-            index.count.live,
-            index.count.cells,
-            index.files.len() as u64,
         ];
-        fixed.iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
+        let put = |out: &mut Vec<u8>, numbers: &[u64]| {
+            numbers.iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
+        };
+        put(&mut out, &fixed);
+        for IndexRoot { root, count, files } in &self.index {
+            put(&mut out, &root.map_or([NO_LINK, 0], Link::to_numbers));
+            put(&mut out, &[count.live, count.cells, files.len() as u64]);
+        }
         for count in [self.sealed.len(), facts.state.len()] {
             let count = u32::try_from(count).expect("a slot is below 4 GiB");
             out.extend_from_slice(&count.to_le_bytes());
         }
-        for entry in &index.files {
-            let numbers = [entry.slot.into(), entry.number, entry.bytes, entry.live];
-            numbers.iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
+        for entry in files() {
+            put(&mut out, &[entry.slot.into(), entry.number, entry.bytes, entry.live]);
         }
-        for Entry { identity, extent } in &self.sealed {
-            let numbers = [
-                identity.id,
-                identity.generation,
-                identity.first.0,
-                identity.next.0,
-                extent.records as u64,
-                extent.bytes as u64,
-            ];
-            numbers.iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
+        for Entry { identity, extent, live } in &self.sealed {
+            put(&mut out, &[identity.id, identity.generation, identity.first.0, identity.next.0]);
+            put(
+                &mut out,
+                &[extent.records, extent.bytes, live.records, live.bytes].map(|n| n as u64),
+            );
         }
         out.extend_from_slice(&facts.state);
         let crc = checksum(&out);
@@ -331,26 +345,33 @@ fn parse(bytes: &[u8]) -> Option<Root> {
     let leases =
         LeaseFile { number: number()?, bytes: number()?, crc: u32::try_from(number()?).ok()? };
     let swept = Revision(number()? as i64);
-    let root = match [number()?, number()?] {
-        [NO_LINK, _] => None,
-        link => Some(Link::from_numbers(link)?),
-    };
-    let count = Count { live: number()?, cells: number()? };
-    let index_files = number()?;
+    let mut index = [const { IndexRoot::EMPTY }; INDEXES.len()];
+    let mut files = [0; INDEXES.len()];
+    for (index, files) in index.iter_mut().zip(&mut files) {
+        index.root = match [number()?, number()?] {
+            [NO_LINK, _] => None,
+            link => Some(Link::from_numbers(link)?),
+        };
+        index.count = Count { live: number()?, cells: number()? };
+        *files = number()?;
+    }
     let counts = number()?;
-    let mut index = IndexRoot { root, count, files: Vec::new() };
-    for _ in 0..index_files {
-        let slot =
-            u16::try_from(number()?).ok().filter(|slot| usize::from(*slot) < INDEX_FILES_MAX)?;
-        let (number, bytes, live) = (number()?, number()?, number()?);
-        index.files.push(IndexEntry { slot, number, bytes, live });
+    for (index, files) in index.iter_mut().zip(files) {
+        for _ in 0..files {
+            let slot = u16::try_from(number()?).ok()?;
+            let slot = (usize::from(slot) < INDEX_FILES_MAX).then_some(slot)?;
+            let (number, bytes, live) = (number()?, number()?, number()?);
+            index.files.push(IndexEntry { slot, number, bytes, live });
+        }
     }
     let mut sealed = Vec::new();
     for _ in 0..counts as u32 {
         let (id, generation) = (number()?, number()?);
         let identity = Identity { id, generation, first: Seq(number()?), next: Seq(number()?) };
         let (records, bytes) = (number()? as usize, number()? as usize);
-        sealed.push(Entry { identity, extent: Extent { records, bytes, sparse: generation > 0 } });
+        let extent = Extent { records, bytes, sparse: generation > 0 };
+        let live = Live { records: number()? as usize, bytes: number()? as usize };
+        sealed.push(Entry { identity, extent, live });
     }
     let state = Bytes::copy_from_slice(rest);
     if state.len() as u64 != counts >> 32 {
@@ -408,16 +429,20 @@ mod tests {
             sealed: vec![Entry {
                 identity,
                 extent: Extent { records: 5, bytes: 640, sparse: true },
+                live: Live { records: 4, bytes: 512 },
             }],
             tail: TailEntry { id: 4, generation: 1 << 32, first: Seq(90), bytes: 4000 },
             dead_bytes: 48,
             leases: LeaseFile { number: 3, bytes: 64, crc: 9 },
             swept: Revision(-1),
-            index: IndexRoot {
-                root: Link::from_numbers([1 << 48 | 64, 5]),
-                count: Count { live: 3, cells: 4 },
-                files: vec![IndexEntry { slot: 1, number: 5, bytes: 8192, live: 4096 }],
-            },
+            index: [
+                IndexRoot {
+                    root: Link::from_numbers([1 << 48 | 64, 5]),
+                    count: Count { live: 3, cells: 4 },
+                    files: vec![IndexEntry { slot: 1, number: 5, bytes: 8192, live: 4096 }],
+                },
+                IndexRoot::EMPTY,
+            ],
         }
     }
 

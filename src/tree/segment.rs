@@ -21,19 +21,25 @@
 //! sectors of 512 bytes, but within a sector it leaves the old or the new bytes, and both begin
 //! with the same records.
 //!
-//! Once sealed, a file never changes. It is read through a map.
+//! Once sealed, a file never changes. It is read through a map. A start reads nothing of it but how long it
+//! is, so that it takes no time however much history there is: what is wrong with a file is noticed when
+//! it is first read (see [`Unseen`]), and never served.
 
 use super::{
     append_vec::Frozen,
     record::{HEADER_BYTES as RECORD_HEADER_BYTES, Record},
 };
 use crate::{
+    fatal::{self, Fatal},
     io::{BLOCK_BYTES, Mapping},
     types::{ClusterId, Seq, Stamp},
 };
 use std::{
     fmt,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 /// Directory of the segments, below the disk's root.
@@ -57,6 +63,10 @@ const RECORDS_COUNT_AT: usize = NEXT_AT + 8;
 const RECORDS_BYTES_AT: usize = RECORDS_COUNT_AT + 8;
 const FOOTER_CRC_AT: usize = RECORDS_BYTES_AT + 8;
 const _: () = assert!(FOOTER_CRC_AT + 8 <= BLOCK_BYTES);
+
+/// What to do about a file that is damaged.
+pub(super) const DAMAGED_ADVICE: &str = "restore this member from a snapshot, or remove it from the \
+                                         cluster and add it again with an empty directory";
 
 /// What is wrong with bytes that were read from a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,8 +165,8 @@ pub(crate) struct Segment {
 pub(crate) enum Source {
     /// Full, not yet sealed.
     Heap { bytes: Frozen<u8>, offsets: Frozen<u32> },
-    /// Sealed.
-    File { map: Mapping, extent: Extent },
+    /// Sealed. `unseen` where this process did not write it.
+    File { map: Mapping, extent: Extent, unseen: Option<Arc<Unseen>> },
 }
 
 impl Segment {
@@ -167,9 +177,12 @@ impl Segment {
     pub(crate) fn run(&self) -> Run<'_> {
         match &self.source {
             Source::Heap { bytes, offsets } => Run::dense(self.identity.first, bytes, offsets),
-            Source::File { map, extent } => {
+            Source::File { map, extent, unseen } => {
+                let unseen = unseen.as_deref();
+                unseen.inspect(|unseen| unseen.see_ends(map, extent));
                 let (offsets, seqs) = map[extent.footer_at()..].split_at(extent.records * 4);
                 Run {
+                    unseen,
                     first: self.identity.first,
                     bytes: &map[RECORDS_AT..RECORDS_AT + extent.bytes],
                     offsets: Offsets::File(offsets),
@@ -183,15 +196,107 @@ impl Segment {
         matches!(self.source, Source::File { .. })
     }
 
+    /// How many records it has.
+    pub(crate) fn records(&self) -> usize {
+        match &self.source {
+            Source::Heap { offsets, .. } => offsets.len(),
+            Source::File { extent, .. } => extent.records,
+        }
+    }
+
+    /// Bytes of all its records.
+    pub(crate) fn bytes(&self) -> usize {
+        match &self.source {
+            Source::Heap { bytes, .. } => bytes.len(),
+            Source::File { extent, .. } => extent.bytes,
+        }
+    }
+
     /// Whether a record within its reach is gone.
     pub(crate) fn has_gaps(&self) -> bool {
-        (self.run().len() as u64) < self.identity.next.0 - self.identity.first.0
+        (self.records() as u64) < self.identity.next.0 - self.identity.first.0
+    }
+
+    /// Looks at all of it that nobody has looked at.
+    pub(crate) fn check(&self) -> Result<(), Flaw> {
+        let Source::File { map, extent, unseen: Some(unseen) } = &self.source else {
+            return Ok(());
+        };
+        unseen.check_ends(map, extent)?;
+        let run = self.run();
+        (0..run.len()).try_for_each(|position| unseen.check_record(&run, position))
+    }
+}
+
+/// What of a file was not yet seen to be whole: each part is checked when it is first read. What does not
+/// fit its checksum is never served: the process says where it lies, and dies.
+pub(crate) struct Unseen {
+    cluster: ClusterId,
+    identity: Identity,
+    /// Header, footer and trailer are whole.
+    ends: AtomicBool,
+    /// One bit for each record by position, set once it was seen to be whole.
+    records: Box<[AtomicU64]>,
+}
+
+impl Unseen {
+    /// Nothing was looked at yet.
+    pub(crate) fn new(cluster: ClusterId, identity: Identity, extent: &Extent) -> Self {
+        let words = extent.records.div_ceil(u64::BITS as usize);
+        let records = (0..words).map(|_| AtomicU64::new(0)).collect();
+        Self { cluster, identity, ends: AtomicBool::new(false), records }
+    }
+
+    fn see_ends(&self, file: &[u8], extent: &Extent) {
+        if !self.ends.load(Ordering::Relaxed) {
+            self.check_ends(file, extent).unwrap_or_else(|flaw| self.die(&flaw));
+        }
+    }
+
+    fn see_record(&self, run: &Run<'_>, position: usize) {
+        let (word, bit) = (position / u64::BITS as usize, position % u64::BITS as usize);
+        if self.records[word].load(Ordering::Relaxed) >> bit & 1 == 0 {
+            self.check_record(run, position).unwrap_or_else(|flaw| self.die(&flaw));
+            self.records[word].fetch_or(1 << bit, Ordering::Relaxed);
+        }
+    }
+
+    fn check_ends(&self, file: &[u8], extent: &Extent) -> Result<(), Flaw> {
+        check_ends(file, self.cluster, &self.identity, extent)?;
+        self.ends.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Its checksum vouches for all that it says; that it is the one which belongs here its number tells.
+    fn check_record(&self, run: &Run<'_>, position: usize) -> Result<(), Flaw> {
+        let (offset, expected) = (run.offset(position), run.seq(position));
+        let record = Record::check(run.bytes, offset).map_err(|flaw| flaw.behind(RECORDS_AT))?;
+        let (end, next) = (offset + record.bytes().len(), run.offset(position + 1));
+        if record.seq() != expected {
+            let (expected, found) = (expected.0, record.seq().0);
+            return Err(Flaw::new(RECORDS_AT + offset, "the record's number", expected, found));
+        }
+        if end != next {
+            let (expected, found) = (next as u64, end as u64);
+            return Err(Flaw::new(RECORDS_AT + offset, "the record's end", expected, found));
+        }
+        Ok(())
+    }
+
+    fn die(&self, flaw: &Flaw) -> ! {
+        fatal::die(&Fatal {
+            what: "a record segment is damaged".into(),
+            place: format!("{}, {flaw}", self.identity.file()),
+            advice: DAMAGED_ADVICE.into(),
+        })
     }
 }
 
 /// Records in order, wherever they lie.
 #[derive(Clone, Copy)]
 pub(crate) struct Run<'a> {
+    /// What of it was not yet looked at.
+    unseen: Option<&'a Unseen>,
     first: Seq,
     bytes: &'a [u8],
     offsets: Offsets<'a>,
@@ -207,12 +312,12 @@ enum Offsets<'a> {
 impl<'a> Run<'a> {
     /// A run without gaps.
     pub(crate) fn dense(first: Seq, bytes: &'a [u8], offsets: &'a [u32]) -> Self {
-        Self { first, bytes, offsets: Offsets::Heap(offsets), seqs: None }
+        Self { unseen: None, first, bytes, offsets: Offsets::Heap(offsets), seqs: None }
     }
 
     /// A run with gaps, and the numbers of its records.
     pub(crate) fn sparse(first: Seq, bytes: &'a [u8], offsets: &'a [u32], seqs: &'a [u8]) -> Self {
-        Self { first, bytes, offsets: Offsets::Heap(offsets), seqs: Some(seqs) }
+        Self { unseen: None, first, bytes, offsets: Offsets::Heap(offsets), seqs: Some(seqs) }
     }
 
     /// Records in the run.
@@ -245,6 +350,7 @@ impl<'a> Run<'a> {
     }
 
     pub(crate) fn at(&self, position: usize) -> Record<'a> {
+        self.unseen.inspect(|unseen| unseen.see_record(self, position));
         Record::at_front(&self.bytes[self.offset(position)..])
     }
 
@@ -391,8 +497,8 @@ fn check_block(
     same(FIRST_AT, "the segment's first record number", identity.first.0)
 }
 
-/// Checks a sealed file whole: header, trailer, footer and every record.
-pub(crate) fn check_sealed(
+/// Checks what a sealed file has beside its records: header, trailer and footer.
+fn check_ends(
     file: &[u8],
     cluster: ClusterId,
     identity: &Identity,
@@ -415,6 +521,19 @@ pub(crate) fn check_sealed(
             return Err(Flaw::new(at + field, what, expected, get(trailer, field)));
         }
     }
+    Ok(())
+}
+
+/// Checks a sealed file whole: header, trailer, footer and every record.
+pub(crate) fn check_sealed(
+    file: &[u8],
+    cluster: ClusterId,
+    identity: &Identity,
+    extent: &Extent,
+) -> Result<(), Flaw> {
+    check_ends(file, cluster, identity, extent)?;
+    let footer_at = extent.footer_at();
+    let footer = &file[footer_at..footer_at + extent.footer_bytes()];
     let records = &file[RECORDS_AT..RECORDS_AT + extent.bytes];
     let offsets =
         check_records(records, identity, extent.sparse).map_err(|flaw| flaw.behind(RECORDS_AT))?;

@@ -7,7 +7,7 @@
 use super::{
     append_vec::AppendVec,
     record::RECORD_BYTES_MIN,
-    root::TailEntry,
+    root::{Live, TailEntry},
     segment::{Identity, Run, Segment, Source},
     view::Records,
 };
@@ -35,6 +35,17 @@ impl Book {
         };
         (0..run.len()).filter(marked).for_each(|position| book.mark(position, run.size(position)));
         book
+    }
+
+    /// The book of a sealed segment as a superblock has it.
+    pub(crate) fn opened(live: Live, marks: &[u64]) -> Self {
+        let dead = Arc::new(marks.to_vec());
+        Self { durable: None, live_records: live.records, live_bytes: live.bytes, dead }
+    }
+
+    /// What compaction has not taken.
+    pub(crate) fn live(&self) -> Live {
+        Live { records: self.live_records, bytes: self.live_bytes }
     }
 
     pub(crate) fn add(&mut self, bytes: usize) {

@@ -21,7 +21,7 @@ use super::{
     segment::{Segment, Source},
 };
 use crate::{
-    limits::SNAPSHOT_PIECE_BYTES,
+    limits::{SNAPSHOT_PIECE_BYTES, SWEEP_RECORDS_PER_TURN},
     types::{LeaseId, Revision, Seq},
 };
 use bytes::Bytes;
@@ -93,7 +93,7 @@ impl Snapshot {
     /// If there is no such part.
     pub fn part_bytes(&self, part: usize) -> u64 {
         match self.kind(part) {
-            Kind::Segment | Kind::Tail => self.segment(part).run().bytes().len() as u64,
+            Kind::Segment | Kind::Tail => self.segment(part).bytes() as u64,
             Kind::Dead => self.dead().len() as u64,
             Kind::Leases => self.leases() as u64 * LEASE_BYTES as u64,
         }
@@ -131,8 +131,8 @@ impl Snapshot {
     async fn weigh(&self, at: usize, kind: Kind) -> Part {
         if kind <= Kind::Tail {
             let segment = self.segment(at);
-            let (identity, run) = (segment.identity, segment.run());
-            let (records, bytes) = (run.len(), run.bytes().len() as u64);
+            let identity = segment.identity;
+            let (records, bytes) = (segment.records(), segment.bytes() as u64);
             return Part { kind, identity, records, bytes, crc: crc_of(segment).await };
         }
         let (mut hasher, mut bytes) = (crc32fast::Hasher::new(), 0);
@@ -186,8 +186,16 @@ pub(super) async fn crc_of(segment: &Segment) -> u32 {
     if let Some(crc) = segment.crc.get() {
         return *crc;
     }
+    // What is sent is whole: each record is seen before all of them get a checksum as they are.
+    let run = segment.run();
+    for position in 0..run.len() {
+        run.at(position);
+        if position % SWEEP_RECORDS_PER_TURN == 0 {
+            yield_now().await;
+        }
+    }
     let mut hasher = crc32fast::Hasher::new();
-    for piece in segment.run().bytes().chunks(SNAPSHOT_PIECE_BYTES) {
+    for piece in run.bytes().chunks(SNAPSHOT_PIECE_BYTES) {
         hasher.update(piece);
         yield_now().await;
     }

@@ -9,9 +9,9 @@
 //!
 //! Tombstones written exactly at C are looked at again by the next sweep.
 
-use super::{Tree, cell::Cell, index::IndexEntry};
+use super::{Map, Tree, cell::Cell, index::IndexEntry};
 use crate::limits::{INDEX_CLEARED_BYTES_MAX, INDEX_FILES_USUAL};
-use crate::types::{Revision, Seq};
+use crate::types::{Revision, Seq, Stamp};
 
 /// How far physical compaction has come.
 pub(crate) struct Sweep {
@@ -19,15 +19,16 @@ pub(crate) struct Sweep {
     done: Revision,
     /// The compaction that is being swept; equal to `done` when there is none.
     target: Revision,
-    /// The next record to look at.
-    at: Seq,
+    /// The next record to look at; None after a start, which does not look for it.
+    at: Option<Seq>,
     /// The first record of the target's own revision, where the next sweep begins.
     again: Option<Seq>,
 }
 
 impl Sweep {
-    /// Everything up to `done` is swept, and `at` is the first record not below that revision.
-    pub(crate) fn done(done: Revision, at: Seq) -> Self {
+    /// Everything up to `done` is swept, and `at`, if it is known, is the first record not below that
+    /// revision.
+    pub(crate) fn done(done: Revision, at: Option<Seq>) -> Self {
         Self { done, target: done, at, again: None }
     }
 
@@ -66,32 +67,29 @@ impl Tree {
     /// back: what a checkpoint wrote is read from its file from now on, and a file that is mostly
     /// garbage gives up the rest. True when nothing is left to do before the next checkpoint.
     pub fn tend_index(&mut self, budget_pages: usize) -> bool {
-        if !self.map.settle(budget_pages) || !self.map.clear(budget_pages) {
-            return false;
+        for map in [&mut self.map, &mut self.held] {
+            if !map.settle(budget_pages) || !map.clear(budget_pages) {
+                return false;
+            }
         }
-        let Some(wasteful) = self.wasteful_file() else { return true };
-        self.cleared_bytes += wasteful.live;
-        self.map.begin_clearing(wasteful.slot);
-        false
-    }
-
-    /// The file of the index that is to be emptied next, if any may be before the next checkpoint.
-    fn wasteful_file(&self) -> Option<IndexEntry> {
-        let files: Vec<_> = self.map.entries().filter(|entry| entry.live > 0).collect();
-        let many = files.len() > INDEX_FILES_USUAL;
-        let wasteful = |entry: &IndexEntry| many || 2 * entry.live < entry.bytes;
-        let least = files.into_iter().filter(wasteful).min_by_key(|entry| entry.live)?;
-        let room = INDEX_CLEARED_BYTES_MAX.checked_sub(self.cleared_bytes)?;
-        (least.live <= room || self.cleared_bytes == 0).then_some(least)
+        for map in [&mut self.map, &mut self.held] {
+            if let Some(wasteful) = wasteful_file(map, self.cleared_bytes) {
+                self.cleared_bytes += wasteful.live;
+                map.begin_clearing(wasteful.slot);
+                return false;
+            }
+        }
+        true
     }
 
     fn sweep_one(&mut self) {
-        let Sweep { done, target, at, .. } = self.sweep;
+        let Sweep { done, target, at, again } = self.sweep;
         let records = self.shelf.records();
-        let next = records.step(&mut records.position(at));
+        let from = Stamp { main: done, sub: 0 };
+        let mut position = at.map_or_else(|| records.position_of(from), |at| records.position(at));
+        let next = records.step(&mut position);
         let Some(record) = next.filter(|record| record.main() <= target) else {
-            let at = self.sweep.again.unwrap_or(at);
-            self.sweep = Sweep::done(target, at);
+            self.sweep = Sweep::done(target, again.or(at));
             return;
         };
         let (seq, main) = (record.seq(), record.main());
@@ -110,7 +108,7 @@ impl Tree {
         if dead_tombstone {
             self.mark_dead(seq);
         }
-        self.sweep.at = Seq(seq.0 + 1);
+        self.sweep.at = Some(Seq(seq.0 + 1));
         if main == target {
             self.sweep.again.get_or_insert(seq);
         }
@@ -120,4 +118,15 @@ impl Tree {
         self.shelf.mark(seq);
         self.ledger.note_dead(seq);
     }
+}
+
+/// The file of a map that is to be emptied next, if any may be before the next checkpoint, and so many
+/// bytes have been taken out of files since the last.
+fn wasteful_file(map: &Map, cleared_bytes: u64) -> Option<IndexEntry> {
+    let files: Vec<_> = map.entries().filter(|entry| entry.live > 0).collect();
+    let many = files.len() > INDEX_FILES_USUAL;
+    let wasteful = |entry: &IndexEntry| many || 2 * entry.live < entry.bytes;
+    let least = files.into_iter().filter(wasteful).min_by_key(|entry| entry.live)?;
+    let room = INDEX_CLEARED_BYTES_MAX.checked_sub(cleared_bytes)?;
+    (least.live <= room || cleared_bytes == 0).then_some(least)
 }

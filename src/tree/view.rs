@@ -28,6 +28,7 @@ pub struct View(Arc<Published>);
 pub(crate) struct Published {
     pub(crate) map: MapView,
     pub(crate) leases: MapView,
+    pub(crate) held: MapView,
     pub(crate) table: Arc<Vec<Segment>>,
     pub(crate) tail_first: Seq,
     pub(crate) tail_bytes: Frozen<u8>,
@@ -53,6 +54,7 @@ impl View {
         Reader {
             map: view.map.reader(),
             leases: view.leases.reader(),
+            held: view.held.reader(),
             records: Records { table: &view.table, tail, tail_first: view.tail_first },
             compacted: view.compacted,
             newest: view.newest,
@@ -65,6 +67,7 @@ impl View {
 pub struct Reader<'a> {
     pub(crate) map: MapReader<'a>,
     pub(crate) leases: MapReader<'a>,
+    pub(crate) held: MapReader<'a>,
     pub(crate) records: Records<'a>,
     pub(crate) compacted: Revision,
     pub(crate) newest: Revision,

@@ -20,7 +20,11 @@ use ringleader::{
     types::{ClusterId, Index, LeaseId, MemberId, Revision, Stamp, Term},
     wal::{Batch, HardState, LogEntry, frame, record, segment},
 };
-use std::{fs, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::PathBuf,
+};
 
 /// The fields of `map` have these values in `bytes`, and there are no others.
 fn holds(map: &ByteMap, bytes: &[u8], expected: &[(&'static str, u64)]) {
@@ -288,7 +292,7 @@ fn a_data_directory_can_be_read_with_the_page_alone() {
     slots.iter().zip(0..).for_each(|(slot, place)| assert_eq!(number(slot) % 2, place));
     let slot = slots.into_iter().max_by_key(|slot| number(slot)).expect("there are two");
     let expected = [
-        ("version", 2),
+        ("version", 3),
         ("cluster", 0xc1),
         ("member", 0x3e),
         ("applied index", revision as u64 + 1000),
@@ -298,6 +302,7 @@ fn a_data_directory_can_be_read_with_the_page_alone() {
         ("compacted", compacted as u64),
         ("next seq", 8 + 20 * 40 + 1),
         ("segment bytes", SEGMENT_BYTES as u64),
+        ("swept", compacted as u64),
         ("state bytes", 15),
     ];
     for (field, value) in expected {
@@ -307,6 +312,7 @@ fn a_data_directory_can_be_read_with_the_page_alone() {
 
     let entry = ByteMap::of("A sealed segment in the list");
     let list = &slot[root.place("list").start..slot.len() - 15];
+    let list = index(&dir, &root, slot, list);
     let entries: Vec<_> = list.chunks(entry.end()).collect();
     assert_eq!(entries.len() as u64, root.number(slot, "sealed segments"));
     let mut found = Vec::new();
@@ -328,6 +334,103 @@ fn a_data_directory_can_be_read_with_the_page_alone() {
         let (_, _, kv) = newest.expect("every key is there");
         let expected = (&[key; 79][..], 40, i64::from(key));
         assert_eq!((&kv.value[..], kv.version, kv.lease), expected);
+    }
+}
+
+/// Reads both indexes; returns the list behind their files.
+fn index<'a>(dir: &Scratch, root: &ByteMap, slot: &[u8], list: &'a [u8]) -> &'a [u8] {
+    let keys = Pages::of(dir, root, slot, "keys", list);
+    let held = Pages::of(dir, root, slot, "held", keys.behind);
+    let expected: BTreeSet<Vec<u8>> =
+        (0..8).map(|key| vec![b's', key]).chain((0..20).map(|key| vec![b'k', key])).collect();
+    assert_eq!(keys.cells, expected);
+    let held_by = |id: u8| [&(u64::from(id) | 1 << 63).to_be_bytes()[..], &[b'k', id]].concat();
+    // 0 is no lease, and key 3 is deleted.
+    let expected: BTreeSet<_> = (1..20).filter(|key| *key != 3).map(held_by).collect();
+    assert_eq!(held.cells, expected);
+    held.behind
+}
+
+/// An index, read from its files.
+struct Pages<'a> {
+    /// By slot.
+    files: BTreeMap<u64, Vec<u8>>,
+    /// The keys of all cells.
+    cells: BTreeSet<Vec<u8>>,
+    live: u64,
+    /// By slot, bytes of pages that the root leads to.
+    page_bytes: BTreeMap<u64, u64>,
+    /// What is behind its files in the list.
+    behind: &'a [u8],
+}
+
+impl<'a> Pages<'a> {
+    fn of(dir: &Scratch, root: &ByteMap, slot: &[u8], which: &str, list: &'a [u8]) -> Self {
+        let of = |field: &str| root.number(slot, &format!("{which} {field}"));
+        let entry = ByteMap::of("An index file in the list");
+        let (listed, behind) = list.split_at(of("files") as usize * entry.end());
+        let mut index = Self {
+            files: BTreeMap::new(),
+            cells: BTreeSet::new(),
+            live: 0,
+            page_bytes: BTreeMap::new(),
+            behind,
+        };
+        for listed in listed.chunks(entry.end()) {
+            let number = entry.number(listed, "number");
+            let suffix = if which == "keys" { "" } else { ".held" };
+            let mut file = dir.read(&format!("idx/{number:010}{suffix}"));
+            file.truncate(entry.number(listed, "bytes") as usize);
+            let map = ByteMap::of("Index file");
+            let expected = [
+                ("magic", magic(b"RLindex\n")),
+                ("version", 1),
+                ("crc", crc32fast::hash(&file[16..32]).into()),
+                ("cluster", 0xc1),
+                ("number", number),
+            ];
+            holds(&map, &file, &expected);
+            index.files.insert(entry.number(listed, "slot"), file);
+        }
+        index.page(of("link"), of("crc"));
+        assert_eq!((index.live, index.cells.len() as u64), (of("live"), of("cells")));
+        for listed in listed.chunks(entry.end()) {
+            let bytes = index.page_bytes.get(&entry.number(listed, "slot")).copied();
+            assert_eq!(bytes.unwrap_or(0), entry.number(listed, "page bytes"));
+        }
+        index
+    }
+
+    /// Takes in the page at a link, and what is below it.
+    fn page(&mut self, link: u64, crc: u64) {
+        let (at, slot) = ((link & ((1 << 48) - 1)) * 64, link >> 48);
+        let page = ByteMap::of("Tree page");
+        let file = &self.files[&slot][at as usize..];
+        let bytes = page.number(file, "page bytes");
+        let file = file[..bytes as usize].to_vec();
+        assert_eq!(u64::from(crc32fast::hash(&file)), crc, "the page at {link:#x}");
+        *self.page_bytes.entry(slot).or_default() += bytes;
+        let (slots, cell) = (ByteMap::of("Slot"), ByteMap::of("Cell"));
+        for entry in 0..page.number(&file, "entries") as usize {
+            let offset =
+                slots.number(&file[page.place("slots").start + 8 * entry..], "cell offset");
+            let at = (offset & !(1 << 31)) as usize;
+            let (key, body) =
+                (cell.number(&file[at..], "key bytes"), cell.number(&file[at..], "body bytes"));
+            let body_at = at + cell.place("body").start;
+            let body = &file[body_at..body_at + body as usize];
+            if page.number(&file, "level") == 0 {
+                self.live += offset >> 31;
+                let key_at = body_at + body.len();
+                assert!(self.cells.insert(file[key_at..key_at + key as usize].to_vec()));
+                continue;
+            }
+            let map = ByteMap::of("Body of a branch's cell");
+            let before = (self.live, self.cells.len() as u64);
+            self.page(map.number(body, "link"), map.number(body, "crc"));
+            let below = (self.live - before.0, self.cells.len() as u64 - before.1);
+            assert_eq!(below, (map.number(body, "live"), map.number(body, "cells")));
+        }
     }
 }
 

@@ -11,7 +11,7 @@
 //! a hash over every effect.
 
 use crate::executor::Lot;
-use ringleader::io::{AlignedBuf, BLOCK_BYTES, Disk, File, Mapping};
+use ringleader::io::{AlignedBuf, BLOCK_BYTES, Disk, File, Load, Mapping};
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
@@ -619,7 +619,7 @@ impl File for SimFile {
         }
     }
 
-    fn map(&self, len: u64) -> impl Future<Output = io::Result<Mapping>> + 'static {
+    fn map(&self, len: u64, _: Load) -> impl Future<Output = io::Result<Mapping>> + 'static {
         let this = self.clone();
         async move {
             let inode = this.inode;

@@ -119,7 +119,8 @@ fn directory() -> SimDisk {
     disk
 }
 
-/// What a start says of a copy: the place of the damage, where it names one.
+/// What a start says of a copy, and whoever reads all of it then: the place of the damage, where it
+/// names one.
 fn start(disk: &SimDisk) -> Result<(), (RecoverError, Option<(String, u64)>)> {
     let copy = disk.fork();
     let opening = Opening {
@@ -132,8 +133,12 @@ fn start(disk: &SimDisk) -> Result<(), (RecoverError, Option<(String, u64)>)> {
         boot_micros: 1,
     };
     let started = run(async move {
-        let disks = Disks { data: copy.clone(), wal: copy.clone(), wal_background: copy };
-        recover::member(&disks, &opening, || Err("nobody is born here".into())).await.map(drop)
+        let disks = Disks { data: copy.clone(), wal: copy.clone(), wal_background: copy.clone() };
+        recover::member(&disks, &opening, || Err("nobody is born here".into())).await?;
+        // A start leaves it to the first read to see whether a page or a record is whole.
+        let (tree, _) =
+            tree::open(&copy, SIZES).await.map_err(RecoverError::Tree)?.expect("started");
+        tree.check_index().and_then(|()| tree.check_records()).map_err(RecoverError::Tree)
     });
     started.map_err(|error| {
         let place = match &error {
@@ -183,7 +188,7 @@ fn a_whole_directory_is_whole_and_counted() {
     assert!(report.notes.is_empty() && report.leftovers.is_empty(), "{report:?}");
     let tree = report.tree.as_ref().expect("there is one");
     let kinds: BTreeSet<&str> = tree.files.iter().map(|file| &file.file[..8]).collect();
-    assert_eq!(kinds, ["rec/0000", "rec/dead", "rec/leas"].into());
+    assert_eq!(kinds, ["idx/0000", "rec/0000", "rec/dead", "rec/leas"].into());
     assert!(tree.files.iter().any(|file| file.live.0 > 0 && file.live.0 < file.records));
     assert_eq!(tree.leases, 3);
     let log = report.log.as_ref().expect("it opens");
@@ -206,7 +211,7 @@ fn wherever_a_bit_flips_the_verdict_is_that_of_a_start() {
             }
         }
     }
-    let kinds = ["ballot", "rec/0000", "rec/dead", "rec/leas", "superblo", "wal/0000"];
+    let kinds = ["ballot", "idx/0000", "rec/0000", "rec/dead", "rec/leas", "superblo", "wal/0000"];
     assert_eq!(damaged, kinds.map(String::from).into());
 }
 

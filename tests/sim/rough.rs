@@ -8,7 +8,7 @@ use crate::{
     history::History,
     weather::Tempo,
 };
-use ringleader::io::{AlignedBuf, Clock, Disk, File, Mapping};
+use ringleader::io::{AlignedBuf, Clock, Disk, File, Load, Mapping};
 use std::{
     cell::{Cell, RefCell},
     future::{Future, poll_fn},
@@ -245,8 +245,8 @@ impl File for RoughFile {
         }
     }
 
-    fn map(&self, len: u64) -> impl Future<Output = io::Result<Mapping>> + 'static {
-        self.later(async move |inner| inner.map(len).await)
+    fn map(&self, len: u64, load: Load) -> impl Future<Output = io::Result<Mapping>> + 'static {
+        self.later(async move |inner| inner.map(len, load).await)
     }
 }
 

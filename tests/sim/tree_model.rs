@@ -407,9 +407,15 @@ pub(crate) fn format(disk: &SimDisk) -> Tree {
     run(async move { tree::format(&disk, OPTIONS, facts(0, 1)).await }).expect("the disk works")
 }
 
+/// Opens a directory and looks at everything in it, of which a start sees nothing.
 pub(crate) fn open(disk: &SimDisk) -> Result<Option<(Tree, tree::Root)>, tree::OpenError> {
     let disk = disk.clone();
-    run(async move { tree::open(&disk, OPTIONS).await })
+    let opened = run(async move { tree::open(&disk, OPTIONS).await })?;
+    opened.iter().try_for_each(|(tree, _)| {
+        tree.check_index()?;
+        tree.check_records()
+    })?;
+    Ok(opened)
 }
 
 pub(crate) fn checkpoint(rig: &mut Rig, disk: &SimDisk) {
