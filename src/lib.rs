@@ -8,6 +8,8 @@ pub mod config;
 pub mod runtime;
 // A data directory, looked at and left as it is.
 pub mod inspect;
+// A data directory as it was at an earlier revision, made anew elsewhere.
+pub mod restore;
 
 // etcd's wire meaning ↔ ours; no I/O.
 pub mod api;

@@ -278,6 +278,12 @@ pub const INSPECT_READ_BYTES: usize = 1 << 20;
 pub const INSPECT_LOOKS_MAX: usize = 5;
 /// Between two of these looks: a write that was under way is through.
 pub const INSPECT_INTERVAL: std::time::Duration = std::time::Duration::from_millis(200);
+/// Memory that a restore fills with what is not in files yet before it writes that, in segments: half a
+/// gigabyte. The more, the less often pages of the index are written again.
+pub const RESTORE_SEGMENTS_IN_MEMORY: u64 = 8;
+/// TTL, seconds, of a lease that keys held on to at the revision that is restored, and of which nothing
+/// is known but its id: time enough to look at what came back, and no lock is held for ever.
+pub const RESTORED_LEASE_TTL_SECONDS: i64 = 3600;
 /// Live bytes that one checkpoint copies out of mostly dead segments, so that it ends soon; two
 /// segments at least, so that compaction keeps up with writing.
 pub const REWRITE_BYTES_MAX: usize = 2 * SEGMENT_BYTES;

@@ -11,7 +11,7 @@
 //! A start goes: limits → sockets → directory → recovery → cores → ready. Whatever fails before
 //! "ready" is one sentence on standard error and in the log, and exit code 1; nothing is lost.
 
-mod bootstrap;
+pub mod bootstrap;
 mod nudge;
 mod recover;
 

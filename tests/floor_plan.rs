@@ -92,7 +92,11 @@ const PLAN: &[(&str, &[&str])] = &[
         ],
     ),
     ("inspect", &["node", "store", "tree", "wal", "io", "limits", "types"]),
-    ("main", &["config", "inspect", "runtime"]),
+    (
+        "restore",
+        &["config", "inspect", "runtime", "node", "store", "tree", "wal", "io", "limits", "types"],
+    ),
+    ("main", &["config", "inspect", "restore", "runtime"]),
 ];
 
 /// Inside `node`, only the start and the driver move bytes: nobody else names the machine, nor the
@@ -133,6 +137,7 @@ const DOORS: &[(&str, &[&str])] = &[
             "net/",
             "node/drive.rs",
             "peer/",
+            "restore/",
             "runtime/",
             "shard/",
             "tree/",

@@ -42,6 +42,9 @@ pub(super) const USAGE: &str = "Usage:
   ringleader inspect DIR
     Check a data directory and say what is in it; inspect --help says more.
 
+  ringleader restore DIR --to-revision N --out NEW
+    Make a data directory as another one was at an earlier revision; restore --help says more.
+
   ringleader --version
     Show the versions.
 

@@ -24,6 +24,8 @@ mod settle;
 mod tests;
 
 pub use examine::{Damage, Report, look};
+pub(crate) use progress::Progress;
+pub(crate) use report::text as told;
 pub use settle::settle;
 
 use crate::{
@@ -34,7 +36,6 @@ use crate::{
 };
 use args::{Ask, Asked};
 use futures_lite::future::block_on;
-use progress::Progress;
 use std::{
     ffi::OsString,
     fs,
@@ -82,8 +83,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Verdict {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Places {
     /// What was given.
-    dir: PathBuf,
-    wal_dir: Option<PathBuf>,
+    pub(crate) dir: PathBuf,
+    pub(crate) wal_dir: Option<PathBuf>,
 }
 
 impl Places {
@@ -97,8 +98,18 @@ impl Places {
         self.wal_dir.clone().unwrap_or_else(|| self.data())
     }
 
+    /// The two as disks, of whose reads `progress` is told.
+    pub(crate) fn disks(&self, progress: &Progress) -> [ReadOnlyDisk; 2] {
+        [self.data(), self.wal()].map(|root| ReadOnlyDisk::new(root, progress.heard()))
+    }
+
+    /// How far what is read of them has come.
+    pub(crate) fn progress(&self) -> Progress {
+        Progress::new(&[self.data(), self.wal()])
+    }
+
     /// Sees that there is something to look at.
-    fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         let shown = self.dir.display();
         list(&self.dir)?;
         if self.data().join("snap").join("db").exists() {
@@ -140,27 +151,30 @@ fn list(dir: &Path) -> Result<(), String> {
     fs::read_dir(dir).map(drop).map_err(|error| format!("{}: {error}", dir.display()))
 }
 
+/// Looks at everything, again where something does not verify.
+pub(crate) fn look_until_sure(places: &Places, progress: &Progress) -> Result<Report, String> {
+    let [data, wal] = places.disks(progress);
+    let once = || {
+        progress.begin();
+        block_on(look(&data, &wal, Options::default()))
+    };
+    settle(once, || thread::sleep(INSPECT_INTERVAL))
+}
+
 fn answer(places: &Places, ask: Ask) -> Result<(String, Verdict), String> {
     places.check()?;
-    let progress = Progress::new(&[places.data(), places.wal()]);
-    let [data, wal] =
-        [places.data(), places.wal()].map(|root| ReadOnlyDisk::new(root, progress.heard()));
+    let progress = places.progress();
+    let [data, wal] = places.disks(&progress);
     let sizes = Options::default();
     let answered = match ask {
-        Ask::Summary { json } => {
-            let once = || {
-                progress.begin();
-                block_on(look(&data, &wal, sizes))
+        Ask::Summary { json } => look_until_sure(places, &progress).map(|mut report| {
+            report.leftovers.extend(places.strangers());
+            let text = match json {
+                true => report::json(&report, places),
+                false => report::text(&report, places),
             };
-            settle(once, || thread::sleep(INSPECT_INTERVAL)).map(|mut report| {
-                report.leftovers.extend(places.strangers());
-                let text = match json {
-                    true => report::json(&report, places),
-                    false => report::text(&report, places),
-                };
-                (text, report.verdict())
-            })
-        }
+            (text, report.verdict())
+        }),
         Ask::Frame(number) => block_on(part::frame(&wal, number)),
         Ask::Record(seq) => block_on(part::record(&data, sizes, seq)),
         Ask::Superblock => block_on(part::superblock(&data, sizes)),

@@ -10,7 +10,7 @@ use std::{
 };
 
 /// Bytes read so far, of all that there may be to read.
-pub(super) struct Progress {
+pub(crate) struct Progress {
     read: Rc<Cell<u64>>,
     total: u64,
     shown: bool,
@@ -18,7 +18,7 @@ pub(super) struct Progress {
 
 impl Progress {
     /// For these folders.
-    pub(super) fn new(roots: &[PathBuf; 2]) -> Self {
+    pub(crate) fn new(roots: &[PathBuf; 2]) -> Self {
         let shown = io::stderr().is_terminal();
         let roots = if roots[0] == roots[1] { &roots[..1] } else { &roots[..] };
         let total = if shown { roots.iter().map(|root| bytes_below(root)).sum() } else { 0 };
@@ -26,28 +26,39 @@ impl Progress {
     }
 
     /// What is told of every read.
-    pub(super) fn heard(&self) -> Heard {
+    pub(crate) fn heard(&self) -> Heard {
         let Self { read, total, shown } = self;
         let (read, total, shown) = (read.clone(), *total, *shown);
         Rc::new(move |bytes| {
-            let (before, now) = (read.get(), read.get() + bytes as u64);
-            read.set(now);
-            if shown && percent(before, total) != percent(now, total) {
-                say(&bar(percent(now, total)));
-            }
+            let now = read.get() + bytes as u64;
+            let before = read.replace(now);
+            show(shown, [before, now], total);
         })
     }
 
+    /// What is told how far something else has come.
+    pub(crate) fn reached(&self, done: u64, total: u64) {
+        show(self.shown, [self.read.replace(done), done], total);
+    }
+
     /// Another look.
-    pub(super) fn begin(&self) {
+    pub(crate) fn begin(&self) {
         self.read.set(0);
     }
 
     /// Wipes the bar away.
-    pub(super) fn end(&self) {
+    pub(crate) fn end(&self) {
         if self.shown {
             say("\r\x1b[K");
         }
+    }
+}
+
+/// The bar, where it is another one than before.
+fn show(shown: bool, parts: [u64; 2], total: u64) {
+    let [before, now] = parts.map(|part| percent(part, total));
+    if shown && before != now {
+        say(&bar(now));
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use std::fmt::Write;
 
 /// The summary, some twenty lines.
-pub(super) fn text(report: &Report, places: &Places) -> String {
+pub(crate) fn text(report: &Report, places: &Places) -> String {
     let mut out = String::new();
     let verdict = match report.damage.len() {
         0 => "whole".into(),

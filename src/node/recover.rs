@@ -281,22 +281,28 @@ fn existing(tree: Tree, root: Root, quota: Quota) -> Result<(Store, RootFacts), 
     Ok((store, facts))
 }
 
-/// A new member: its first superblock says who it is. A cluster of n begins as if n entries of term
-/// 1 had been applied, each adding a member (etcd `bootstrap.go`): so a member that joins later, and
-/// has nothing, is always sent a snapshot, which tells it who the others are.
+/// What the first superblock of a new member says. A cluster of n begins as if n entries of term 1 had
+/// been applied, each adding a member (etcd `bootstrap.go`): so a member that joins later, and has
+/// nothing, is always sent a snapshot, which tells it who the others are.
+pub fn born(newborn: Newborn, sizes: tree::Options) -> RootFacts {
+    let Newborn { cluster, member, members } = newborn;
+    let mut store = Store::new(Tree::new(sizes), Quota::from_flag(0));
+    let begun = Index(members.len() as u64);
+    let applied_term = Term(u64::from(begun.0 > 0));
+    members.into_iter().for_each(|member| store.set_member(member));
+    let facts = store.facts(cluster, member);
+    RootFacts { applied: begun, applied_term, installed: begun, ..facts }
+}
+
+/// A new member: its first superblock says who it is.
 async fn fresh<D: Disk>(
     disks: &Disks<D>,
     opening: &Opening,
     newborn: Newborn,
 ) -> Result<(Store, RootFacts), RecoverError> {
-    let Newborn { cluster, member, members } = newborn;
-    let message = if members.is_empty() { "joining a cluster" } else { "starting a new cluster" };
-    let mut store = Store::new(Tree::new(opening.tree), opening.quota);
-    let begun = Index(members.len() as u64);
-    let applied_term = Term(u64::from(begun.0 > 0));
-    members.into_iter().for_each(|member| store.set_member(member));
-    let facts = store.facts(cluster, member);
-    let facts = RootFacts { applied: begun, applied_term, installed: begun, ..facts };
+    let joins = newborn.members.is_empty();
+    let message = if joins { "joining a cluster" } else { "starting a new cluster" };
+    let facts = born(newborn, opening.tree);
     let tree = tree::format(&disks.data, opening.tree, facts.clone()).await;
     let tree = tree.map_err(RecoverError::Format)?;
     log::info!(
@@ -306,6 +312,18 @@ async fn fresh<D: Disk>(
     );
     let store = Store::recover(tree, opening.quota, &facts);
     Ok((store.expect("the blob was made just now"), facts))
+}
+
+/// The entries of a log that are behind a superblock.
+pub fn newer(
+    facts: &RootFacts,
+    entries: Vec<wal::LogEntry>,
+) -> impl Iterator<Item = wal::LogEntry> + use<> {
+    let (applied, applied_term) = (facts.applied.0, facts.applied_term.0);
+    // Terms never go back along a log. What does lies behind a snapshot that was installed over a
+    // branch which never came to be; the next append takes its place.
+    let newer = entries.into_iter().filter(move |entry| entry.index > applied);
+    newer.take_while(move |entry| entry.term >= applied_term)
 }
 
 fn durable(
@@ -319,14 +337,10 @@ fn durable(
         kind: entry.kind,
         data: entry.data,
     };
-    // Terms never go back along a log. What does lies behind a snapshot that was installed over a
-    // branch which never came to be; the next append takes its place.
-    let newer = recovered.entries.into_iter().filter(|entry| entry.index > facts.applied.0);
-    let newer = newer.take_while(|entry| entry.term >= facts.applied_term.0);
     Durable {
         applied: facts.applied,
         applied_term: facts.applied_term,
-        entries: newer.map(entry).collect(),
+        entries: newer(facts, recovered.entries).map(entry).collect(),
         hard_state: HardState {
             term: Term(recovered.hard_state.term),
             vote: MemberId(recovered.hard_state.vote),

@@ -53,7 +53,7 @@ pub use crate::tree::Lease;
 pub use crate::tree::is_memory_short;
 
 use crate::{
-    tree::{RootFacts, Tree},
+    tree::{self, RootFacts, Tree},
     types::{ClusterId, Index, MemberId, Revision, Term, Ticket},
 };
 use command::{AlarmAction, AlarmOrder, Body, Compact, DeleteRange, MemberAttributes, Put, Txn};
@@ -141,6 +141,33 @@ impl Store {
             reply(ticket, self.execute(&body));
         }
         Ok(())
+    }
+
+    /// Applies the entry at `index` as [`Store::apply`] does, but looks back at the end of revision
+    /// `last`, where the entry goes on behind it: returns the keys and leases as they were just then.
+    /// The store is of no use after that.
+    ///
+    /// # Errors
+    /// As [`Store::apply`].
+    ///
+    /// # Panics
+    /// As [`Store::apply`].
+    pub fn apply_until(
+        &mut self,
+        last: Revision,
+        index: Index,
+        term: Term,
+        data: Bytes,
+    ) -> Result<Option<tree::View>, BadEntry> {
+        self.advance(index, term);
+        for command in command::commands(data) {
+            let before = self.tree.publish();
+            self.execute(&command?.body);
+            if self.revision > last {
+                return Ok(Some(before));
+            }
+        }
+        Ok(None)
     }
 
     /// Takes note of an entry.

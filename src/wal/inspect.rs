@@ -2,9 +2,9 @@
 //! opening it. The verdict is [`recover`](super::recover)'s own; only what it would sever stays.
 
 use super::{
-    HardState, LogEntry, Torn, WalError,
+    HardState, LogEntry, Recovered, Torn, WalError,
     frame::{self, Seen},
-    recover::{self, Finding, Slot},
+    recover::{self, Finding, Slot, Tip},
     segment::{self, Header, Opening},
 };
 use crate::io::{BLOCK_BYTES, Disk, File};
@@ -66,6 +66,16 @@ pub async fn inspect<D: Disk>(
         last_frame: tip.frame,
         torn,
     })
+}
+
+/// Reads the log of this cluster and member as [`super::Wal::open`] does, and leaves it.
+///
+/// # Errors
+/// Those of [`super::Wal::open`].
+pub async fn read<D: Disk>(disk: &D, owner: (u64, u64)) -> Result<Recovered, WalError> {
+    let Finding { tip, torn, .. } = recover::weigh(recover::survey(disk, owner).await?).await?;
+    let Tip { entries, hard_state, trimmed, .. } = tip;
+    Ok(Recovered { entries, hard_state, trimmed, torn })
 }
 
 /// The newest frame of this number, whole or not, wherever one is; also in a log that does not open.

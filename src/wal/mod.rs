@@ -37,7 +37,7 @@ mod tests;
 
 pub use ballot::{Ballot, BallotBox, BallotSlot, FILE as BALLOT_FILE, ballots};
 pub use error::WalError;
-pub use inspect::{Framed, Inspection, find_frame, inspect, open_segment};
+pub use inspect::{Framed, Inspection, find_frame, inspect, open_segment, read};
 pub use recover::Torn;
 pub use spare::Prepared;
 
@@ -117,6 +117,13 @@ pub struct Recovered {
     pub trimmed: u64,
     /// The end that a crash cut off, if one did.
     pub torn: Option<Torn>,
+}
+
+impl Recovered {
+    /// The last entry; `trimmed` where there is none.
+    pub fn last_index(&self) -> u64 {
+        self.entries.last().map_or(self.trimmed, |entry| entry.index)
+    }
 }
 
 /// The log of one member. Lives on the node's core; one at a time per directory.

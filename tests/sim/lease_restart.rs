@@ -24,7 +24,7 @@ use ringleader::{
 const IDS: [i64; 4] = [i64::MIN, -1, 1, i64::MAX];
 
 /// One request, applied to the model, as a body for the log. What the model refuses, the store must.
-fn draw(lot: &mut Lot, model: &mut Model) -> Bytes {
+pub(crate) fn draw(lot: &mut Lot, model: &mut Model) -> Bytes {
     let id = IDS[lot.below(4) as usize];
     let key = Bytes::from(format!("key {}", lot.below(12)));
     match lot.below(10) {

@@ -27,6 +27,7 @@ mod model_members;
 mod mutants;
 mod network;
 mod parcel;
+mod past;
 mod room;
 mod rot;
 mod rough;

@@ -244,6 +244,31 @@ impl Model {
         changes
     }
 
+    /// All as it was at a revision, with what is said of the leases that keys held on to then.
+    pub(crate) fn back_at(&self, revision: i64, lease_of: impl Fn(i64) -> Lease) -> Self {
+        assert!(self.compacted <= revision && revision <= self.revision);
+        let mut past = Self { revision, leases: BTreeMap::new(), ..self.clone() };
+        for versions in past.keys.values_mut() {
+            versions.retain(|version| version.stamp.main.0 <= revision);
+        }
+        past.keys.retain(|_, versions| !versions.is_empty());
+        let live = past.range(&KeyRange::ALL, revision).into_iter().map(|kv| kv.lease);
+        past.leases =
+            live.filter(|id| *id != 0).map(|id| (id, lease_of(id))).collect::<BTreeMap<_, _>>();
+        past
+    }
+
+    /// The same so many revisions later, with all up to there compacted.
+    pub(crate) fn skipping(&self, revisions: i64) -> Self {
+        let newest = self.revision + revisions;
+        Self { revision: newest, compacted: newest, ..self.clone() }
+    }
+
+    /// The revisions that can be read.
+    pub(crate) fn held(&self) -> std::ops::RangeInclusive<i64> {
+        self.compacted.max(1)..=self.revision
+    }
+
     /// Bytes of the records that compaction keeps: per key all above the compacted revision and
     /// the newest at or below it, unless that is a tombstone below it.
     pub(crate) fn kept_bytes(&self) -> u64 {

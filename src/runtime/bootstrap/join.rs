@@ -42,7 +42,7 @@ impl Remote {
 /// # Errors
 /// Why it cannot join, in etcd's words (`bootstrapExistingClusterNoWAL`).
 pub fn join(config: &Config, map: &UrlsMap, names: &Names) -> Result<Newborn, String> {
-    own_urls(config, map)?;
+    own_urls(&config.name, map)?;
     check_duplicates("initial", map)?;
     if matches!(config.initial_cluster, InitialCluster::Discovery(_)) {
         return Err("discovery URL should not be set when joining existing initial cluster".into());

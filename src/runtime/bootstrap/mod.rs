@@ -72,10 +72,30 @@ fn token(config: &Config) -> &str {
     }
 }
 
+/// A member of a cluster that begins with the data of another, as [`newborn`] would make it but without
+/// asking anybody who runs (etcd `config.VerifyBootstrap`).
+///
+/// # Errors
+/// As [`newborn`].
+pub fn restored(
+    name: &str,
+    advertised: &[Url],
+    map: &UrlsMap,
+    token: &str,
+) -> Result<Newborn, String> {
+    let own = own_urls(name, map)?;
+    check_advertised(name, advertised, own, &Names::of_machine())?;
+    check_duplicates("initial", map)?;
+    check_reachable(map, name)?;
+    let members = members(map, token)?;
+    let ids: Vec<MemberId> = members.iter().map(|member| member.id).collect();
+    Ok(Newborn { cluster: cluster_id(&ids), member: member_id(own, token), members })
+}
+
 /// A cluster that begins.
 fn begin(config: &Config, mut map: UrlsMap, names: &Names) -> Result<Newborn, String> {
-    let own = own_urls(config, &map)?;
-    check_advertised(config, own, names)?;
+    let own = own_urls(&config.name, &map)?;
+    check_advertised(&config.name, &config.advertise_peer, own, names)?;
     check_duplicates("initial", &map)?;
     let mut members = members(&map, token(config))?;
     let own = member_id(own, token(config));
@@ -104,8 +124,7 @@ fn begin(config: &Config, mut map: UrlsMap, names: &Names) -> Result<Newborn, St
 }
 
 /// The URLs that the initial cluster gives this member (etcd `hasLocalMember`).
-fn own_urls<'a>(config: &Config, map: &'a UrlsMap) -> Result<&'a [Url], String> {
-    let name = &config.name;
+fn own_urls<'a>(name: &str, map: &'a UrlsMap) -> Result<&'a [Url], String> {
     map.get(name).ok_or_else(|| {
         format!("couldn't find local name {name:?} in the initial cluster configuration")
     })
@@ -152,16 +171,20 @@ fn members(map: &UrlsMap, token: &str) -> Result<Vec<Member>, String> {
 
 /// The URLs that the initial cluster gives this member lead where those lead that it advertises
 /// (etcd `advertiseMatchesCluster`).
-fn check_advertised(config: &Config, own: &[Url], names: &Names) -> Result<(), String> {
-    let advertised = &config.advertise_peer;
+fn check_advertised(
+    name: &str,
+    advertised: &[Url],
+    own: &[Url],
+    names: &Names,
+) -> Result<(), String> {
     let Err(why) = names.same(advertised, own) else { return Ok(()) };
     let missing = |urls: &[Url], from: &[Url]| -> Vec<_> {
         urls.iter().filter(|url| !from.contains(url)).cloned().collect()
     };
-    let as_cluster = UrlsMap::one(&config.name, advertised);
+    let as_cluster = UrlsMap::one(name, advertised);
     let extra = missing(own, advertised);
     if !extra.is_empty() {
-        let has = UrlsMap::one(&config.name, &extra);
+        let has = UrlsMap::one(name, &extra);
         return Err(format!(
             "--initial-cluster has {has} but missing from --initial-advertise-peer-urls={} ({why})",
             joined(advertised)
