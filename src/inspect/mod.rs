@@ -31,7 +31,7 @@ pub use settle::settle;
 use crate::{
     io::{host, readonly::ReadOnlyDisk},
     limits::INSPECT_INTERVAL,
-    tree::{Options, RECORDS_DIR, SUPERBLOCK_FILE},
+    tree::{INDEX_DIR, Options, RECORDS_DIR, SUPERBLOCK_FILE},
     wal,
 };
 use args::{Ask, Asked};
@@ -130,8 +130,8 @@ impl Places {
 }
 
 /// What a member makes in its folders. Anything else is a person's, or a log that was put aside.
-const KNOWN: [&str; 5] =
-    [SUPERBLOCK_FILE, RECORDS_DIR, wal::segment::DIR, wal::BALLOT_FILE, host::LOCK_FILE];
+const KNOWN: [&str; 6] =
+    [SUPERBLOCK_FILE, RECORDS_DIR, INDEX_DIR, wal::segment::DIR, wal::BALLOT_FILE, host::LOCK_FILE];
 
 impl Places {
     /// What lies in the folders of a member and is not its own.

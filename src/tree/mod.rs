@@ -54,6 +54,7 @@ mod fuzz;
 
 pub use checkpoint::{Checkpoint, CheckpointDone, format};
 pub use cursor::{Cursor, MapReader};
+pub(crate) use index::DIR as INDEX_DIR;
 pub use inspect::{
     Damage, FileSummary, Inspection, RecordSummary, RootSummary, SlotState, file_of_record,
     inspect, inspect_superblock, list_records,

@@ -243,7 +243,8 @@ impl State<'_> {
 fn open(disk: &SimDisk) -> Result<Option<(Tree, Root)>, String> {
     let opened = finish(tree::open(disk, SIZES)).map_err(|error| error.to_string())?;
     if let Some((tree, _)) = &opened {
-        tree.check_index().map_err(|error| error.to_string())?;
+        let checked = tree.check_index().and_then(|()| tree.check_records());
+        checked.map_err(|error| error.to_string())?;
     }
     Ok(opened)
 }

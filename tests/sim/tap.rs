@@ -3,7 +3,7 @@
 
 use crate::disk::{SimDisk, SimFile};
 use ringleader::{
-    io::{AlignedBuf, Disk, File, Mapping},
+    io::{AlignedBuf, Disk, File, Load, Mapping},
     tree::SUPERBLOCK_FILE,
 };
 use std::{cell::RefCell, future::Future, io, rc::Rc};
@@ -219,7 +219,7 @@ impl File for TapFile {
         }
     }
 
-    fn map(&self, len: u64) -> impl Future<Output = io::Result<Mapping>> + 'static {
-        self.inner.map(len)
+    fn map(&self, len: u64, load: Load) -> impl Future<Output = io::Result<Mapping>> + 'static {
+        self.inner.map(len, load)
     }
 }

@@ -17,8 +17,8 @@ use crate::{
     tree_model::{History, Rig, checkpoint, format, open, run},
 };
 use ringleader::{
-    io::{AlignedBuf, BLOCK_BYTES, Disk, File, Mapping},
-    tree::{self, OpenError, Root, SUPERBLOCK_FILE, Tree},
+    io::{AlignedBuf, BLOCK_BYTES, Disk, File, Load, Mapping},
+    tree::{self, OpenError, SUPERBLOCK_FILE},
 };
 use std::{cell::Cell, collections::BTreeMap, future::Future, io, rc::Rc};
 
@@ -66,12 +66,7 @@ impl Directory {
 
     /// The place that is named, or None for a directory in which everything is as it was.
     fn place_of_damage(&self, disk: &SimDisk, what: &str) -> Option<Place> {
-        let read = || -> Result<(Tree, Root), OpenError> {
-            let (tree, root) = open(disk)?.expect("a damaged directory is not an empty one");
-            tree.check_index()?;
-            Ok((tree, root))
-        };
-        match read() {
+        match open(disk).map(|found| found.expect("a damaged directory is not an empty one")) {
             Ok((tree, root)) => {
                 let model = self.history.model(root.facts.applied.0);
                 model.check(&tree.reader(), &mut Lot::new(1), false);
@@ -252,8 +247,8 @@ impl File for ForgetfulFile {
         self.file.write_sync_at(buf, offset)
     }
 
-    fn map(&self, len: u64) -> impl Future<Output = io::Result<Mapping>> + 'static {
-        self.file.map(len)
+    fn map(&self, len: u64, load: Load) -> impl Future<Output = io::Result<Mapping>> + 'static {
+        self.file.map(len, load)
     }
 }
 
