@@ -218,7 +218,8 @@ impl Segment {
         let footer = extent.footer_at()..extent.file_bytes();
         // The first read of a file looks at both its ends.
         let ends_seen = unseen.as_ref().is_none_or(|unseen| unseen.ends.load(Ordering::Relaxed));
-        if !ends_seen && !(map.is_at_hand(0..RECORDS_AT) && map.is_at_hand(footer.clone())) {
+        let ends = || map.is_at_hand(0..RECORDS_AT) && map.is_at_hand(footer.clone());
+        if !(ends_seen || ends()) {
             return false;
         }
         // Where records are missing their numbers are searched.
