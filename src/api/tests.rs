@@ -60,7 +60,7 @@ impl World {
             member: MemberId(7),
             lease_ttl_min: 2,
         };
-        let tree = Tree::new(Options { page_bytes: 256, segment_bytes: 1 << 16 });
+        let tree = Tree::new(Options { page_bytes: 256, segment_bytes: 1 << 16, index_files: 32 });
         let mut store = Store::new(tree, quota);
         store.set_member(Member {
             id: MemberId(7),

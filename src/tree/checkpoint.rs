@@ -821,5 +821,5 @@ pub async fn format<D: Disk>(disk: &D, options: Options, facts: RootFacts) -> io
     disk.sync_dir("").await?;
     let tail = Tail::new(0, Seq(0), options.segment_bytes);
     let shelf = Shelf::new(options.segment_bytes, Vec::new(), tail);
-    Ok(Tree::from_parts(Maps::new(options.page_bytes), shelf, standing))
+    Ok(Tree::from_parts(Maps::new(options), shelf, standing))
 }

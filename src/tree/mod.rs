@@ -90,11 +90,17 @@ pub struct Options {
     pub page_bytes: usize,
     /// Bytes of records in a segment; fixed when the directory is formatted.
     pub segment_bytes: usize,
+    /// Files of an index past which one is emptied ([`limits::INDEX_FILES_USUAL`]).
+    pub index_files: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { page_bytes: limits::TREE_PAGE_BYTES, segment_bytes: limits::SEGMENT_BYTES }
+        Self {
+            page_bytes: limits::TREE_PAGE_BYTES,
+            segment_bytes: limits::SEGMENT_BYTES,
+            index_files: limits::INDEX_FILES_USUAL,
+        }
     }
 }
 
@@ -151,6 +157,8 @@ pub struct Tree {
     sweep: sweep::Sweep,
     /// Bytes of pages taken out of the index's files since the newest checkpoint began.
     cleared_bytes: u64,
+    /// See [`Options::index_files`].
+    index_files: usize,
     ledger: checkpoint::Ledger,
     /// Memory that is used again for each change.
     scratch: Scratch,
@@ -161,13 +169,15 @@ struct Maps {
     keys: Map,
     held: Map,
     leases: Map,
+    /// See [`Options::index_files`].
+    index_files: usize,
 }
 
 impl Maps {
     /// Empty ones.
-    fn new(page_bytes: usize) -> Self {
-        let map = || Map::new(page_bytes);
-        Self { keys: map(), held: map(), leases: map() }
+    fn new(options: Options) -> Self {
+        let map = || Map::new(options.page_bytes);
+        Self { keys: map(), held: map(), leases: map(), index_files: options.index_files }
     }
 }
 
@@ -184,11 +194,11 @@ impl Tree {
     pub fn new(options: Options) -> Self {
         let tail = Tail::new(0, Seq(0), options.segment_bytes);
         let shelf = Shelf::new(options.segment_bytes, Vec::new(), tail);
-        Self::from_parts(Maps::new(options.page_bytes), shelf, root::Standing::NEW)
+        Self::from_parts(Maps::new(options), shelf, root::Standing::NEW)
     }
 
     fn from_parts(maps: Maps, shelf: Shelf, standing: root::Standing) -> Self {
-        let Maps { keys: map, held, leases } = maps;
+        let Maps { keys: map, held, leases, index_files } = maps;
         let durable = shelf.records().next();
         Self {
             map,
@@ -199,6 +209,7 @@ impl Tree {
             newest: Stamp { main: standing.revision, sub: u32::MAX },
             sweep: sweep::Sweep::done(standing.swept, None),
             cleared_bytes: 0,
+            index_files,
             ledger: checkpoint::Ledger::new(&standing, durable),
             shelf,
             scratch: Scratch::default(),

@@ -124,7 +124,11 @@ pub async fn open<D: Disk>(disk: &D, options: Options) -> Result<Option<(Tree, R
     let keys = open_index(disk, options, &root, keys).await?;
     let held = open_index(disk, options, &root, held).await?;
     let shelf = Shelf::new(root.segment_bytes, closed, tail);
-    let mut tree = Tree::from_parts(Maps { keys, held, leases }, shelf, root.standing());
+    let mut tree = Tree::from_parts(
+        Maps { keys, held, leases, index_files: options.index_files },
+        shelf,
+        root.standing(),
+    );
     let named: Vec<_> = root.files().collect();
     tree.shelf.garbage.extend(there.into_iter().filter(|name| !named.contains(name)));
     Ok(Some((tree, root)))
@@ -396,7 +400,11 @@ pub(crate) async fn rebuild(
     let mut shelf = Shelf::new(root.segment_bytes, closed, tail);
     rebuild.dead.into_iter().for_each(|seq| shelf.mark(seq));
     let standing = Standing { swept: root.compacted, ..root.standing() };
-    Tree::from_parts(Maps { keys: rebuild.map, held: rebuild.held, leases }, shelf, standing)
+    Tree::from_parts(
+        Maps { keys: rebuild.map, held: rebuild.held, leases, index_files: options.index_files },
+        shelf,
+        standing,
+    )
 }
 
 struct Rebuild {

@@ -10,7 +10,7 @@
 //! Tombstones written exactly at C are looked at again by the next sweep.
 
 use super::{Map, Tree, cell::Cell, index::IndexEntry};
-use crate::limits::{INDEX_CLEARED_BYTES_MAX, INDEX_FILES_USUAL};
+use crate::limits::INDEX_CLEARED_BYTES_MAX;
 use crate::types::{Revision, Seq, Stamp};
 
 /// How far physical compaction has come.
@@ -73,7 +73,7 @@ impl Tree {
             }
         }
         for map in [&mut self.map, &mut self.held] {
-            if let Some(wasteful) = wasteful_file(map, self.cleared_bytes) {
+            if let Some(wasteful) = wasteful_file(map, self.index_files, self.cleared_bytes) {
                 self.cleared_bytes += wasteful.live;
                 map.begin_clearing(wasteful.slot);
                 return false;
@@ -127,11 +127,11 @@ impl Tree {
     }
 }
 
-/// The file of a map that is to be emptied next, if any may be before the next checkpoint, and so many
-/// bytes have been taken out of files since the last.
-fn wasteful_file(map: &Map, cleared_bytes: u64) -> Option<IndexEntry> {
+/// The file of a map that is to be emptied next, where there are more than usual or it is mostly garbage:
+/// if any may be before the next checkpoint, and so many bytes have been taken out of files since the last.
+fn wasteful_file(map: &Map, usual: usize, cleared_bytes: u64) -> Option<IndexEntry> {
     let files: Vec<_> = map.entries().filter(|entry| entry.live > 0).collect();
-    let many = files.len() > INDEX_FILES_USUAL;
+    let many = files.len() > usual;
     let wasteful = |entry: &IndexEntry| many || 2 * entry.live < entry.bytes;
     let least = files.into_iter().filter(wasteful).min_by_key(|entry| entry.live)?;
     let room = INDEX_CLEARED_BYTES_MAX.checked_sub(cleared_bytes)?;

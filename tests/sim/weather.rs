@@ -192,6 +192,7 @@ impl Weather {
             tree: tree::Options {
                 page_bytes: [256, 512, 2048][lot.below(3) as usize],
                 segment_bytes: [4 << 10, 8 << 10, 20 << 10, 64 << 10][lot.below(4) as usize],
+                index_files: 6,
             },
             ring_messages: [1, 2, 4, 64][lot.below(4) as usize],
             checkpoint_entries: [1, 3, 8, 30, 1_000][lot.below(5) as usize],

@@ -61,7 +61,7 @@ fn an_unknown_lease_refuses_the_transaction_whole_and_attaches_nothing() {
 #[test]
 fn a_grant_without_room_is_refused_and_there() {
     let mut world = World::new();
-    let tree = Tree::new(Options { page_bytes: 256, segment_bytes: 1 << 16 });
+    let tree = Tree::new(Options { page_bytes: 256, segment_bytes: 1 << 16, index_files: 32 });
     world.store = Store::new(tree, Quota::from_flag(1));
     let outcome = world.commit(&encode_lease_grant(LeaseId(1), 60));
     assert_eq!(outcome, Outcome::LeaseGrantedWithoutRoom { id: LeaseId(1), ttl: 60 });

@@ -192,7 +192,7 @@ fn the_blob_brings_back_what_it_was_made_of() {
     let alarm = pb::AlarmRequest { action: 1, member_id: 7, alarm: 2 };
     let _: pb::AlarmResponse = world.call(Method::Alarm, &alarm).expect("an alarm");
     let facts = world.store.facts(ClusterId(0xc), MemberId(7));
-    let tree = || Tree::new(Options { page_bytes: 256, segment_bytes: 1 << 16 });
+    let tree = || Tree::new(Options { page_bytes: 256, segment_bytes: 1 << 16, index_files: 32 });
     let quota = Quota::from_flag(0);
     let back = Store::recover(tree(), quota, &facts).expect("our own facts");
     assert_eq!(back.cluster(), world.store.cluster());

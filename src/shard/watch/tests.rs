@@ -34,7 +34,7 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
-        let tree = Tree::new(Options { page_bytes: 256, segment_bytes: 1 << 20 });
+        let tree = Tree::new(Options { page_bytes: 256, segment_bytes: 1 << 20, index_files: 32 });
         let mut store = Store::new(tree, Quota::from_flag(-1));
         let view = store.publish(RaftSeen::default());
         let mut hub = Watches::new(WatchSetup {

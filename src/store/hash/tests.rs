@@ -19,7 +19,7 @@ struct World(Store);
 
 impl World {
     fn new() -> Self {
-        let tree = Tree::new(Options { page_bytes: 256, segment_bytes: 1 << 16 });
+        let tree = Tree::new(Options { page_bytes: 256, segment_bytes: 1 << 16, index_files: 32 });
         Self(Store::new(tree, Quota::from_flag(0)))
     }
 
@@ -187,7 +187,7 @@ fn a_snapshot_leaves_the_sums_of_compactions() {
     world.put(b"a", b"2");
     world.compact(200);
     let facts = world.0.facts(ClusterId(1), MemberId(1));
-    let tree = Tree::new(Options { page_bytes: 256, segment_bytes: 1 << 16 });
+    let tree = Tree::new(Options { page_bytes: 256, segment_bytes: 1 << 16, index_files: 32 });
     world.0.replace(tree, &facts).expect("our own facts");
     assert!(world.0.has_sums_due());
     assert_eq!(world.hash(150), remembered);

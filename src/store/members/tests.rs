@@ -16,7 +16,7 @@ fn member(id: u64, learner: bool) -> Member {
 
 /// A store with these voters, the first `started` of which have said their name.
 fn store(voters: u64, started: u64) -> Store {
-    let tree = Tree::new(Options { page_bytes: 256, segment_bytes: 1 << 16 });
+    let tree = Tree::new(Options { page_bytes: 256, segment_bytes: 1 << 16, index_files: 32 });
     let mut store = Store::new(tree, Quota::from_flag(0));
     for id in 1..=voters {
         let name = if id <= started { format!("m{id}") } else { String::new() };
