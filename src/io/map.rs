@@ -164,7 +164,8 @@ impl Known {
     /// Bits that another core forgets meanwhile are looked up again.
     fn has(&self, mut pages: Range<usize>) -> bool {
         let now = SECOND.load(Ordering::Relaxed);
-        if self.second.swap(now, Ordering::Relaxed) != now {
+        if self.second.load(Ordering::Relaxed) != now {
+            self.second.store(now, Ordering::Relaxed);
             self.pages.iter().for_each(|word| word.store(0, Ordering::Relaxed));
             return false;
         }

@@ -317,7 +317,9 @@ impl Store {
             applied: self.applied,
             raft,
             disk_bytes: self.disk_bytes,
-            live_bytes: self.tree.live_bytes() + self.tree.lease_bytes(),
+            live_bytes: self.tree.live_bytes()
+                + self.tree.live_index_bytes()
+                + self.tree.lease_bytes(),
             cluster: Arc::clone(&self.cluster),
             sums: self.sums.publish(),
         }

@@ -189,13 +189,9 @@ impl Tree {
     pub(super) fn checkpoint(&mut self, facts: RootFacts, rewrites: Vec<Rewrite>) -> Checkpoint {
         let leases = self.leases_to_write();
         self.cleared_bytes = 0;
-        let maps = [&mut self.map, &mut self.held];
-        let mut empty_slots = [const { Vec::new() }; INDEXES.len()];
-        let mut at = 0;
-        let index = maps.map(|map| {
-            at += 1;
-            index_to_write(map, INDEXES[at - 1], &mut empty_slots[at - 1])
-        });
+        let (keys, keys_empty) = index_to_write(&mut self.map, Which::Keys);
+        let (held, held_empty) = index_to_write(&mut self.held, Which::Held);
+        let (index, empty_slots) = ([keys, held], [keys_empty, held_empty]);
         let tail = &self.shelf.tail;
         let mut checkpoint = Checkpoint {
             facts,
@@ -319,14 +315,13 @@ impl Tree {
 }
 
 /// A map as it is now; and the slots of files that it does not need any more.
-fn index_to_write(map: &mut Map, which: Which, empty_slots: &mut Vec<u16>) -> Index {
+fn index_to_write(map: &mut Map, which: Which) -> (Index, Vec<u16>) {
     while !map.settle(usize::MAX) {}
     let (empty, files): (Vec<_>, _) = map.entries().partition(|entry| entry.live == 0);
-    empty_slots.extend(empty.iter().map(|entry| entry.slot));
     let view = map.publish();
     let changed = view.root().0.is_in_memory() && view.count() != Count::default();
     let slot = changed.then(|| map.free_slot().expect("files are cleared before their end"));
-    Index { which, view, slot, files }
+    (Index { which, view, slot, files }, empty.iter().map(|entry| entry.slot).collect())
 }
 
 /// Chooses which sealed segments to rewrite: those less than half live, and neighbours that are

@@ -343,4 +343,9 @@ impl Tree {
         let closed: usize = self.shelf.closed().map(|(_, book)| book.live_bytes).sum();
         (closed + self.shelf.tail.book.live_bytes) as u64
     }
+
+    /// Bytes of pages in the index's files that are part of it.
+    pub fn live_index_bytes(&self) -> u64 {
+        self.map.entries().chain(self.held.entries()).map(|entry| entry.live).sum()
+    }
 }

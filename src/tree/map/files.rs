@@ -52,6 +52,8 @@ impl Map {
 
     /// Forgets a file in which nothing of the tree is left.
     pub(in super::super) fn remove_file(&mut self, slot: u16) {
+        // Whoever gets the slot next is not to be cleared.
+        self.clearing.take_if(|clearing| clearing.slot == slot);
         self.heap.remove_file(slot);
     }
 
