@@ -7,10 +7,7 @@ use super::{
     is_memory_short,
     range::interval,
 };
-use crate::{
-    limits::KEYS_LOOKED_FOR_MAX,
-    tree::{KeyRange, Reader},
-};
+use crate::{limits::KEYS_LOOKED_FOR_MAX, tree::Reader};
 use bytes::Bytes;
 
 impl Store {
@@ -55,11 +52,9 @@ fn foresee_txn(reader: Reader<'_>, txn: &Txn) {
 }
 
 fn foresee(reader: Reader<'_>, key: &[u8], end: &[u8], values: bool) {
-    let after = [key, &[0]].concat();
-    let range = match end.is_empty() {
-        true => KeyRange { from: key, to: Some(&after) },
-        false => interval(key, end),
-    };
     // Whether it is there does not matter: it has been asked for.
-    let _there = reader.is_at_hand(&range, KEYS_LOOKED_FOR_MAX as usize, values);
+    let _there = match end.is_empty() {
+        true => reader.is_key_at_hand(key, values),
+        false => reader.is_at_hand(&interval(key, end), KEYS_LOOKED_FOR_MAX as usize, values),
+    };
 }

@@ -86,6 +86,9 @@ impl View {
 
     /// Whether a range can be answered without waiting for the disk, as far as a short look can tell.
     pub fn is_at_hand(&self, query: &Range) -> bool {
+        if !tree::is_memory_short() {
+            return true;
+        }
         let point = query.end.is_empty();
         let (limit, newest) = (if point { 1 } else { query.limit }, query.revision.0 <= 0);
         let reader = self.tree.reader();
@@ -95,13 +98,11 @@ impl View {
             && [query.min_mod, query.max_mod, query.min_create, query.max_create] == [0; 4]
             && (1..=KEYS_LOOKED_FOR_MAX).contains(&limit);
         if !looks {
-            return !tree::is_memory_short();
+            return false;
         }
         let values = !query.keys_only && !query.count_only;
         if point {
-            let after = [&query.key[..], &[0]].concat();
-            let one = KeyRange { from: &query.key, to: Some(&after) };
-            return reader.is_at_hand(&one, 1, values);
+            return reader.is_key_at_hand(&query.key, values);
         }
         let interval = interval(&query.key, &query.end);
         // What is in front of the interval's end is counted.

@@ -106,6 +106,12 @@ impl<'a> Reader<'a> {
         !io::is_memory_short() || self.map.is_at_hand(range, keys, &mut look)
     }
 
+    /// As [`Reader::is_at_hand`], of one key.
+    pub fn is_key_at_hand(&self, key: &[u8], value: bool) -> bool {
+        let after = [key, &[0]].concat();
+        self.is_at_hand(&KeyRange { from: key, to: Some(&after) }, 1, value)
+    }
+
     /// What a put or a comparison needs of the newest version; touches no record.
     pub fn meta(&self, key: &[u8]) -> Option<KeyMeta> {
         Cell::decode(self.map.get(key)?).meta
