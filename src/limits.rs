@@ -96,6 +96,18 @@ pub fn held_ticks(tick: std::time::Duration, election: std::time::Duration) -> u
 
 /// Events a turn takes in before it flushes, so that replies are never far behind requests.
 pub const EVENTS_PER_TURN_MAX: usize = 4_096;
+/// What nobody waits for (checkpoints, physical compaction, giving space back) takes one part in so many
+/// of the writer's core, while memory is not full of what a checkpoint has to write.
+pub const BACKGROUND_SHARE: u32 = 4;
+/// Pages of the index that only an older state needs, which a checkpoint or a checksum looks at: past so
+/// many bytes it takes all of the core that it can have, for each write may add some.
+pub const RETIRED_INDEX_BYTES_MAX: u64 = 128 << 20;
+/// Past so many, proposals wait while a checkpoint is under way.
+pub const RETIRED_INDEX_BYTES_HELD_MAX: u64 = 256 << 20;
+/// Pieces of it that one turn does then.
+pub const BACKGROUND_PIECES_PRESSED: usize = 8;
+/// Pieces of it that are shorter, such as a look whether a write has ended, count for nothing.
+pub const BACKGROUND_PIECE_MIN: std::time::Duration = std::time::Duration::from_micros(20);
 /// Records that physical compaction looks at in one turn: about a tenth of a millisecond.
 pub const SWEEP_RECORDS_PER_TURN: usize = 1_000;
 /// Appends on their way to the disk at once: one being written while the next is ready to go.
@@ -111,10 +123,9 @@ pub const HASH_BYTES_PER_STEP: usize = 1 << 20;
 /// Compactions whose checksums are remembered (etcd `mvcc`: `hashStorageMaxSize`). So many views may
 /// wait to be summed up, too.
 pub const COMPACTION_SUMS_MAX: usize = 10;
-/// Steps that one turn makes of such a checksum, half a millisecond of records. Until it is whole its
-/// view holds on to every page that writes replace, so it may not take many turns: some 500 for a
-/// million keys.
-pub const SUM_STEPS_PER_TURN: usize = 8;
+/// Steps that one turn makes of such a checksum: half a millisecond where records are read for the first
+/// time in a while. Until it is whole its view holds on to every page that writes replace.
+pub const SUM_STEPS_PER_TURN: usize = 1;
 /// Heartbeats after which an unanswered ReadIndex round is asked again (etcd: 500 ms).
 pub const READ_INDEX_RETRY_TICKS: u32 = 5;
 
@@ -164,6 +175,13 @@ pub const CHECKPOINT_INTERVAL_MIN: std::time::Duration = std::time::Duration::fr
 /// third of a second of it (`--ringleader-checkpoint-bytes`). What a start finds counts too, or a member
 /// that is killed again and again starts ever slower.
 pub const CHECKPOINT_LOG_BYTES: u64 = 128 << 20;
+/// Between two pieces of a checkpoint, each of which is about one write of [`CHECKPOINT_CHUNK_BYTES`]: so it
+/// writes a hundred MiB a second at most, and a log on the same disk does not wait for it.
+pub const CHECKPOINT_PIECE_REST: std::time::Duration = std::time::Duration::from_millis(2);
+/// Where so much log has come since the last checkpoint, a lull of [`CHECKPOINT_LULL`] is used for one.
+pub const CHECKPOINT_LULL_LOG_BYTES: u64 = 4 << 20;
+/// Nothing came for so long: whoever has filled a store looks at its memory next.
+pub const CHECKPOINT_LULL: std::time::Duration = std::time::Duration::from_secs(1);
 /// Less would write the same pages of the index again and again.
 pub const CHECKPOINT_LOG_BYTES_MIN: u64 = 1 << 20;
 /// More would take a start a minute, and the log a disk.
@@ -264,8 +282,9 @@ pub const INDEX_FILES_MAX: usize = 1024;
 pub const INDEX_FILES_USUAL: usize = 256;
 /// Bytes of pages that come back to memory between two checkpoints because their file is emptied.
 pub const INDEX_CLEARED_BYTES_MAX: u64 = 32 << 20;
-/// Pages of the index that one turn of the writer looks at where nobody waits for it.
-pub const INDEX_PAGES_PER_TURN: usize = 256;
+/// Pages of the index that one turn of the writer looks at where nobody waits for it: well below a
+/// millisecond, also where each is copied.
+pub const INDEX_PAGES_PER_TURN: usize = 16;
 /// What the store may add to a superblock: members, alarms and raft's configuration. Leases have a
 /// file of their own.
 pub const ROOT_STATE_BYTES_MAX: usize = 3 << 20;

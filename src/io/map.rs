@@ -16,8 +16,9 @@ use std::{
     ops::{Deref, Range},
     os::fd::AsRawFd,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        mpsc,
     },
 };
 
@@ -183,6 +184,8 @@ impl Known {
 /// Maps the first `len` bytes of a file, under the invariant at the head of this page.
 pub(super) fn map(file: &fs::File, len: u64, load: Load) -> io::Result<Mapping> {
     let len = usize::try_from(len).expect("64-bit machine");
+    // Begun here, on a thread that may use every core; threads inherit that.
+    unmapper();
     let mut options = memmap2::MmapOptions::new();
     options.len(len);
     if load == Load::Now {
@@ -192,7 +195,38 @@ pub(super) fn map(file: &fs::File, len: u64, load: Load) -> io::Result<Mapping> 
     let map = unsafe { options.map(file.as_raw_fd()) }?;
     // One touch is not to read all that lies around it.
     map.advise(memmap2::Advice::Random)?;
+    let map = Mapped(Some(map));
     Ok(Mapping { bytes: Arc::new(map), known: Some(Arc::new(Known::new(len))) })
+}
+
+/// A map that another thread takes back: where its file was removed, that is when the machine lets go of
+/// all its pages and blocks, which takes milliseconds that a core which serves does not have.
+struct Mapped(Option<memmap2::Mmap>);
+
+impl AsRef<[u8]> for Mapped {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_deref().unwrap_or_default()
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        let (Some(map), Some(unmap)) = (self.0.take(), unmapper()) else { return };
+        // Whoever cannot send it takes it back itself.
+        drop(unmap.send(map));
+    }
+}
+
+/// To the thread that takes maps back. It holds no more than there are.
+fn unmapper() -> Option<&'static mpsc::Sender<memmap2::Mmap>> {
+    static UNMAPPER: OnceLock<Option<mpsc::Sender<memmap2::Mmap>>> = OnceLock::new();
+    let start = || {
+        let (sender, maps) = mpsc::channel();
+        let unmap = move || maps.into_iter().for_each(drop);
+        let thread = std::thread::Builder::new().name("unmap".into()).spawn(unmap);
+        thread.is_ok().then_some(sender)
+    };
+    UNMAPPER.get_or_init(start).as_ref()
 }
 
 impl Deref for Mapping {

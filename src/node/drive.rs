@@ -23,9 +23,11 @@ use crate::{
     fatal::Fatal,
     io::{Clock, Disk, File},
     limits::{
-        APPENDS_IN_FLIGHT_MAX, CHECKPOINT_INTERVAL, CHECKPOINT_LOG_BYTES, DISK_FULL_RETRY,
-        DISK_STALL_MIN, EVENTS_PER_TURN_MAX, INDEX_MEMORY_BYTES_MAX, UNSEALED_BYTES_HELD_MAX,
-        UNSEALED_BYTES_MAX,
+        APPENDS_IN_FLIGHT_MAX, BACKGROUND_PIECE_MIN, BACKGROUND_PIECES_PRESSED, BACKGROUND_SHARE,
+        CHECKPOINT_INTERVAL, CHECKPOINT_LOG_BYTES, CHECKPOINT_LULL, CHECKPOINT_LULL_LOG_BYTES,
+        CHECKPOINT_PIECE_REST, DISK_FULL_RETRY, DISK_STALL_MIN, EVENTS_PER_TURN_MAX,
+        INDEX_MEMORY_BYTES_MAX, RETIRED_INDEX_BYTES_HELD_MAX, RETIRED_INDEX_BYTES_MAX,
+        UNSEALED_BYTES_HELD_MAX, UNSEALED_BYTES_MAX,
     },
     mesh::{Newest, NodeEnd, Reply, ToNode, ToPeers, ToShard},
     metrics::NodeMeters,
@@ -81,7 +83,8 @@ pub struct Pace {
     pub checkpoint: CheckpointPace,
 }
 
-/// When a checkpoint is due: whichever comes first.
+/// When a checkpoint is due: whichever comes first. And in a lull, where there is something to it, so that
+/// memory is free and a start is short when nobody is busy.
 #[derive(Clone, Copy, Debug)]
 pub struct CheckpointPace {
     /// After so many applied entries (`--snapshot-count`).
@@ -162,6 +165,8 @@ struct Driver<D: Disk, C: Clock> {
     sealed: bool,
     /// Bytes of entries handed to the log, after those that it held at the start.
     log_bytes: u64,
+    /// When the last of them was.
+    log_grew: Duration,
     /// Appends that the log has no room for yet, in order; nothing is proposed meanwhile.
     held: VecDeque<Piece>,
     /// The log was long at the start: its checkpoint comes before a new spare segment, which takes
@@ -169,6 +174,8 @@ struct Driver<D: Disk, C: Clock> {
     checkpoint_first: bool,
     /// A checkpoint has left memory free that nobody has given back.
     memory_is_free: bool,
+    /// Work that nobody waits for rests until then.
+    rest: Option<Pending<()>>,
     /// The disk is full: no new spare segment and no checkpoint until this moment.
     full_until: Option<Duration>,
 }
@@ -242,9 +249,11 @@ impl<D: Disk, C: Clock> Driver<D, C> {
             farewells: 0,
             sealed: false,
             log_bytes: parts.wal.live_bytes(),
+            log_grew: now,
             held: VecDeque::new(),
             checkpoint_first: parts.wal.live_bytes() >= parts.pace.checkpoint.log_bytes,
             memory_is_free: false,
+            rest: None,
             full_until: None,
             parts,
         }
@@ -299,6 +308,15 @@ impl<D: Disk, C: Clock> Driver<D, C> {
             && self.appends.len() < APPENDS_IN_FLIGHT_MAX
             && !self.memory_is_full();
         self.parts.node.flush(room, &mut actions).map_err(stuck)?;
+        if self.rest.is_none() {
+            let begun = self.parts.clock.now();
+            for _ in 0..self.pieces() {
+                if self.parts.node.wants_tidying() {
+                    self.parts.node.tidy(&mut actions);
+                }
+            }
+            self.rest_from(begun, Duration::ZERO);
+        }
         for action in actions.drain(..) {
             match action {
                 Action::Append(append) => self.hold(append),
@@ -316,10 +334,12 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         Ok(())
     }
 
-    /// Whether records wait for the checkpoint that is under way.
+    /// Whether memory is full until the checkpoint that is under way is further.
     fn memory_is_full(&self) -> bool {
-        let unsealed = self.parts.node.store().tree().unsealed_bytes();
-        self.checkpoint.is_some() && unsealed >= UNSEALED_BYTES_HELD_MAX
+        let tree = self.parts.node.store().tree();
+        let full = tree.unsealed_bytes() >= UNSEALED_BYTES_HELD_MAX
+            || tree.retired_index_bytes() >= RETIRED_INDEX_BYTES_HELD_MAX;
+        self.checkpoint.is_some() && full
     }
 
     /// Without `room` for another append the node is asked again when there is some.
@@ -386,6 +406,9 @@ impl<D: Disk, C: Clock> Driver<D, C> {
             let done = both(done, cast(&mut self.parts.ballots, front.hard_state));
             self.appends.push_back(Appending { number, last, since, done: Box::pin(done) });
             self.sealed = false;
+            if !front.entries.is_empty() {
+                self.log_grew = since;
+            }
             for entry in &front.entries {
                 self.log_bytes += entry.data.len() as u64;
                 self.parts.node.store().foresee(&entry.data);
@@ -564,11 +587,16 @@ impl<D: Disk, C: Clock> Driver<D, C> {
     }
 
     fn checkpoint_is_due(&self, now: Duration) -> bool {
+        if self.parts.node.store().tree().is_settling() && !self.is_pressed() {
+            return false;
+        }
         let (last, due) = (&self.last_checkpoint, &self.parts.pace.checkpoint);
         let entries = self.parts.node.applied().0 - last.applied.0;
         let log_bytes = self.log_bytes - last.log_bytes;
         let tree = self.parts.node.store().tree();
-        let some = log_bytes >= due.log_bytes
+        let lull = log_bytes >= CHECKPOINT_LULL_LOG_BYTES && now >= self.log_grew + CHECKPOINT_LULL;
+        let some = lull
+            || log_bytes >= due.log_bytes
             || now >= last.at + due.interval
             || tree.unwritten_index_bytes() >= due.index_bytes;
         self.parts.node.wants_defragment()
@@ -592,9 +620,16 @@ impl<D: Disk, C: Clock> Driver<D, C> {
 
     fn poll_causes(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fatal>> {
         let mut woken = self.parts.node.has_more();
+        if !self.is_resting(cx) {
+            let begun = self.parts.clock.now();
+            for _ in 0..self.pieces() {
+                woken |= self.poll_checkpoint(cx)?;
+            }
+            self.rest_from(begun, CHECKPOINT_PIECE_REST);
+            woken |= !self.is_resting(cx) && self.parts.node.wants_tidying();
+        }
         woken |= self.parts.mesh.inbox.poll_ready(cx).is_ready();
         woken |= self.poll_appends(cx)?;
-        woken |= self.poll_checkpoint(cx)?;
         woken |= self.poll_prepare(cx)?;
         woken |= self.poll_found(cx)?;
         woken |= self.poll_install(cx)?;
@@ -611,6 +646,37 @@ impl<D: Disk, C: Clock> Driver<D, C> {
             woken = true;
         }
         if woken { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    /// What nobody waits for has worked since `begun`, and now rests so long that it takes no more than its
+    /// share of the core, and for a while at `least`; unless memory fills meanwhile with what waits for it.
+    fn rest_from(&mut self, begun: Duration, least: Duration) {
+        let clock = &self.parts.clock;
+        let worked = clock.now() - begun;
+        if worked >= BACKGROUND_PIECE_MIN && !self.is_pressed() {
+            let rests = least.max(worked * (BACKGROUND_SHARE - 1));
+            self.rest = Some(Box::pin(clock.sleep_until(clock.now() + rests)));
+        }
+    }
+
+    /// Whether memory fills with what a checkpoint has to write, or with what only its view needs.
+    fn is_pressed(&self) -> bool {
+        let tree = self.parts.node.store().tree();
+        tree.unsealed_bytes() >= UNSEALED_BYTES_MAX
+            || tree.retired_index_bytes() >= RETIRED_INDEX_BYTES_MAX
+    }
+
+    /// Of the work that nobody waits for, how many pieces a turn does.
+    fn pieces(&self) -> usize {
+        if self.is_pressed() { BACKGROUND_PIECES_PRESSED } else { 1 }
+    }
+
+    fn is_resting(&mut self, cx: &mut Context<'_>) -> bool {
+        let resting = self.rest.as_mut().is_some_and(|rest| rest.as_mut().poll(cx).is_pending());
+        if !resting {
+            self.rest = None;
+        }
+        resting
     }
 
     /// Appends end in the order they were made; each that has is an event.
@@ -688,7 +754,12 @@ impl<D: Disk, C: Clock> Driver<D, C> {
 
     fn on_timer(&mut self) {
         self.events.push(Event::Tick);
-        let idle = self.sealed && self.appends.is_empty() && !self.parts.node.has_more();
+        let node = &self.parts.node;
+        let idle = self.sealed
+            && self.appends.is_empty()
+            && !node.has_more()
+            && !node.wants_tidying()
+            && self.checkpoint.is_none();
         if self.memory_is_free && idle && self.parts.node.memory_is_tidy() {
             self.memory_is_free = false;
             (self.parts.give_memory_back)();

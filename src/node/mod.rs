@@ -57,8 +57,8 @@ pub struct Node {
     sweeping: apply::Sweeping,
     /// There may be pages of the index to give back.
     tending_index: bool,
-    /// See [`Node::memory_is_tidy`].
-    memory_is_tidy: bool,
+    /// There may be memory that only views needed that are gone.
+    freeing: bool,
     defragmenting: defragment::Defragmenting,
     leases: Expiry,
     listing: Listing,
@@ -107,7 +107,7 @@ impl Node {
             reads: Reads::default(),
             sweeping: apply::Sweeping::at_start(),
             tending_index: true,
-            memory_is_tidy: false,
+            freeing: true,
             defragmenting: defragment::Defragmenting::default(),
             leases: Expiry::default(),
             listing: Listing::default(),
@@ -166,13 +166,25 @@ impl Node {
         if room && self.revoke_expired() {
             self.settle(out)?;
         }
-        self.sweep(out);
-        self.sum_up();
-        self.tend_index();
         self.answer_defragment(out);
         self.tend_leases(out);
         self.give_back_unneeded(out);
         Ok(())
+    }
+
+    /// Whether there is work that nobody who is served waits for.
+    pub fn wants_tidying(&self) -> bool {
+        let has_more = self.sweeping.has_more() || self.store.has_sums_due();
+        has_more || self.tending_index || self.freeing
+    }
+
+    /// One bounded piece of that work: how often, the driver decides. Behind [`Node::flush`].
+    pub fn tidy(&mut self, out: &mut Vec<Action>) {
+        self.sweep(out);
+        self.sum_up();
+        self.tend_index();
+        self.freeing = self.freeing && !self.store.tree_mut().free_unseen();
+        self.answer_defragment(out);
     }
 
     /// Does what raft wants until it wants nothing more for now.
@@ -199,12 +211,12 @@ impl Node {
         self.reads.tick();
         self.age_proposals(out);
         self.age_removed();
-        self.memory_is_tidy = self.store.tree_mut().free_unseen();
+        self.freeing = true;
     }
 
-    /// Whether all memory that only views held was free at the last tick.
+    /// Whether no memory is taken for views alone.
     pub fn memory_is_tidy(&self) -> bool {
-        self.memory_is_tidy
+        self.store.tree().retired_index_bytes() == 0
     }
 
     /// A change of leader is news to readers, and what waited for the old one must ask again.
@@ -246,11 +258,7 @@ impl Node {
 
     /// Whether another turn has work to do although nothing new happened.
     pub fn has_more(&self) -> bool {
-        self.sweeping.has_more()
-            || self.tending_index
-            || self.store.has_sums_due()
-            || self.leases.has_more()
-            || self.listing.has_more()
+        self.leases.has_more() || self.listing.has_more()
     }
 
     /// Times somebody came to lead, as seen from here.

@@ -684,51 +684,80 @@ impl Rewrite {
         disk: &D,
         cluster: ClusterId,
     ) -> io::Result<(Vec<Identity>, Segment, Book)> {
-        let live = self.live_records().await;
         let identity = self.identity;
         let file = create(disk, &identity.file()).await?;
         write_at(&file, &segment::header(cluster, &identity), 0).await?;
-        write_at(&file, &live.bytes, RECORDS_AT).await?;
-        let run = Run::sparse(identity.first, &live.bytes, &live.offsets, &live.seqs);
+        let live = self.copy_to(&file).await?;
+        let end = (RECORDS_AT + live.bytes).next_multiple_of(BLOCK_BYTES);
+        let map = file.map(end as u64, Load::Now).await?;
+        let records = &map[RECORDS_AT..RECORDS_AT + live.bytes];
+        let run = Run::sparse(identity.first, records, &live.offsets, &live.seqs);
+        self.compare(&run).await?;
         let source = seal(&file, cluster, &identity, &run).await?;
         let sources = self.sources.iter().map(|(segment, _)| segment.identity).collect();
         Ok((sources, Segment::new(identity, source), live.book))
     }
 
-    /// Copies the live records of the sources, in order.
-    async fn live_records(&self) -> Copied {
-        let mut live = Copied::default();
-        let mut pause = CHECKPOINT_CHUNK_BYTES;
-        for (segment, book) in &self.sources {
-            let run = segment.run();
-            for position in (0..run.len()).filter(|position| !book.dead(*position)) {
-                segment.read_ahead(position);
-                live.push(run.at(position));
-                if live.bytes.len() > pause {
-                    pause = live.bytes.len() + CHECKPOINT_CHUNK_BYTES;
-                    yield_now().await;
-                }
+    /// The live records of the sources, in order.
+    fn live(&self) -> impl Iterator<Item = (&Segment, usize)> {
+        self.sources.iter().flat_map(|(segment, book)| {
+            let live = (0..segment.records()).filter(|position| !book.dead(*position));
+            live.map(move |position| (segment, position))
+        })
+    }
+
+    /// Copies the live records to the file, a piece at a time, and makes them durable.
+    async fn copy_to<F: File>(&self, file: &F) -> io::Result<Copied> {
+        let (mut live, mut piece) = (Copied::default(), Vec::new());
+        for (segment, position) in self.live() {
+            segment.read_ahead(position);
+            live.push(segment.run().at(position), &mut piece);
+            if piece.len() >= CHECKPOINT_CHUNK_BYTES {
+                let at = RECORDS_AT + live.bytes - piece.len();
+                write_at(file, &piece[..CHECKPOINT_CHUNK_BYTES], at).await?;
+                piece.drain(..CHECKPOINT_CHUNK_BYTES);
+                yield_now().await;
             }
         }
-        live
+        write_at(file, &piece, RECORDS_AT + live.bytes - piece.len()).await?;
+        file.sync().await?;
+        Ok(live)
+    }
+
+    /// Compares what was read back with the records that were copied, in pieces that hold nobody up.
+    async fn compare(&self, run: &Run<'_>) -> io::Result<()> {
+        let mut pause = 0;
+        for (at, (segment, position)) in self.live().enumerate() {
+            let (source, copy) = (segment.run(), run.offset(at));
+            if source.at(position).bytes() != &run.bytes()[copy..copy + run.size(at)] {
+                return Err(differs(&self.identity, RECORDS_AT + copy));
+            }
+            if copy >= pause {
+                pause = copy + CHECKPOINT_CHUNK_BYTES;
+                yield_now().await;
+            }
+        }
+        Ok(())
     }
 }
 
 /// Records on their way to a rewritten segment.
 #[derive(Default)]
 struct Copied {
-    bytes: Vec<u8>,
+    /// Of all of them.
+    bytes: usize,
     offsets: Vec<u32>,
     seqs: Vec<u8>,
     book: Book,
 }
 
 impl Copied {
-    fn push(&mut self, record: Record<'_>) {
-        let offset = u32::try_from(self.bytes.len()).expect("a segment is below 4 GiB");
+    fn push(&mut self, record: Record<'_>, piece: &mut Vec<u8>) {
+        let offset = u32::try_from(self.bytes).expect("a segment is below 4 GiB");
         self.offsets.push(offset);
         self.seqs.extend_from_slice(&record.seq().0.to_le_bytes());
-        self.bytes.extend_from_slice(record.bytes());
+        self.bytes += record.bytes().len();
+        piece.extend_from_slice(record.bytes());
         self.book.add(record.bytes().len());
     }
 }
@@ -758,14 +787,17 @@ async fn compare(read: &[u8], wrote: &[u8], identity: &Identity, base: usize) ->
     let pieces = wrote.chunks(CHECKPOINT_CHUNK_BYTES).zip(read.chunks(CHECKPOINT_CHUNK_BYTES));
     for (at, (wrote, read)) in pieces.enumerate() {
         if wrote != &read[..wrote.len()] {
-            let offset = base + at * CHECKPOINT_CHUNK_BYTES;
-            let file = identity.file();
-            let what = format!("{file} reads back differently than written, near byte {offset}");
-            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+            return Err(differs(identity, base + at * CHECKPOINT_CHUNK_BYTES));
         }
         yield_now().await;
     }
     Ok(())
+}
+
+fn differs(identity: &Identity, offset: usize) -> io::Error {
+    let file = identity.file();
+    let what = format!("{file} reads back differently than written, near byte {offset}");
+    io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
 /// Writes a superblock into its slot and makes it durable.

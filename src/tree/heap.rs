@@ -190,11 +190,10 @@ impl Heap {
         pin
     }
 
-    /// Frees a bounded piece of what no view needs any more. True when there is nothing left that only views
-    /// need.
+    /// Frees a bounded piece of what no view needs any more. True when there is nothing left of it.
     pub(super) fn free_unseen(&mut self) -> bool {
         self.reclaim(TREE_PAGES_FREED_PER_PUBLISH_MIN);
-        self.bytes == self.tree_bytes
+        self.published.len() < 2 || Arc::get_mut(&mut self.published[0].pin).is_none()
     }
 
     /// The newest published version.

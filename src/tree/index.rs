@@ -32,6 +32,7 @@ use crate::{
 };
 use futures_lite::future::yield_now;
 use std::{
+    collections::BTreeMap,
     io,
     sync::{
         Arc,
@@ -298,7 +299,7 @@ pub(crate) struct Written {
     /// Where the state's root lies now.
     pub(super) root: Link,
     /// Where each page went that was in memory, and its bytes there, by the link that it had.
-    moved: Vec<(Link, Link, u32)>,
+    moved: BTreeMap<Link, (Link, u32)>,
     /// The state itself. Until all of it is read from the file its pages keep their addresses.
     _view: MapView,
 }
@@ -306,9 +307,7 @@ pub(crate) struct Written {
 impl Written {
     /// Where the page at this link went, and its bytes there.
     pub(super) fn place_of(&self, link: Link) -> Option<(Link, u64)> {
-        let at = self.moved.binary_search_by_key(&link, |(from, ..)| *from).ok()?;
-        let (_, to, bytes) = self.moved[at];
-        Some((to, bytes.into()))
+        self.moved.get(&link).map(|(to, bytes)| (*to, (*bytes).into()))
     }
 }
 
@@ -325,7 +324,7 @@ pub(super) async fn write<D: Disk>(
 ) -> io::Result<Written> {
     let file = create(disk, &which.name(number)).await?;
     write_at(&file, &header(cluster, number), 0).await?;
-    let mut press = Press { slot, at: PAGES_AT, bytes: Vec::new(), moved: Vec::new() };
+    let mut press = Press { slot, at: PAGES_AT, bytes: Vec::new(), moved: BTreeMap::new() };
     let root = {
         let mut walk = Walk::from(&view);
         loop {
@@ -340,11 +339,12 @@ pub(super) async fn write<D: Disk>(
     };
     press.flush(&file, 1).await?;
     file.sync().await?;
-    let Press { at, mut moved, .. } = press;
-    moved.sort_unstable_by_key(|(from, ..)| *from);
+    let Press { at, moved, .. } = press;
     let bytes = at as u64;
     let live = bytes - PAGES_AT as u64;
-    let map = file.map(bytes, Load::Later).await?;
+    // Whoever reads these pages next had them in memory a moment ago, and is not to wait for the disk.
+    let map = file.map(bytes, Load::Now).await?;
+    map.let_go();
     let file = Arc::new(IndexFile::new(which, IndexEntry { slot, number, bytes, live }, map));
     Ok(Written { file, root, moved, _view: view })
 }
@@ -356,7 +356,7 @@ struct Press {
     at: usize,
     /// The last of what lies before that: not written yet.
     bytes: Vec<u8>,
-    moved: Vec<(Link, Link, u32)>,
+    moved: BTreeMap<Link, (Link, u32)>,
 }
 
 impl Press {
@@ -375,7 +375,7 @@ impl Press {
         let crc = crc32fast::hash(packed);
         let to = Link::in_file(Place { slot: self.slot, line: (self.at / LINE_BYTES) as u64 }, crc);
         let bytes = u32::try_from(end - begin).expect("a page is smaller than 2 GiB");
-        self.moved.push((from, to, bytes));
+        self.moved.insert(from, (to, bytes));
         self.at += end - begin;
         to
     }

@@ -134,16 +134,20 @@ impl Map {
         self.heap.bytes() as u64
     }
 
-    /// Frees a bounded piece of what no view needs any more. True when there is nothing left that only views
-    /// need.
+    /// Frees a bounded piece of what no view needs any more. True when there is nothing left of it.
     pub(super) fn free_unseen(&mut self) -> bool {
         self.heap.free_unseen()
+    }
+
+    /// Bytes of memory that only views need any more.
+    pub(super) fn retired_bytes(&self) -> u64 {
+        (self.heap.bytes() - self.heap.tree_bytes()) as u64
     }
 
     /// Bytes of memory that the next checkpoint would give back: pages that are in no file yet. 0 while
     /// what the last one wrote is given back.
     pub(super) fn unwritten_bytes(&self) -> u64 {
-        if self.settling.is_some() { 0 } else { self.heap.tree_bytes() as u64 }
+        if self.is_settling() { 0 } else { self.heap.tree_bytes() as u64 }
     }
 
     // ── insert ──────────────────────────────────────────────────────────────────────────────────

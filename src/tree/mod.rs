@@ -338,6 +338,17 @@ impl Tree {
         self.map.unwritten_bytes() + self.held.unwritten_bytes()
     }
 
+    /// Whether [`Tree::tend_index`] has not come by all that the last checkpoint wrote: the next would have to
+    /// do that at once.
+    pub fn is_settling(&self) -> bool {
+        self.map.is_settling() || self.held.is_settling()
+    }
+
+    /// Bytes of memory that the index would not take if nobody looked at an older state of it.
+    pub fn retired_index_bytes(&self) -> u64 {
+        self.map.retired_bytes() + self.held.retired_bytes() + self.leases.retired_bytes()
+    }
+
     /// Bytes of records that reads can still ask for.
     pub fn live_bytes(&self) -> u64 {
         let closed: usize = self.shelf.closed().map(|(_, book)| book.live_bytes).sum();

@@ -370,7 +370,7 @@ impl<'a> Run<'a> {
     }
 
     /// Where the record at `position` begins; the end of all records for the one behind the last.
-    fn offset(&self, position: usize) -> usize {
+    pub(crate) fn offset(&self, position: usize) -> usize {
         if position == self.len() {
             return self.bytes.len();
         }

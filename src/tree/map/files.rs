@@ -80,6 +80,11 @@ impl Map {
         self.settling = Some(Settling { written, from, left, walked: false });
     }
 
+    /// Whether not all of what the last checkpoint wrote is read from its file.
+    pub(in super::super) fn is_settling(&self) -> bool {
+        self.settling.is_some()
+    }
+
     /// Looks at about `budget` pages that a checkpoint wrote. True when nothing is left to do.
     pub(in super::super) fn settle(&mut self, budget: usize) -> bool {
         let Some(mut settling) = self.settling.take() else { return true };
