@@ -93,12 +93,12 @@ in_turn() {
     done
 }
 
-# numbers FIELD..: the last value of each in the JSON on stdin, on one line; `-` where there is none.
+# numbers FIELD..: the first value of each in the JSON on stdin, on one line; `-` where there is none.
 numbers() {
     local json field value line=
     json=$(cat)
     for field; do
-        value=$(grep -o "\"$field\":-\{0,1\}[0-9.]*" <<<"$json" | tail -1) || true
+        value=$(grep -o "\"$field\":-\{0,1\}[0-9.]*" <<<"$json" | head -1) || true
         value=${value##*:}
         line+=" ${value:--}"
     done

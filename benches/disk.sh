@@ -16,6 +16,7 @@
 #            it, and a quarter as many again, by lot
 # restart    in rounds, A B A B: a fiftieth of the keys put again, kill -9, and the time from exec until
 #            a linearizable get is answered; once more with the files dropped from the page cache
+# many       gets and puts at the rate, and as fast as 40 streams are answered
 # puts       at the rate, first alone for so many seconds, then for as long as a compaction to the
 #            newest revision and a defragment take
 #
@@ -161,8 +162,8 @@ counted() {
     local p50 p99 found
     read -r p50 p99 found < <(ask count --digits "$digits" --keys "$keys" --ops 100 \
         | numbers p50_us p99_us counted)
-    if ((found != 100 * keys)); then
-        echo "$name: $1 counts $((found / 100)) keys of $keys" >&2
+    if [[ $found != $((100 * keys)) ]]; then
+        echo "$name: $1 counts $found keys in a hundred counts of $keys" >&2
         exit 1
     fi
     note "$1" count-p50-ms "$(awk -v us="$p50" 'BEGIN { printf "%.3f", us / 1000 }')"
@@ -244,16 +245,18 @@ one_side() {
 
 # so_many NAME KEYS: ours with so many keys of 100 B, and nothing beside it.
 so_many() {
-    local work round
+    local work round p50
     keys=$2 value=100 data=$run/data.$1
     start "$1" "$ours"
     pressed fill
     settle
     for ((round = 1; round <= rounds; round++)); do
         for work in put range; do
-            note "$1" "$work-p50-ms" "$(ask "$work" --connections 10 --streams 4 \
-                --seconds "$seconds" --keys "$keys" --value-size "$value" \
-                | numbers p50_us | awk '{ printf "%.3f", $1 / 1000 }')"
+            read -r p50 < <(ask "$work" --connections 10 --rate "$rate" --seconds "$seconds" \
+                --keys "$keys" --value-size "$value" | numbers p50_us)
+            note "$1" "$work-p50-ms" "$(awk -v us="$p50" 'BEGIN { printf "%.3f", us / 1000 }')"
+            note "$1" "$work-pressed-per-s" "$(ask "$work" --connections 10 --streams 4 \
+                --seconds "$seconds" --keys "$keys" --value-size "$value" | numbers ops_per_second)"
         done
     done
     killed
