@@ -135,8 +135,8 @@ impl Heap {
         }
         let page = self.page(link);
         if !link.is_in_memory() {
-            let entries: Vec<_> = page.entries().collect();
-            let block = self.build(page.level(), &entries);
+            let mut block = self.blank(self.page_bytes.max(page.bytes().len()));
+            PageMut::widen(block.bytes_mut(), page, self.version);
             self.release(link);
             return self.adopt(block);
         }

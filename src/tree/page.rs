@@ -433,6 +433,23 @@ impl<'a> PageMut<'a> {
         }
     }
 
+    /// Makes `bytes`, which are no fewer, a copy of `page` with all the room that there is then.
+    pub(super) fn widen(bytes: &'a mut [u8], page: Page<'_>, version: u64) {
+        let (slots, top) = (slot_at(page.len()), page.top());
+        let wider = bytes.len() - page.bytes.len();
+        assert!(wider.is_multiple_of(BRANCH_CELL_ALIGN), "branch cells stay aligned");
+        bytes[..slots].copy_from_slice(&page.bytes[..slots]);
+        bytes[top + wider..].copy_from_slice(&page.bytes[top..]);
+        let end = bytes.len();
+        let mut copy = Self { bytes };
+        copy.set(BYTES_AT, end);
+        copy.set_version(version);
+        copy.set(TOP_AT, top + wider);
+        for at in 0..page.len() {
+            copy.set_offset(at, copy.offset(at) + wider, page.is_live(at));
+        }
+    }
+
     /// Says which version of the map owns this page.
     pub(super) fn set_version(&mut self, version: u64) {
         set_u64(self.bytes, VERSION_AT, version);

@@ -67,6 +67,24 @@ fn a_full_page_refuses_and_stays_as_it_was() {
 }
 
 #[test]
+fn a_wider_page_has_the_same_entries_and_room_for_more() {
+    let keys: [&[u8]; 3] = [b"/a", b"/b", b"/c"];
+    let entries = keys.map(|key| Entry { key, body: b"cell", live: key != b"/b" });
+    let mut packed = vec![0; bytes_for(0, &entries).next_multiple_of(LINE_BYTES)];
+    PageMut::build(&mut packed, 0, 7, &entries);
+    let files = Files::NONE;
+    let packed = Page::new(&packed, &files);
+    let mut bytes = [0xa5; 512];
+    PageMut::widen(&mut bytes, packed, 8);
+    let mut wide = PageMut::new(&mut bytes);
+    assert!(wide.page().entries().eq(packed.entries()));
+    assert_eq!((wide.page().version(), wide.page().prefix()), (8, packed.prefix()));
+    assert_eq!(wide.page().used_bytes(), packed.used_bytes());
+    assert!(wide.insert(3, &leaf_entry(&[b'/'; 300])));
+    assert_eq!(wide.page().entries().take(3).collect::<Vec<_>>(), entries);
+}
+
+#[test]
 fn removed_bytes_are_not_in_use() {
     let mut bytes = [0; 256];
     let mut page = page_of(&mut bytes, &[b"a", b"bb", b"c"]);
