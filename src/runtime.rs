@@ -42,7 +42,7 @@ use crate::{
     peer,
     shard::{Meters, Setup, Shard, ShardMeters, run as run_shard, serve_all},
     store::{Quota, command::MemberAttributes, encode_cluster_version},
-    types::{ClusterId, MemberId, SHARDS_MAX},
+    types::{ClusterId, Index, MemberId, SHARDS_MAX},
 };
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use nudge::Nudger;
@@ -107,6 +107,7 @@ fn serve(config: &Config) -> Result<Option<i32>, String> {
     let wal_lane = lane("wal-io", Priority::RealTime, config)?;
     let disk_lane = lane("disk-io", Priority::Normal, config)?;
     let disks = placed.disks(&wal_lane, &disk_lane);
+    placed.mark_damage();
     let member = recover::member(config, &disks)?;
     // Until here a signal just ends the process: a new member may wait long for others.
     let (news, heard) = std::sync::mpsc::channel();
@@ -474,8 +475,8 @@ impl Seat {
 }
 
 /// Waits for a leader, then sees to it that the cluster knows this member's name and URLs and has
-/// agreed on a version (etcd `publishV3`, `monitorClusterVersions`). Ends early when the dealers are
-/// gone.
+/// agreed on a version (etcd `publishV3`, `monitorClusterVersions`). One that has nothing yet waits for
+/// its snapshot. Ends early when the dealers are gone.
 async fn introduce(shard: &Rc<Shard>, facts: &OwnFacts, dealers: &Inbox<Accepted>) {
     let clock = GlommioClock::new();
     let attributes = MemberAttributes {
@@ -493,7 +494,7 @@ async fn introduce(shard: &Rc<Shard>, facts: &OwnFacts, dealers: &Inbox<Accepted
             own.name == attributes.name && own.client_urls == attributes.client_urls
         });
         let agreed = view.cluster.version.is_some();
-        if known && agreed {
+        if known && agreed && view.applied > Index(0) {
             return;
         }
         // Now and then again: what was proposed may be lost on its way to the leader.

@@ -179,6 +179,24 @@ fn probe_direct(dir: &Path) -> io::Result<()> {
     wrote
 }
 
+/// Puts a small file into `dir`, durably: after a crash it is there as a whole, or as it was before.
+///
+/// # Errors
+/// What the machine says.
+pub fn write_whole(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let unfinished = dir.join(format!("{name}.new"));
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&unfinished)?;
+    file.write_all_at(bytes, 0)?;
+    file.sync_all()?;
+    fs::rename(&unfinished, dir.join(name))?;
+    fs::File::open(dir)?.sync_all()
+}
+
 /// A directory that no other process may take while this is held.
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "the lock goes with the file")] fs::File);
@@ -247,6 +265,18 @@ mod tests {
         assert!(refused.contains(&std::process::id().to_string()), "{refused}");
         drop(held);
         lock(&dir).unwrap();
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_file_is_written_whole_over_another() {
+        let dir = scratch("whole");
+        prepare_directory(&dir).unwrap();
+        for text in ["the first, and longer", "the second"] {
+            write_whole(&dir, "note", text.as_bytes()).unwrap();
+            assert_eq!(fs::read_to_string(dir.join("note")).unwrap(), text);
+        }
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1, "nothing else is left");
         fs::remove_dir_all(&dir).unwrap();
     }
 

@@ -66,6 +66,8 @@ pub struct Node {
     moves: Moves,
     /// A snapshot that raft has not judged yet.
     arrived: Option<Box<Staged>>,
+    /// See [`Node::take_no_snapshot_before`].
+    snapshots_from: Index,
     /// A first contact brings the first election forward.
     hurries: bool,
     /// `--strict-reconfig-check`.
@@ -114,6 +116,7 @@ impl Node {
             contacts: Contacts::default(),
             moves: Moves::default(),
             arrived: None,
+            snapshots_from: Index(0),
             hurries: false,
             strict: true,
             ends_after: None,
@@ -282,8 +285,12 @@ impl Node {
     }
 
     /// Starts a checkpoint of everything applied so far, one that gives space back where somebody
-    /// waits for that; `None` while one is running.
+    /// waits for that; `None` while one is running, and for a member that has nothing yet: what is on
+    /// its disk goes when a snapshot has come, not before.
     pub fn begin_checkpoint(&mut self) -> Option<Checkpoint> {
+        if self.applied() == Index(0) {
+            return None;
+        }
         let facts = self.store.facts(self.cluster, self.id);
         if self.wants_defragment() {
             return self.store.tree_mut().begin_defragment(facts);

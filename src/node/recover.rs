@@ -7,10 +7,12 @@
 //!  log ─ entries, hard state ─ Replica ─┘      entries up to `applied` are in the store already
 //! ```
 //!
-//! Nothing is repaired here: what does not fit together is refused, with what to do about it. One
-//! thing another member can mend: a log that is damaged where it was acknowledged. Where others vote
-//! too, it is put aside, and the member comes back without a voice until its leader has brought it all
-//! again ([`Durable::lost`]). The same code runs in the simulator, over its disk.
+//! Nothing is repaired here: what does not fit together is refused, with what to do about it. Two
+//! things the other members can mend. A log that is damaged where it was acknowledged is put aside where
+//! others vote too; and where the others are enough to go on alone, an empty tree stands in for one that
+//! is damaged, until a snapshot of theirs takes its place. In both cases the member comes back without a
+//! voice until its leader has brought it all again ([`Durable::lost`]). The same code runs in the
+//! simulator, over its disk.
 
 use super::Node;
 use crate::{
@@ -19,7 +21,7 @@ use crate::{
     limits::STARTS_APART_TICKETS_MIN,
     log,
     store::{BlobError, Member as MemberFacts, Quota, Store},
-    tree::{self, Root, RootFacts, Tree},
+    tree::{self, Mark, OpenError, Root, RootFacts, Tree},
     types::{ClusterId, Index, MemberId, Term},
     wal::{self, Ballot, BallotBox, Wal, WalError},
 };
@@ -133,8 +135,16 @@ pub struct Found<D: Disk> {
     /// What it held.
     pub recovered: wal::Recovered,
     ballots: BallotBox<D::File>,
+    held: Held,
+}
+
+/// The state machine as the data disk has it.
+struct Held {
     store: Store,
     facts: RootFacts,
+    /// Where the database is damaged and the store is an empty one in its place: up to here a snapshot
+    /// has to reach, as what was applied is promised and is not in the log any more.
+    stands_in: Option<Index>,
 }
 
 /// Opens what is there, or makes the new member that `newborn` describes.
@@ -158,11 +168,8 @@ pub async fn find<D: Disk>(
     opening: &Opening,
     newborn: impl FnOnce() -> Result<Newborn, String>,
 ) -> Result<Found<D>, RecoverError> {
-    let opened = tree::open(&disks.data, opening.tree).await.map_err(RecoverError::Tree)?;
-    let (store, facts) = match opened {
-        Some((tree, root)) => existing(tree, root, opening.quota).map_err(RecoverError::Blob)?,
-        None => fresh(disks, opening, newborn().map_err(RecoverError::Newborn)?).await?,
-    };
+    let held = held(disks, opening, newborn).await?;
+    let Held { store, facts, stands_in } = &held;
     let options = wal::Options {
         segment_bytes: opening.wal_segment_bytes,
         cluster: facts.cluster.0,
@@ -189,9 +196,74 @@ pub async fn find<D: Disk>(
     // back; where no ballot can be read, it is all there is.
     let least = ballot.map_or(0, |ballot| ballot.boot + STARTS_APART_TICKETS_MIN);
     let boot = opening.boot_micros.max(least);
-    let begun = ballots.cast(Ballot { boot, ..ballots.ballot() }).await;
+    let known = ballots.ballot();
+    let begun =
+        ballots.cast(Ballot { boot, lost: known.lost || stands_in.is_some(), ..known }).await;
     begun.map_err(|error| RecoverError::Log(WalError::Io(error)))?;
-    Ok(Found { wal, recovered, ballots, store, facts })
+    Ok(Found { wal, recovered, ballots, held })
+}
+
+/// What the data disk holds, or the new member's first superblock.
+async fn held<D: Disk>(
+    disks: &Disks<D>,
+    opening: &Opening,
+    newborn: impl FnOnce() -> Result<Newborn, String>,
+) -> Result<Held, RecoverError> {
+    let opened = tree::open(&disks.data, opening.tree).await;
+    if let Some(damage) = known_damage(disks, &opened).await? {
+        let held = stand_in(disks, opening).await?;
+        let what = if others_go_on(&held) {
+            "the database is damaged; it is fetched anew from the other members"
+        } else {
+            "the database is damaged, and the other members are too few to fetch it from"
+        };
+        log::error!(what, "file" => damage.file, "found" => damage.flaw);
+        if others_go_on(&held) {
+            return Ok(held);
+        }
+    }
+    let (store, facts) = match opened.map_err(RecoverError::Tree)? {
+        Some((tree, root)) => existing(tree, root, opening.quota).map_err(RecoverError::Blob)?,
+        None => fresh(disks, opening, newborn().map_err(RecoverError::Newborn)?).await?,
+    };
+    Ok(Held { store, facts, stands_in: None })
+}
+
+/// The damage that this start has come upon, or that the process before it died of.
+async fn known_damage<D: Disk>(
+    disks: &Disks<D>,
+    opened: &Result<Option<(Tree, Root)>, OpenError>,
+) -> Result<Option<Mark>, RecoverError> {
+    match opened {
+        Err(OpenError::Damaged { file, flaw }) => {
+            Ok(Some(Mark { file: file.clone(), flaw: flaw.to_string() }))
+        }
+        Ok(Some((_, root))) => {
+            let mark = Mark::read(&disks.data).await;
+            let mark = mark.map_err(|error| RecoverError::Tree(OpenError::Disk(error)))?;
+            // What the superblock does not name any more is of no matter.
+            Ok(mark.filter(|mark| root.files().any(|name| name == mark.file)))
+        }
+        Ok(None) | Err(_) => Ok(None),
+    }
+}
+
+/// A store that has nothing but the members' names, as one that joins them.
+async fn stand_in<D: Disk>(disks: &Disks<D>, opening: &Opening) -> Result<Held, RecoverError> {
+    let stands_in = tree::stand_in(&disks.data, opening.tree).await;
+    let (tree, root) = stands_in.map_err(RecoverError::Tree)?;
+    let RootFacts { cluster, member, applied, state, .. } = root.facts;
+    let joins = born(Newborn { cluster, member, members: Vec::new() }, opening.tree);
+    let facts = RootFacts { state, ..joins };
+    let store = Store::recover(tree, opening.quota, &facts).map_err(RecoverError::Blob)?;
+    Ok(Held { store, facts, stands_in: Some(applied) })
+}
+
+/// Whether the others are a majority without this member, so that they can do without its voice.
+fn others_go_on(held: &Held) -> bool {
+    let voters = || held.store.cluster().voters();
+    let others = voters().filter(|voter| voter.id != held.facts.member).count();
+    others * 2 > voters().count()
 }
 
 /// Begins a new log in place of a damaged one.
@@ -215,7 +287,8 @@ impl<D: Disk> Found<D> {
     /// # Errors
     /// [`RecoverError::LogMissing`], [`RecoverError::Gap`].
     pub fn member(self, opening: &Opening) -> Result<Member<D>, RecoverError> {
-        let Self { mut wal, mut recovered, ballots, store, facts } = self;
+        let Self { mut wal, mut recovered, ballots, held } = self;
+        let Held { store, facts, stands_in } = held;
         let ballot = ballots.ballot();
         // A promise counts once both places have it; one of them may know of it alone.
         let known = &mut recovered.hard_state;
@@ -223,10 +296,15 @@ impl<D: Disk> Found<D> {
             (known.term, known.vote) = (ballot.term, ballot.vote);
         }
         let log = [recovered.trimmed, wal.last_index()].map(Index);
-        let end = fits(&facts, ballot.lost, log)?;
-        if wal.last_index() < end.0 {
-            wal.trim(end.0);
+        if stands_in.is_some() {
+            // What is in the log goes on from what is not there.
             recovered.entries.clear();
+        } else {
+            let end = fits(&facts, ballot.lost, log)?;
+            if wal.last_index() < end.0 {
+                wal.trim(end.0);
+                recovered.entries.clear();
+            }
         }
         if let Some(torn) = &recovered.torn {
             log::warn!("the log ended in an unfinished write, which was cut off", "where" => torn.to_string());
@@ -237,7 +315,11 @@ impl<D: Disk> Found<D> {
         let durable = Durable { lost: ballot.lost, ..durable(&facts, recovered, configuration) };
         let replica =
             Replica::recover(facts.member, &durable, timing).map_err(RecoverError::Gap)?;
-        let node = Node::new(facts.cluster, facts.member, replica, store);
+        let mut node = Node::new(facts.cluster, facts.member, replica, store);
+        if let Some(applied) = stands_in {
+            // The log does not take again what it was trimmed of.
+            node.take_no_snapshot_before(applied.max(log[0]));
+        }
         Ok(Member { node, wal, ballots, cluster: facts.cluster })
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     mesh::ToPeers,
     store::BlobError,
     tree::{RootFacts, Staged, Tree},
-    types::MemberId,
+    types::{Index, MemberId},
 };
 
 impl Node {
@@ -44,12 +44,19 @@ impl Node {
         out: &mut Vec<Action>,
     ) {
         let mark = message.snapshot.as_ref().map(|mark| mark.index);
-        if self.arrived.is_some() || mark != Some(staged.applied()) {
+        let is_too_old = staged.applied() < self.snapshots_from;
+        if self.arrived.is_some() || mark != Some(staged.applied()) || is_too_old {
             out.push(Action::Peers(ToPeers::Unneeded(staged)));
             return;
         }
         self.arrived = Some(staged);
         self.replica.step(message);
+    }
+
+    /// This member has nothing, but had everything up to `index`, and its log begins behind that. One who
+    /// leads only since now may not have applied as much: raft, which knows nothing of it, asks again.
+    pub fn take_no_snapshot_before(&mut self, index: Index) {
+        self.snapshots_from = index;
     }
 
     /// raft wants its log to begin behind a snapshot: the one that has arrived.

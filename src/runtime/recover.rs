@@ -4,19 +4,23 @@
 use super::bootstrap;
 use crate::{
     config::Config,
+    fatal,
     io::{
         Clock,
         glommio::GlommioClock,
         host,
         thread::{Lane, LaneDisk},
     },
-    limits::WAL_SEGMENT_BYTES,
+    limits::{FATAL_WRITE_WAIT, WAL_SEGMENT_BYTES},
     node::recover::{self, Disks, Member, Opening, RecoverError},
     store::Quota,
     tree,
 };
 use futures_lite::future::block_on;
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
 
 /// The directories of a member, made, checked and locked.
 pub struct Placed {
@@ -53,6 +57,23 @@ pub fn place(config: &Config) -> Result<Placed, String> {
 }
 
 impl Placed {
+    /// From now on what is damaged is noted for the next start, before the process dies of it. The disk
+    /// may stand still: death waits for the note no longer than for its last word.
+    pub fn mark_damage(&self) {
+        let (folder, one) = (self.data.join(tree::RECORDS_DIR), Arc::new(Mutex::new(())));
+        fatal::hear_of_damage(move |file, flaw| {
+            let (folder, one) = (folder.clone(), one.clone());
+            let block = tree::Mark { file: file.into(), flaw: flaw.into() }.encode();
+            let write = move || {
+                // Several threads may come to damage at once.
+                let _turn = one.lock();
+                host::write_whole(&folder, tree::Mark::NAME, &block).is_ok()
+            };
+            // Where it cannot be written, the next start is as any other.
+            let _noted = fatal::within(FATAL_WRITE_WAIT, write);
+        });
+    }
+
     /// The directories as disks.
     pub fn disks(&self, wal_lane: &Lane, disk_lane: &Lane) -> Disks<LaneDisk> {
         Disks {

@@ -22,10 +22,10 @@ use super::{
     node,
     page::{Child, Count, Entry, LINE_BYTES, Link, Page, PageMut, Place, bytes_for, whole_bytes},
     recover::{OpenError, open_needed},
-    segment::{DAMAGED_ADVICE, Flaw},
+    segment::Flaw,
 };
 use crate::{
-    fatal::{self, Fatal},
+    fatal,
     io::{BLOCK_BYTES, Disk, File, Load, Mapping},
     limits::{CHECKPOINT_CHUNK_BYTES, INDEX_FILES_MAX},
     types::ClusterId,
@@ -132,13 +132,8 @@ impl Files {
 
     /// The page at a link into a file.
     pub(super) fn page(&self, link: Link) -> Page<'_> {
-        self.look(link).unwrap_or_else(|(file, flaw)| {
-            fatal::die(&Fatal {
-                what: "the index is damaged".into(),
-                place: format!("{file}, {flaw}"),
-                advice: DAMAGED_ADVICE.into(),
-            })
-        })
+        let looked = self.look(link);
+        looked.unwrap_or_else(|(file, flaw)| fatal::damaged("the index is damaged", &file, flaw))
     }
 
     /// The page at a link into a file, or the file that is damaged, and where.

@@ -21,10 +21,11 @@ use super::{
     map::Map,
     record::Record,
     root::{self, Entry, FILE, Root, SLOTS, Slot, Standing, TailEntry},
-    segment::{self, DAMAGED_ADVICE, Flaw, Identity, RECORDS_AT, Run, Segment, Source, Unseen},
+    segment::{self, Flaw, Identity, RECORDS_AT, Run, Segment, Source, Unseen},
     shelf::{Book, Shelf, Tail},
 };
 use crate::{
+    fatal::DAMAGED_ADVICE,
     io::{BLOCK_BYTES, Disk, File, Load},
     limits::{CHECKPOINT_CHUNK_BYTES, SWEEP_RECORDS_PER_TURN},
     types::{LeaseId, Revision, Seq},
@@ -108,10 +109,7 @@ impl From<io::Error> for OpenError {
 /// [`OpenError`] says which file is damaged, where, and what to do.
 pub async fn open<D: Disk>(disk: &D, options: Options) -> Result<Option<(Tree, Root)>, OpenError> {
     let there = files(disk).await?;
-    let fresh = there.is_empty();
-    let Some(slots) = read_slots(disk, options, fresh).await? else { return Ok(None) };
-    let Some(root) = choose(slots, fresh)? else { return Ok(None) };
-    let root = check_segment_bytes(root, options)?;
+    let Some(root) = newest_root(disk, options, there.is_empty()).await? else { return Ok(None) };
     let dead = read_dead(disk, &root).await?;
     let mut closed = Vec::with_capacity(root.sealed.len());
     for entry in &root.sealed {
@@ -132,6 +130,34 @@ pub async fn open<D: Disk>(disk: &D, options: Options) -> Result<Option<(Tree, R
     let named: Vec<_> = root.files().collect();
     tree.shelf.garbage.extend(there.into_iter().filter(|name| !named.contains(name)));
     Ok(Some((tree, root)))
+}
+
+/// What stands in for a database that is damaged, until a snapshot takes its place: an empty tree, in
+/// which everything that is there is garbage, and the newest superblock, which stays the newest until
+/// that snapshot is installed. No checkpoint is taken of it.
+///
+/// # Errors
+/// As [`open`] for the superblock; a directory that was never formatted has nothing to stand in for.
+pub async fn stand_in<D: Disk>(disk: &D, options: Options) -> Result<(Tree, Root), OpenError> {
+    let there = files(disk).await?;
+    let newest = newest_root(disk, options, there.is_empty()).await?;
+    let root = newest.ok_or(OpenError::NoRoot { slots: [None, None] })?;
+    let mut shelf =
+        Shelf::new(root.segment_bytes, Vec::new(), Tail::new(0, Seq(0), root.segment_bytes));
+    shelf.garbage.extend(there);
+    let standing = Standing { number: root.number, ..Standing::NEW };
+    Ok((Tree::from_parts(Maps::new(options), shelf, standing), root))
+}
+
+/// The newest whole superblock.
+async fn newest_root<D: Disk>(
+    disk: &D,
+    options: Options,
+    fresh: bool,
+) -> Result<Option<Root>, OpenError> {
+    let Some(slots) = read_slots(disk, options, fresh).await? else { return Ok(None) };
+    let root = choose(slots, fresh)?;
+    root.map(|root| check_segment_bytes(root, options)).transpose()
 }
 
 impl Tree {

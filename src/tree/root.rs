@@ -183,7 +183,7 @@ impl Root {
     }
 
     /// Names of all files that this root needs.
-    pub(crate) fn files(&self) -> impl Iterator<Item = String> {
+    pub fn files(&self) -> impl Iterator<Item = String> {
         let tail = (self.tail.bytes > 0).then(|| self.tail.file());
         let sealed = self.sealed.iter().map(|entry| entry.identity.file());
         let lists = self.dead_file().into_iter().chain(self.leases.name());

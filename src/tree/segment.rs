@@ -30,7 +30,7 @@ use super::{
     record::{HEADER_BYTES as RECORD_HEADER_BYTES, Record},
 };
 use crate::{
-    fatal::{self, Fatal},
+    fatal,
     io::{self, BLOCK_BYTES, Mapping},
     types::{ClusterId, Seq, Stamp},
 };
@@ -63,10 +63,6 @@ const RECORDS_COUNT_AT: usize = NEXT_AT + 8;
 const RECORDS_BYTES_AT: usize = RECORDS_COUNT_AT + 8;
 const FOOTER_CRC_AT: usize = RECORDS_BYTES_AT + 8;
 const _: () = assert!(FOOTER_CRC_AT + 8 <= BLOCK_BYTES);
-
-/// What to do about a file that is damaged.
-pub(super) const DAMAGED_ADVICE: &str = "restore this member from a snapshot, or remove it from the \
-                                         cluster and add it again with an empty directory";
 
 /// What is wrong with bytes that were read from a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -320,11 +316,7 @@ impl Unseen {
     }
 
     fn die(&self, flaw: &Flaw) -> ! {
-        fatal::die(&Fatal {
-            what: "a record segment is damaged".into(),
-            place: format!("{}, {flaw}", self.identity.file()),
-            advice: DAMAGED_ADVICE.into(),
-        })
+        fatal::damaged("a record segment is damaged", &self.identity.file(), flaw)
     }
 }
 
