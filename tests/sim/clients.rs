@@ -62,6 +62,8 @@ pub(crate) enum Slip {
     RevokedEarly,
     /// A snapshot that was just installed is served as if its place were there and its content not.
     HalfInstalled,
+    /// Whose database is damaged serves before it has another.
+    ServedEmpty,
     /// A shard says that it wants news, and does not look at what it missed before.
     LookedBefore,
     /// News without answers are not looked at.
@@ -174,6 +176,8 @@ pub(crate) struct Desk {
     before: Option<Arc<View>>,
     /// A revision that the node has not told of, and since when.
     untold: Option<(Revision, Duration)>,
+    /// The member's database was damaged, and it has to fetch another.
+    stands_in: bool,
 }
 
 /// Longest that news may take: turns of the node, while a ring is full. A tick makes one.
@@ -208,7 +212,7 @@ struct Kept {
 }
 
 impl Desk {
-    pub(crate) fn new(floor: Rc<Floor>, end: ShardEnd) -> Self {
+    pub(crate) fn new(floor: Rc<Floor>, end: ShardEnd, stands_in: bool) -> Self {
         let next_ticket = floor.first_ticket;
         let stale = floor.newest.load();
         let (waiting, kept) = (BTreeMap::new(), BTreeMap::new());
@@ -225,17 +229,43 @@ impl Desk {
             stale,
             before: None,
             untold: None,
+            stands_in,
         }
     }
 
     /// Asks and listens until the day's requests are used up and answered, or its
     /// patience is; then says goodbye.
     pub(crate) async fn serve(mut self) {
+        let leaving = self.floor.day().patience.map(|patience| self.floor.clock.now() + patience);
+        if self.opens(leaving).await {
+            self.serve_all(leaving).await;
+        }
+        while self.end.to_node.try_send(ToNode::Farewell).is_err() {
+            self.wait_a_little().await;
+        }
+    }
+
+    /// Clients come once the member has something; false where they have left before.
+    async fn opens(&self, leaving: Option<Duration>) -> bool {
+        let is_empty = || self.floor.newest.load().applied.0 == 0;
+        let is_open = self.floor.slip == Some(Slip::ServedEmpty);
+        while self.stands_in && !is_open && is_empty() {
+            let is_over = self.floor.whistle.as_ref().is_some_and(|whistle| whistle.get());
+            if is_over || leaving.is_some_and(|leaving| self.floor.clock.now() >= leaving) {
+                return false;
+            }
+            self.floor.clock.sleep_until(self.floor.clock.now() + self.floor.weather.tick).await;
+        }
+        let fetched = usize::from(self.stands_in && !is_empty());
+        self.floor.chronicle.borrow_mut().see("a tree that was fetched anew", fetched);
+        true
+    }
+
+    async fn serve_all(&mut self, leaving: Option<Duration>) {
         self.ask(Request::Range(everything()), true);
         if self.end.shard == 0 {
             self.introduce();
         }
-        let leaving = self.floor.day().patience.map(|patience| self.floor.clock.now() + patience);
         loop {
             let woken = self.listen();
             self.audience.turn(woken);
@@ -262,9 +292,6 @@ impl Desk {
                 }
             }
             self.keep_alive();
-            self.wait_a_little().await;
-        }
-        while self.end.to_node.try_send(ToNode::Farewell).is_err() {
             self.wait_a_little().await;
         }
     }

@@ -243,6 +243,22 @@ impl SimDisk {
         self.poke(name, offset, &before);
     }
 
+    /// Puts a file there that is durable at once, in place of one of that name.
+    pub(crate) fn leave(&self, name: &str, bytes: &[u8]) {
+        let mut state = self.state.borrow_mut();
+        state.note(name.as_bytes());
+        state.note(bytes);
+        let number = state.next_inode;
+        state.next_inode += 1;
+        let image = Rc::new(bytes.to_vec());
+        let (seen, medium) = (image.clone(), image);
+        state.inodes.insert(number, Inode { seen, medium, ever_synced: true, ..Inode::default() });
+        state.names.insert(name.into(), number);
+        state.durable_names.insert(name.into(), number);
+        state.dirs.insert(parent(name).into());
+        state.durable_dirs.insert(parent(name).into());
+    }
+
     /// Flips one bit of a file: `bit` counts from the lowest of byte 0.
     pub(crate) fn flip(&self, name: &str, bit: usize) {
         let byte = self.peek(name)[bit / 8] ^ (1 << (bit % 8));

@@ -3,6 +3,7 @@
 //! Wakers are real: a future that is not woken is not polled, so a lost wake-up shows as
 //! [`Ended::Stalled`]. When nothing can run, the clock jumps to the next timer.
 
+use crate::damage::{Died, attempt};
 use ringleader::io::Clock;
 use std::{
     cell::{Cell, RefCell},
@@ -98,6 +99,8 @@ struct Groups {
     ended: BTreeSet<u64>,
     /// Until when one stands still.
     frozen: BTreeMap<u64, Duration>,
+    /// What one died of, until somebody asks.
+    died: BTreeMap<u64, Died>,
 }
 
 /// Runs futures on this thread. Cheap to clone; clones make tasks for the same run and group.
@@ -139,6 +142,12 @@ impl Executor {
         self.state.groups.borrow_mut().ended.insert(self.group);
     }
 
+    /// What a task of this group died of since somebody asked last. The others go on until the group is
+    /// ended.
+    pub(crate) fn died(&self) -> Option<Died> {
+        self.state.groups.borrow_mut().died.remove(&self.group)
+    }
+
     /// No task of this group goes on before `until`, while time does.
     pub(crate) fn freeze(&self, until: Duration) {
         self.state.groups.borrow_mut().frozen.insert(self.group, until);
@@ -173,7 +182,11 @@ impl Executor {
                 return Ended::Stalled;
             }
             let pick = self.state.lot.borrow_mut().below(ready.len() as u64) as usize;
-            step(&mut tasks, ready[pick]);
+            let group = tasks[ready[pick]].group;
+            if let Err(died) = attempt(|| step(&mut tasks, ready[pick])) {
+                drop(tasks.swap_remove(ready[pick]));
+                self.state.groups.borrow_mut().died.entry(group).or_insert(died);
+            }
             if halt() {
                 return Ended::Halted;
             }

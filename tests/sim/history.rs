@@ -207,11 +207,17 @@ impl History {
         let place = Place { name, offset: *offset, bytes: *bytes };
         let what = rot::strike(disk, place, lot);
         ledger.rotten = true;
-        Some(format!("{what}: frame {number} of {member:x}, at {offset} of {name}"))
+        Some(format!("{what}: frame {number}, at {offset} of {name}"))
+    }
+
+    /// Rot has come over a member's tree: what it had may not count any more.
+    pub(crate) fn may_lose(&mut self, member: u64) {
+        self.ledgers.entry(member).or_default().rotten = true;
     }
 
     /// A member starts with this in its log; all up to `applied` is in its store. `lost`: the rest
-    /// was damaged and put aside.
+    /// was damaged and put aside. With nothing in its store, that is what was damaged, and what is in
+    /// the log goes on from nothing.
     pub(crate) fn boot(
         &mut self,
         member: u64,
@@ -228,14 +234,16 @@ impl History {
         }
         let ledger = self.ledgers.entry(member).or_default();
         if lost {
-            assert!(ledger.rotten, "{member:x} calls its log damaged, which it is not");
+            assert!(ledger.rotten, "{member:x} calls itself damaged, which it is not");
             ledger.shown = ledger.shown.min(applied);
             ledger.frames.clear();
         }
-        let newer = recovered.entries.iter().filter(|entry| entry.index > applied);
+        let stands_in = lost && applied == 0;
+        let entries = if stands_in { &[] } else { &recovered.entries[..] };
+        let newer = entries.iter().filter(|entry| entry.index > applied);
         drop(ledger.terms.split_off(&(applied + 1)));
         ledger.terms.extend(newer.map(|entry| (entry.index, entry.term)));
-        let last = recovered.entries.last().map_or(applied, |last| last.index.max(applied));
+        let last = entries.last().map_or(applied, |last| last.index.max(applied));
         ledger.whole = applied;
         ledger.on_its_way.clear();
         ledger.durable = Promise::of(recovered.hard_state, last);

@@ -3,6 +3,7 @@
 use crate::{
     clients::Floor,
     clocks::Wall,
+    damage::Died,
     disk::{Crash, SimDisk},
     executor::Executor,
     member::{self, End},
@@ -25,6 +26,8 @@ pub(crate) struct Machine {
     /// Its member was removed, and knows it.
     is_out: Cell<bool>,
     pub(crate) has_rotted: Cell<bool>,
+    /// It was records or the index that rotted.
+    pub(crate) tree_has_rotted: Cell<bool>,
     pub(crate) wall: Wall,
     disk: RefCell<SimDisk>,
     running: RefCell<Option<Running>>,
@@ -52,6 +55,7 @@ impl Machine {
             life: Cell::new(0),
             is_out: Cell::new(false),
             has_rotted: Cell::new(false),
+            tree_has_rotted: Cell::new(false),
             wall: Wall::default(),
             disk: SimDisk::new(seed).into(),
             running: RefCell::default(),
@@ -91,6 +95,17 @@ impl Machine {
     /// The plug was pulled, and something runs as if it were not.
     pub(crate) fn has_crashed(&self) -> bool {
         self.is_running() && self.disk.borrow().crashed()
+    }
+
+    /// What a task of the boot died of.
+    pub(crate) fn died(&self) -> Option<Died> {
+        self.running.borrow().as_ref().and_then(|running| running.group.died())
+    }
+
+    /// The process dies of damage, and leaves its mark.
+    pub(crate) fn dies(&self, died: Died) {
+        died.leave_mark(&self.disk());
+        self.ends(Ending::Came(End::Fatal(died.fatal())));
     }
 
     pub(crate) fn is_out(&self) -> bool {

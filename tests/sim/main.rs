@@ -13,6 +13,7 @@ mod check_lease;
 mod check_watch;
 mod clients;
 mod clocks;
+mod damage;
 mod disk;
 mod executor;
 mod forge;

@@ -237,7 +237,8 @@ impl Boot {
         self.chronicle.borrow_mut().story.push((executor.clock().now(), line));
         let recovered = self.recovered.take().expect("it was just made");
         let Ballot { lost, boot: first_ticket, .. } = ballots.ballot();
-        self.chronicle.borrow_mut().see("a log that was lost", usize::from(lost));
+        let stands_in = lost && view.applied.0 == 0;
+        self.chronicle.borrow_mut().see("a log that was lost", usize::from(lost && !stands_in));
         self.history.borrow_mut().boot(self.member.0, &recovered, view.applied.0, lost);
         self.history.borrow_mut().show(self.member.0, view.applied.0);
         node.set_strict(self.weather.strict);
@@ -269,7 +270,7 @@ impl Boot {
             slip: self.mutant.slip,
         });
         for end in shard_ends {
-            executor.spawn(Desk::new(floor.clone(), end).serve());
+            executor.spawn(Desk::new(floor.clone(), end, stands_in).serve());
         }
         *self.shown.borrow_mut() = Some(floor);
         self.open_room(executor, peers_end, &newest, first_ticket);

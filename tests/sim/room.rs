@@ -75,7 +75,12 @@ impl Room {
                     let (to, applied) = (message.to, snapshot.facts().applied.0);
                     self.history.borrow_mut().show(self.member, applied);
                     self.sending.insert(to.0, self.clock.now() + self.patience);
-                    self.send(to, Word::Snapshot { message, snapshot });
+                    let (network, own) = (self.network.clone(), (self.member, self.boot));
+                    self.ramp.executor.spawn(async move {
+                        // All of it is read here: what is damaged is the sender's death.
+                        snapshot.encode_manifest().await;
+                        network.send(own, to.0, Word::Snapshot { message, snapshot });
+                    });
                 }
                 ToPeers::Unneeded(staged) => self.ramp.unneeded(*staged),
                 ToPeers::Forward { ticket, to: MemberId(0), .. } => {

@@ -1,4 +1,5 @@
-//! What a disk does to a log behind everybody's back, once it has said that a write is durable.
+//! What a disk does to a log, or to a tree, behind everybody's back, once it has said that a write is
+//! durable.
 //!
 //! ```text
 //!   flip       one bit is another
@@ -24,6 +25,31 @@ pub(crate) struct Place<'a> {
     pub(crate) name: &'a str,
     pub(crate) offset: usize,
     pub(crate) bytes: usize,
+}
+
+/// Strikes one of a tree's files, whether or not anybody needs it any more. Says how.
+pub(crate) fn strike_tree(disk: &SimDisk, lot: &mut Lot) -> Option<String> {
+    let names = disk.names().into_iter().filter(|name| !disk.peek(name).is_empty());
+    let is_tree = |name: &String| name.starts_with("rec/") || name.starts_with("idx/");
+    let names: Vec<_> = names.filter(is_tree).collect();
+    let name = names.get(lot.below(names.len().max(1) as u64) as usize)?;
+    let image = disk.peek(name);
+    let at = lot.below(image.len() as u64 / SECTOR_BYTES as u64) as usize * SECTOR_BYTES;
+    let how = match lot.below(3) {
+        0 => {
+            disk.flip(name, lot.below(image.len() as u64 * 8) as usize);
+            "a flipped bit"
+        }
+        1 => {
+            disk.poke(name, at, &[0; SECTOR_BYTES]);
+            "a zeroed sector"
+        }
+        _ => {
+            disk.turn_back(name, at, SECTOR_BYTES);
+            "a stale sector"
+        }
+    };
+    Some(format!("{how} in {name}"))
 }
 
 /// Strikes one frame, or the header of its segment. Says how.

@@ -14,12 +14,14 @@ use crate::{
     audience::{self, Spots},
     check::Chronicle,
     clocks::{self, OwnClock},
+    damage::{self, attempt},
     disk::Crash,
     executor::{Ended, Executor, Lot, SimClock},
     history::{History, state_of},
     machine::{Ending, Machine},
     member::{Boot, End, Mutant},
     network::Network,
+    rot,
     rough::Air,
     story,
     weather::{Day, Fate, Weather},
@@ -136,6 +138,11 @@ impl World {
                 self.network.close(machine.member().0);
                 machine.ends(Ending::Crashed);
             }
+            for machine in &self.machines {
+                let Some(died) = machine.died() else { continue };
+                self.network.close(machine.member().0);
+                machine.dies(died);
+            }
             steps.get() > STEPS_MAX
         };
         match self.executor.run(main, halt) {
@@ -171,7 +178,14 @@ impl World {
             }
             let (world, machine) = (self.clone(), machine.clone());
             self.executor.spawn(async move {
-                world.day(&machine, &world.weather.last_look, true).await;
+                while !world.whistle.get() {
+                    world.day(&machine, &world.weather.last_look, true).await;
+                    if !world.whistle.get() {
+                        // What it came to look at was damaged.
+                        machine.reboot(Crash::Kill);
+                        world.clock.sleep_until(world.clock.now() + world.weather.tick).await;
+                    }
+                }
                 world.kept.set(world.kept.get() - 1);
             });
         }
@@ -236,10 +250,8 @@ impl World {
     /// Everybody has been told everything, and all have come to the same.
     async fn everybody_is_done(&self, day: &Day) {
         let most = self.weather.election() * CALM_MAX + day.rest + Duration::from_secs(100);
-        let night = self.clock.now() + most;
         let is_done = |machine: Rc<Machine>| machine.floor().is_some_and(|floor| floor.is_done());
         let all_done = || self.members().into_iter().all(is_done);
-        self.until(night, "somebody waits for ever on a calm day", all_done).await;
         let applied =
             |machine: Rc<Machine>| machine.floor().map(|floor| floor.newest.load().applied);
         let alike = || {
@@ -247,8 +259,15 @@ impl World {
             let first = all.next();
             all.all(|other| Some(other) == first)
         };
-        self.until(night, "the members do not come to the same", alike).await;
-        self.compare();
+        // Who is damaged where nobody has read may see it only now.
+        let night = loop {
+            let night = self.clock.now() + most;
+            self.until(night, "somebody waits for ever on a calm day", all_done).await;
+            self.until(night, "the members do not come to the same", alike).await;
+            if self.compare() {
+                break night;
+            }
+        };
         let members: Vec<_> = self.members().iter().map(|machine| machine.number).collect();
         let others = self.machines.iter().filter(|machine| !members.contains(&machine.number));
         others.for_each(|machine| machine.leaves());
@@ -256,18 +275,25 @@ impl World {
         self.until(night, "somebody does not leave", || self.kept.get() == 0).await;
     }
 
-    /// Members at an equal index are equal.
-    fn compare(&self) {
-        let members = self.members();
-        let floors: Vec<_> = members.iter().filter_map(|machine| machine.floor()).collect();
-        let states = floors.iter().map(|floor| {
+    /// Members at an equal index are equal. False where one died of being looked at.
+    fn compare(&self) -> bool {
+        let mut states = Vec::new();
+        for machine in self.members() {
+            let Some(floor) = machine.floor() else { continue };
             let view = floor.newest.load();
             floor.show(&view);
-            (view.applied, state_of(&view, &floor.edge))
-        });
-        let mut states = states.collect::<Vec<_>>();
+            match attempt(|| state_of(&view, &floor.edge)) {
+                Ok(state) => states.push((view.applied, state)),
+                Err(died) => {
+                    self.network.close(machine.member().0);
+                    machine.dies(died);
+                    return false;
+                }
+            }
+        }
         states.dedup();
         assert_eq!(states.len(), 1, "members differ at an equal index");
+        true
     }
 
     pub(crate) fn see(&self, sight: &'static str, seen: bool) {
@@ -314,19 +340,27 @@ impl World {
         self.kept.set(self.kept.get() - 1);
     }
 
-    /// A few machines' logs rot, while they are off.
+    /// A few machines' logs rot, or their trees, while they are off.
     fn rot(&self, machine: &Machine) {
         let most = (self.machines.len() - 1) / 2;
         if !self.weather.rot || machine.number >= most || machine.has_rotted.get() {
             return;
         }
-        let mut history = self.history.borrow_mut();
-        let rotten = history.rot(machine.member().0, &machine.disk(), &mut self.lot.borrow_mut());
-        if let Some(what) = rotten {
-            machine.has_rotted.set(true);
-            self.see("a log that rotted", true);
-            self.tell(what);
+        let (member, disk) = (machine.member().0, machine.disk());
+        let (mut history, mut lot) = (self.history.borrow_mut(), self.lot.borrow_mut());
+        let is_tree = lot.one_in(2);
+        let rotten = match is_tree {
+            true => rot::strike_tree(&disk, &mut lot),
+            false => history.rot(member, &disk, &mut lot),
+        };
+        let Some(what) = rotten else { return };
+        machine.has_rotted.set(true);
+        machine.tree_has_rotted.set(is_tree);
+        if is_tree {
+            history.may_lose(member);
         }
+        self.see(if is_tree { "a tree that rotted" } else { "a log that rotted" }, true);
+        self.tell(format!("{what}, of {member:x}"));
     }
 
     /// An operator puts an empty disk into a machine whose member was removed, and adds a new one.
@@ -414,7 +448,7 @@ impl World {
         let ending = machine.ending().await;
         self.network.close(member.0);
         self.orphans.borrow_mut().append(&mut spots.borrow_mut());
-        self.judge_ending(&ending, member.0, day, &air);
+        self.judge_ending(&ending, machine, day, &air);
         disk.set_space(None);
         self.look_around(machine);
     }
@@ -442,8 +476,8 @@ impl World {
         self.see("a rewritten record segment", rewritten);
     }
 
-    fn judge_ending(&self, ending: &Ending, member: u64, day: &Day, air: &Air) {
-        let (full, failed) = (air.was_full.get(), air.failed.get());
+    fn judge_ending(&self, ending: &Ending, machine: &Machine, day: &Day, air: &Air) {
+        let (member, full, failed) = (machine.member().0, air.was_full.get(), air.failed.get());
         let Ending::Came(end) = ending else {
             self.tell(format!("{member:x} crashed"));
             self.see("a crash while it served", air.served.get());
@@ -460,6 +494,10 @@ impl World {
             && day.tempo.stall_odds.is_some()
             && matches!(end, End::Fatal(why) if why.what.contains("has not finished"));
         self.see("a death by a disk that stood still", stalled);
+        // Only what rotted can be damaged.
+        let damaged = machine.tree_has_rotted.get()
+            && matches!(end, End::Fatal(why) if why.what == damage::WHAT);
+        self.see("a death by damage", damaged);
         let how = match end {
             End::Stopped => "stopped".into(),
             End::Removed => "was removed".into(),
@@ -471,7 +509,9 @@ impl World {
             End::Stopped | End::Removed => {
                 assert!(!failed, "a failed write or sync went unnoticed");
             }
-            End::Fatal(why) => assert!(failed || stalled, "died without a reason: {why}"),
+            End::Fatal(why) => {
+                assert!(failed || stalled || damaged, "died without a reason: {why}")
+            }
             End::Unrecovered(why) => assert!(failed || full, "did not start: {why}"),
         }
         assert!(day.fate != Fate::Nothing || !failed, "a fault that nobody ordered");
@@ -517,6 +557,7 @@ impl World {
 /// # Errors
 /// What went wrong, and the story up to there.
 pub(crate) fn live(seed: u64, weather: Weather, mutant: Mutant) -> Result<Trace, String> {
+    damage::unwinds();
     let world = World::new(seed, weather, mutant);
     match catch_unwind(AssertUnwindSafe(|| world.live())) {
         Ok(()) => Ok(world.trace()),
