@@ -144,6 +144,7 @@ impl Floor {
     }
 
     fn now(&self, view: &View) -> Now {
+        assert!(view.applied.0 > 0, "somebody is served by a member that has nothing yet");
         self.show(view);
         let reach = self.history.borrow().reach();
         Now { at: self.clock.now(), applied: view.applied.0, reach }
@@ -249,7 +250,7 @@ impl Desk {
     async fn opens(&self, leaving: Option<Duration>) -> bool {
         let is_empty = || self.floor.newest.load().applied.0 == 0;
         let is_open = self.floor.slip == Some(Slip::ServedEmpty);
-        while self.stands_in && !is_open && is_empty() {
+        while !is_open && is_empty() {
             let is_over = self.floor.whistle.as_ref().is_some_and(|whistle| whistle.get());
             if is_over || leaving.is_some_and(|leaving| self.floor.clock.now() >= leaving) {
                 return false;

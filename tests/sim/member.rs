@@ -6,6 +6,7 @@ use crate::{
     check::Chronicle,
     clients::{Desk, Floor, Slip},
     clocks::{OwnClock, Rate},
+    damage::MARK,
     disk::{Faults, SimDisk},
     executor::{Executor, Lot},
     history::History,
@@ -78,6 +79,8 @@ pub(crate) enum Tamper {
     LastEntryDropped,
     /// The log is trimmed at once, though no checkpoint covers it.
     TrimmedTooEarly,
+    /// What a process died of is not known to the next.
+    MarkForgotten,
 }
 
 /// A bug planted in the member's clock.
@@ -199,6 +202,10 @@ impl Boot {
         if self.mutant.tamper == Some(Tamper::HardStateForgotten) {
             forget_ballots(&self.disk);
         }
+        let is_marked = self.disk.names().iter().any(|name| name == MARK);
+        if is_marked && self.mutant.tamper == Some(Tamper::MarkForgotten) {
+            self.disk.leave(MARK, &[]);
+        }
         let opening = self.opening();
         let (member, machines) = (self.member, self.weather.members() as usize);
         let newborn = || {
@@ -214,7 +221,7 @@ impl Boot {
             torn: None,
         });
         match self.mutant.tamper {
-            None => {}
+            None | Some(Tamper::MarkForgotten) => {}
             Some(Tamper::HardStateForgotten) => found.recovered.hard_state = Default::default(),
             Some(Tamper::LastEntryDropped) => drop(found.recovered.entries.pop()),
             Some(Tamper::TrimmedTooEarly) => found.wal.trim(found.wal.last_index()),

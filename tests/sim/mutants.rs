@@ -47,6 +47,11 @@ fn company(seed: u64) -> Weather {
     Weather::draw_cluster(&mut Lot::new(seed ^ 0x3ee3), 3).gentle()
 }
 
+/// A life of three, of which one's tree or log may rot.
+fn rotten(seed: u64) -> Weather {
+    Weather { rot: true, ..company(seed) }
+}
+
 /// Three whose links are cut again and again, and clients at each who ask all the time.
 fn divided(seed: u64) -> Weather {
     let weather = company(seed);
@@ -128,6 +133,10 @@ fn all() -> Vec<Planted> {
             tamper(Tamper::LastEntryDropped),
             40,
         ),
+        Planted {
+            weather: rotten,
+            ..of_three("a mark of damage that is forgotten", tamper(Tamper::MarkForgotten), 300)
+        },
         // The clock.
         any("leases on a clock that goes fast", drift(Drift::Fast), 20),
         any("leases on a clock that goes slow", drift(Drift::Slow), 20),
@@ -149,6 +158,10 @@ fn all() -> Vec<Planted> {
             slip(Slip::HalfInstalled),
             60,
         ),
+        Planted {
+            weather: rotten,
+            ..of_three("an empty tree that is served", slip(Slip::ServedEmpty), 300)
+        },
         // Between members.
         of_three("a vote given to anybody", gust(Gust::VotesGranted), 40),
         of_three("a commit without a quorum", gust(Gust::AppendsConfirmed), 40),

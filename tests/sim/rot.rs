@@ -27,17 +27,28 @@ pub(crate) struct Place<'a> {
     pub(crate) bytes: usize,
 }
 
-/// Strikes one of a tree's files, whether or not anybody needs it any more. Says how.
+/// Strikes one of a tree's files in a few places, whether or not anybody needs it any more. Says how.
 pub(crate) fn strike_tree(disk: &SimDisk, lot: &mut Lot) -> Option<String> {
-    let names = disk.names().into_iter().filter(|name| !disk.peek(name).is_empty());
     let is_tree = |name: &String| name.starts_with("rec/") || name.starts_with("idx/");
-    let names: Vec<_> = names.filter(is_tree).collect();
+    let names: Vec<_> = disk.names().into_iter().filter(is_tree).collect();
     let name = names.get(lot.below(names.len().max(1) as u64) as usize)?;
     let image = disk.peek(name);
-    let at = lot.below(image.len() as u64 / SECTOR_BYTES as u64) as usize * SECTOR_BYTES;
-    let how = match lot.below(3) {
+    // Much of a small file is empty.
+    let sectors = image.chunks(SECTOR_BYTES).enumerate();
+    let used = sectors.filter(|(_, sector)| sector.iter().any(|byte| *byte != 0));
+    let used: Vec<usize> = used.map(|(at, _)| at * SECTOR_BYTES).collect();
+    let mut blow = || {
+        let at = used.get(lot.below(used.len().max(1) as u64) as usize)?;
+        Some(strike_sector(disk, name, *at, lot))
+    };
+    let blows = [blow()?, blow()?].join(" and ");
+    Some(format!("{blows} in {name}"))
+}
+
+fn strike_sector(disk: &SimDisk, name: &str, at: usize, lot: &mut Lot) -> &'static str {
+    match lot.below(3) {
         0 => {
-            disk.flip(name, lot.below(image.len() as u64 * 8) as usize);
+            disk.flip(name, at * 8 + lot.below(SECTOR_BYTES as u64 * 8) as usize);
             "a flipped bit"
         }
         1 => {
@@ -48,8 +59,7 @@ pub(crate) fn strike_tree(disk: &SimDisk, lot: &mut Lot) -> Option<String> {
             disk.turn_back(name, at, SECTOR_BYTES);
             "a stale sector"
         }
-    };
-    Some(format!("{how} in {name}"))
+    }
 }
 
 /// Strikes one frame, or the header of its segment. Says how.

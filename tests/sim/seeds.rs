@@ -19,7 +19,7 @@ const SEEDS: Range<u64> = 0..500;
 /// One seed in so many is lived twice, which must come out the same.
 const TWICE_ODDS: u64 = 10;
 
-const SIGHTS: [&str; 30] = [
+const SIGHTS: [&str; 33] = [
     "a clock that was set",
     "a lead that was handed over",
     "a leader that was alone",
@@ -32,6 +32,7 @@ const SIGHTS: [&str; 30] = [
     "a crash while it recovered",
     "a crash while it served",
     "a crash during a checkpoint",
+    "a death by damage",
     "a death by failed I/O",
     "a full disk",
     "a full disk that it stopped on",
@@ -41,6 +42,8 @@ const SIGHTS: [&str; 30] = [
     "a log of several segments",
     "a log that was trimmed",
     "a rewritten record segment",
+    "a tree that rotted",
+    "a tree that was fetched anew",
     "a renewal that came while its lease was being revoked",
     "a request that was turned away",
     "a request whose fate nobody was told",

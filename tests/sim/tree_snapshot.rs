@@ -2,13 +2,14 @@
 //! crash leaves the old state or the new one.
 
 use crate::{
+    damage::MARK,
     disk::{Crash, SimDisk},
     executor::{Ended, Executor, Lot},
     tree_model::{History, OPTIONS, Rig, checkpoint, facts, format, open, run},
 };
 use ringleader::{
     tree::{
-        self, CheckpointDone, InstallError, Manifest, Receiving, RootFacts, Sealed, Snapshot,
+        self, CheckpointDone, InstallError, Manifest, Mark, Receiving, RootFacts, Sealed, Snapshot,
         Stage, Staged, Tree,
     },
     types::{ClusterId, Index, LeaseId, MemberId, Revision, Stamp},
@@ -436,6 +437,62 @@ fn a_crash_leaves_the_old_state_or_the_snapshot() {
         }
     }
     assert!(old > 500 && new > 100, "{old} old, {new} new");
+}
+
+// ── in place of a damaged tree ──────────────────────────────────────────────────────────────────
+
+/// Stands in for what is there, takes a snapshot in its place, and one checkpoint behind it.
+async fn stand_in_boot(disk: SimDisk, snapshot: Snapshot, seed: u64) {
+    let (tree, _) = tree::stand_in(&disk, OPTIONS).await.expect("its superblock is whole");
+    assert_eq!((tree.disk_bytes(), tree.reader().changes(Stamp::default()).count()), (4096, 0));
+    let (own, number) = (tree.sealed(), tree.superblock());
+    let (staged, missing) =
+        transfer(disk.clone(), own, Stage::default(), snapshot.clone(), Lot::new(seed)).await;
+    assert_eq!(missing.len(), snapshot.parts(), "nothing of the damaged tree is used");
+    let (mut tree, facts) = install(staged, disk.clone(), number).await;
+    let job = tree.begin_checkpoint(facts).expect("none is running");
+    tree.finish_checkpoint(job.run(disk).await.expect("the disk works"));
+}
+
+#[test]
+fn what_stands_in_for_a_damaged_tree_leaves_all_of_it_until_a_snapshot_counts() {
+    let (source, snapshot) = source_of_all_kinds();
+    let damaged = SimDisk::new(7);
+    let mut target = Live::new(format(&damaged), 0, &source.history, &damaged, 7);
+    target.live(90);
+    checkpoint(&mut target.rig, &damaged);
+    let (_, before) = open(&damaged).expect("nothing looks yet").expect("formatted");
+    let file = before.files().next().expect("there are records");
+    let mark = Mark { file: file.clone(), flaw: "byte 4097".into() };
+    damaged.leave(MARK, &mark.encode());
+    let old: BTreeSet<_> = before.files().collect();
+    let (mut kept, mut replaced) = (0, 0);
+    for crash_at in 1.. {
+        let disk = damaged.fork();
+        disk.crash_at(crash_at);
+        let (main, crash) = (stand_in_boot(disk.clone(), snapshot.clone(), crash_at), disk.clone());
+        let crashed = Executor::new(crash_at).run(main, move || crash.crashed()) == Ended::Halted;
+        let disk = disk.reboot(Crash::PowerCut);
+        let (tree, root) = open(&disk).expect("a crash damages nothing").expect("formatted");
+        let names = disk.names();
+        if root.number == before.number {
+            let (looked, left) = (disk.clone(), mark.clone());
+            run(async move { assert_eq!(Mark::read(&looked).await.ok(), Some(Some(left))) });
+            assert!(old.iter().all(|name| names.contains(name)), "boundary {crash_at}");
+            kept += 1;
+        } else {
+            assert!(root.files().all(|name| !old.contains(&name)), "boundary {crash_at}");
+            let applied = snapshot.facts().applied.0;
+            let mut live = Live::new(tree, applied, &source.history, &disk, crash_at);
+            is_the_tree(&mut live, applied, &mut Lot::new(crash_at), false);
+            replaced += 1;
+        }
+        if !crashed {
+            assert!(!names.iter().any(|name| name == MARK || old.contains(name)), "{names:?}");
+            break;
+        }
+    }
+    assert!(kept > 20 && replaced > 5, "{kept} kept, {replaced} replaced");
 }
 
 // ── what is refused ─────────────────────────────────────────────────────────────────────────────
