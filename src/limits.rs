@@ -460,7 +460,8 @@ pub const INTRODUCE_RETRY: std::time::Duration = std::time::Duration::from_secs(
 pub const FAREWELL_WAIT: std::time::Duration = std::time::Duration::from_millis(500);
 /// How long the end of the process waits for the log to be written.
 pub const LOG_FLUSH_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
-/// How long a dying process waits for its last word to be taken; in it nothing else happens.
+/// How long a dying process waits for its last word to be taken, and for its mark where it dies of
+/// damage; in it nothing else happens.
 pub const FATAL_WRITE_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
 /// How often a stopping shard looks whether somebody still waits.
 pub const FAREWELL_INTERVAL: std::time::Duration = std::time::Duration::from_millis(5);

@@ -8,7 +8,7 @@ use std::{
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use e2e::{
@@ -140,7 +140,9 @@ fn three(test: &str) -> (Cluster, usize) {
 
 /// It starts as one that fetches everything anew, and then has what the others have.
 fn becomes_whole(cluster: &mut Cluster, member: usize, file: &str) {
+    let begun = Instant::now();
     cluster.restart(member);
+    println!("it serves again after {:?}", begun.elapsed());
     let log = cluster.server(member).expect("it runs").log();
     assert!(log.contains("it is fetched anew from the other members"), "{log}");
     assert!(log.contains(file), "{file} is not named:\n{log}");
@@ -227,6 +229,8 @@ fn a_member_alone_says_what_is_damaged_and_goes_on() {
     let server = setup.start().expect("it does not look yet");
     assert_eq!(get(&mut server.client(), STRUCK), None);
     let file = died_of(&server.wait_end(), &struck);
+    let (whole, summary) = inspect(setup.data_folder());
+    assert!(!whole && summary["leftovers"].to_string().contains("rec/damaged"), "{summary}");
 
     let server = setup.start().expect("it goes on");
     let log = server.log();
