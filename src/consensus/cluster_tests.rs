@@ -181,6 +181,26 @@ fn a_log_that_went_backwards_is_not_told_to_commit_what_it_lacks() {
     trio.settle();
 }
 
+/// It stood for election where nobody heard it, and then its log was lost: it took the lead of a term
+/// before its own for nothing, and nobody led in a later one.
+#[test]
+fn who_lost_its_log_in_a_term_that_nobody_has_heard_of_is_not_silent_for_ever() {
+    let mut trio = Trio::new();
+    let alone = Durable {
+        applied: Index(3),
+        applied_term: Term(1),
+        hard_state: HardState { term: Term(9), vote: IDS[1], commit: Index(3) },
+        lost: true,
+        ..Durable::nothing(IDS.to_vec())
+    };
+    let timing = Timing { boot: 202, ..Timing::default() };
+    trio.replicas.insert(IDS[1], Replica::recover(IDS[1], &alone, timing).unwrap());
+    trio.tick(60);
+    assert!(!trio.at(2).has_lost(), "its word counts again");
+    let leadership = trio.at(2).leadership();
+    assert!(leadership.term > Term(9) && leadership.leader.0 != 0, "{leadership:?}");
+}
+
 #[test]
 fn words_without_a_term_are_only_those_that_have_none() {
     let mut trio = Trio::new();

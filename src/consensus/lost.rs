@@ -107,9 +107,16 @@ impl Replica {
             }
             Standing::Lost { leader, .. } => {
                 self.hear_lost(message, leader);
-                false
+                self.is_of_an_older_term(message)
             }
         }
+    }
+
+    /// What leads in a term that is over by this member's word hears so from raft, and from nobody else:
+    /// the term may be one that this member began and nobody heard of. It promises nothing.
+    fn is_of_an_older_term(&self, message: &Message) -> bool {
+        matches!(message.kind, Kind::Heartbeat | Kind::Append)
+            && message.term.0 < self.raw.raft.term
     }
 
     fn hear_lost(&mut self, message: &Message, leader: Option<(MemberId, Term)>) {

@@ -396,7 +396,9 @@ impl Replica {
             // As if it were lost on the way: a disk that stands still must not fill the memory.
             Kind::Append if !message.entries.is_empty() && self.is_clogged() => {}
             // A leader that knows more of this log than is there: it is not the log that it was.
-            Kind::Heartbeat if message.commit.0 > self.raw.raft.raft_log.last_index() => {}
+            Kind::Heartbeat
+                if message.commit.0 > self.raw.raft.raft_log.last_index()
+                    && message.term.0 >= self.raw.raft.term => {}
             _ => self.step_raft(message),
         }
     }
