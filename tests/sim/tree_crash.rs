@@ -97,6 +97,25 @@ fn check(disk: &SimDisk, history: &History, progress: Progress, lot: &mut Lot) -
     applied
 }
 
+/// A lease came and went while the disk of a new member was full: what its checkpoint did not come to
+/// write was removed again by the next, from a folder that was never made.
+#[test]
+fn what_a_full_disk_did_not_take_is_not_missed_by_the_next_checkpoint() {
+    let disk = SimDisk::new(1);
+    let mut tree = format(&disk);
+    tree.set_lease(LeaseId(7), Lease { granted: 60, remaining: 0, since: Index(1) });
+    let job = tree.begin_checkpoint(facts(1, 1)).expect("none is running");
+    disk.set_space(Some(0));
+    let error = run(job.run(disk.clone())).err().expect("the disk is full");
+    assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+    tree.abandon_checkpoint();
+    disk.set_space(None);
+    assert!(tree.remove_lease(LeaseId(7)));
+    let job = tree.begin_checkpoint(facts(2, 1)).expect("none is running");
+    tree.finish_checkpoint(run(job.run(disk.clone())).expect("there is room"));
+    assert_eq!(disk.names(), [tree::SUPERBLOCK_FILE]);
+}
+
 #[test]
 fn any_crash_leaves_a_checkpoint_whole() {
     let mut states = 0;

@@ -217,7 +217,11 @@ impl World {
             let Some(floor) = machine.floor() else { return format!("{id:x} does not serve") };
             let (view, left, done) = (floor.newest.load(), floor.left.get(), floor.done.get());
             let (applied, raft) = (view.applied.0, &view.raft);
-            format!("{id:x} at {applied}, {raft:?}, {left} left to ask, {done} desks done")
+            let members: Vec<_> = view.cluster.members.keys().map(|id| id.0).collect();
+            format!(
+                "{id:x} at {applied} among {members:x?}, {raft:?}, {left} left to ask, \
+                 {done} desks done"
+            )
         };
         let members = self.machines.iter().map(tell).collect::<Vec<_>>().join("; ");
         format!("{members}; unanswered: {}", self.chronicle.borrow().unanswered())
