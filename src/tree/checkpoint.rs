@@ -505,9 +505,11 @@ impl Checkpoint {
         for (index, written) in self.index.iter().zip(&mut done.index) {
             *written = index.write(disk, self.facts.cluster, self.number).await?;
         }
-        let creates: Vec<_> = self.creates().collect();
-        if !creates.is_empty() {
-            sync_dirs_of(&creates, disk).await?;
+        if self.creates().next().is_some() {
+            sync_dir_if_there(disk, segment::DIR).await?;
+            if self.index.iter().any(|index| index.slot.is_some()) {
+                disk.sync_dir(index::DIR).await?;
+            }
             disk.sync_dir("").await?;
         }
         let root = self.root(&done, dead_bytes);
@@ -589,13 +591,16 @@ impl Checkpoint {
     async fn remove<D: Disk>(&self, disk: &D) -> io::Result<()> {
         let sources = self.rewrites.iter().flat_map(|rewrite| &rewrite.sources);
         let sources = sources.map(|(segment, _)| segment.identity.file());
-        let mut removed = Vec::new();
-        for name in self.removes.iter().cloned().chain(sources) {
-            if remove_if_there(disk, &name).await? {
-                removed.push(name);
+        let names: Vec<_> = self.removes.iter().cloned().chain(sources).collect();
+        for name in &names {
+            remove_if_there(disk, name).await?;
+        }
+        for dir in [segment::DIR, index::DIR] {
+            if names.iter().any(|name| name.starts_with(dir)) {
+                sync_dir_if_there(disk, dir).await?;
             }
         }
-        sync_dirs_of(&removed, disk).await
+        Ok(())
     }
 }
 
@@ -627,22 +632,19 @@ impl Index {
     }
 }
 
-/// Names that came or went are durable from here on. A folder in which none did may not be there.
-async fn sync_dirs_of<D: Disk>(names: &[String], disk: &D) -> io::Result<()> {
-    for dir in [segment::DIR, index::DIR] {
-        if names.iter().any(|name| name.starts_with(dir)) {
-            disk.sync_dir(dir).await?;
-        }
+/// A crash may have come between the removal and the superblock that would have remembered it.
+pub(crate) async fn remove_if_there<D: Disk>(disk: &D, name: &str) -> io::Result<()> {
+    match disk.remove(name).await {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
     }
-    Ok(())
 }
 
-/// A crash may have come between the removal and the superblock that would have remembered it. Whether it
-/// was there.
-pub(crate) async fn remove_if_there<D: Disk>(disk: &D, name: &str) -> io::Result<bool> {
-    match disk.remove(name).await {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        result => result.map(|()| true),
+/// A folder is made with its first file, for which the disk may have been too full until now.
+async fn sync_dir_if_there<D: Disk>(disk: &D, dir: &str) -> io::Result<()> {
+    match disk.sync_dir(dir).await {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
     }
 }
 

@@ -7,6 +7,7 @@ use crate::{
     network::{Arrived, Network, Word},
     parcel::Ramp,
 };
+use futures_lite::future::block_on;
 use ringleader::{
     io::Clock,
     mesh::{Forward, FromPeer, Newest, PeersEnd, Reply, ToNode, ToPeers},
@@ -75,12 +76,9 @@ impl Room {
                     let (to, applied) = (message.to, snapshot.facts().applied.0);
                     self.history.borrow_mut().show(self.member, applied);
                     self.sending.insert(to.0, self.clock.now() + self.patience);
-                    let (network, own) = (self.network.clone(), (self.member, self.boot));
-                    self.ramp.executor.spawn(async move {
-                        // All of it is read here: what is damaged is the sender's death.
-                        snapshot.encode_manifest().await;
-                        network.send(own, to.0, Word::Snapshot { message, snapshot });
-                    });
+                    // All of it is read here: what is damaged is the sender's death.
+                    block_on(snapshot.encode_manifest());
+                    self.send(to, Word::Snapshot { message, snapshot });
                 }
                 ToPeers::Unneeded(staged) => self.ramp.unneeded(*staged),
                 ToPeers::Forward { ticket, to: MemberId(0), .. } => {
