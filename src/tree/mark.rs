@@ -25,7 +25,7 @@ pub struct Mark {
 }
 
 impl Mark {
-    /// The mark's own name, in [`DIR`](super::RECORDS_DIR).
+    /// The mark's own name, in the folder of the segments.
     pub const NAME: &str = "damaged";
 
     /// What its file holds. A flaw that is too long for it ends early.
