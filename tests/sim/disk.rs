@@ -219,6 +219,13 @@ impl SimDisk {
         state.inodes[&state.names[name]].seen.to_vec()
     }
 
+    /// Whether the medium has all of a file: what only memory has cannot rot there.
+    pub(crate) fn is_on_medium(&self, name: &str) -> bool {
+        let state = self.state.borrow();
+        let inode = &state.inodes[&state.names[name]];
+        inode.medium.len() == inode.seen.len()
+    }
+
     /// Changes a file's bytes on the medium behind everybody's back: rot, or a write of someone
     /// else's that went astray.
     pub(crate) fn poke(&self, name: &str, offset: usize, bytes: &[u8]) {

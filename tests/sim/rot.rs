@@ -30,7 +30,8 @@ pub(crate) struct Place<'a> {
 /// Strikes one of a tree's files in a few places, whether or not anybody needs it any more. Says how.
 pub(crate) fn strike_tree(disk: &SimDisk, lot: &mut Lot) -> Option<String> {
     let is_tree = |name: &String| name.starts_with("rec/") || name.starts_with("idx/");
-    let names: Vec<_> = disk.names().into_iter().filter(is_tree).collect();
+    let there = disk.names().into_iter().filter(is_tree);
+    let names: Vec<_> = there.filter(|name| disk.is_on_medium(name)).collect();
     let name = names.get(lot.below(names.len().max(1) as u64) as usize)?;
     let image = disk.peek(name);
     // Much of a small file is empty.
