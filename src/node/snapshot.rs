@@ -85,6 +85,8 @@ impl Node {
         self.store.replace(tree, facts)?;
         self.forget_leases(out);
         self.sweep_again();
+        // The next checkpoint waits until what was written for this one is read from its files.
+        self.tending_index = true;
         self.changed = true;
         Ok(())
     }
