@@ -170,7 +170,8 @@ struct Driver<D: Disk, C: Clock> {
     /// Appends that the log has no room for yet, in order; nothing is proposed meanwhile.
     held: VecDeque<Piece>,
     /// The log was long at the start: its checkpoint comes before a new spare segment, which takes
-    /// the same thread a second. A member that is killed again and again so gets somewhere.
+    /// the same thread a second, and does not rest. A member that is killed again and again so gets
+    /// somewhere.
     checkpoint_first: bool,
     /// A checkpoint has left memory free that nobody has given back.
     memory_is_free: bool,
@@ -659,10 +660,12 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         }
     }
 
-    /// Whether memory fills with what a checkpoint has to write, or with what only its view needs.
+    /// Whether memory fills with what a checkpoint has to write, or with what only its view needs; or
+    /// the log was long at the start.
     fn is_pressed(&self) -> bool {
         let tree = self.parts.node.store().tree();
-        tree.unsealed_bytes() >= UNSEALED_BYTES_MAX
+        self.checkpoint_first
+            || tree.unsealed_bytes() >= UNSEALED_BYTES_MAX
             || tree.retired_index_bytes() >= RETIRED_INDEX_BYTES_MAX
     }
 
