@@ -309,7 +309,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
             && self.appends.len() < APPENDS_IN_FLIGHT_MAX
             && !self.memory_is_full();
         self.parts.node.flush(room, &mut actions).map_err(stuck)?;
-        if self.rest.is_none() {
+        if self.rest.is_none() && self.parts.node.wants_tidying() {
             let begun = self.parts.clock.now();
             for _ in 0..self.pieces() {
                 if self.parts.node.wants_tidying() {
@@ -622,11 +622,13 @@ impl<D: Disk, C: Clock> Driver<D, C> {
     fn poll_causes(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fatal>> {
         let mut woken = self.parts.node.has_more();
         if !self.is_resting(cx) {
-            let begun = self.parts.clock.now();
-            for _ in 0..self.pieces() {
-                woken |= self.poll_checkpoint(cx)?;
+            if self.checkpoint.is_some() {
+                let begun = self.parts.clock.now();
+                for _ in 0..self.pieces() {
+                    woken |= self.poll_checkpoint(cx)?;
+                }
+                self.rest_from(begun, CHECKPOINT_PIECE_REST);
             }
-            self.rest_from(begun, CHECKPOINT_PIECE_REST);
             woken |= !self.is_resting(cx) && self.parts.node.wants_tidying();
         }
         woken |= self.parts.mesh.inbox.poll_ready(cx).is_ready();

@@ -48,19 +48,31 @@ pub(crate) fn strike_tree(disk: &SimDisk, lot: &mut Lot) -> Option<String> {
 
 fn strike_sector(disk: &SimDisk, name: &str, at: usize, lot: &mut Lot) -> &'static str {
     match lot.below(3) {
-        0 => {
-            disk.flip(name, at * 8 + lot.below(SECTOR_BYTES as u64 * 8) as usize);
-            "a flipped bit"
-        }
-        1 => {
-            disk.poke(name, at, &[0; SECTOR_BYTES]);
-            "a zeroed sector"
-        }
-        _ => {
-            disk.turn_back(name, at, SECTOR_BYTES);
-            "a stale sector"
-        }
+        0 => flip(disk, name, (at, SECTOR_BYTES), lot),
+        1 => zero(disk, name, at),
+        _ => stale(disk, name, at),
     }
+}
+
+/// Flips one bit of `bytes` at `offset`.
+fn flip(
+    disk: &SimDisk,
+    name: &str,
+    (offset, bytes): (usize, usize),
+    lot: &mut Lot,
+) -> &'static str {
+    disk.flip(name, offset * 8 + lot.below(bytes as u64 * 8) as usize);
+    "a flipped bit"
+}
+
+fn zero(disk: &SimDisk, name: &str, at: usize) -> &'static str {
+    disk.poke(name, at, &[0; SECTOR_BYTES]);
+    "a zeroed sector"
+}
+
+fn stale(disk: &SimDisk, name: &str, at: usize) -> &'static str {
+    disk.turn_back(name, at, SECTOR_BYTES);
+    "a stale sector"
 }
 
 /// Strikes one frame, or the header of its segment. Says how.
@@ -73,22 +85,13 @@ pub(crate) fn strike(disk: &SimDisk, frame: Place<'_>, lot: &mut Lot) -> &'stati
     let image = disk.peek(name);
     let elsewhere = sector(lot, image.len());
     match lot.below(7) {
-        0 => {
-            disk.flip(name, offset * 8 + lot.below(bytes as u64 * 8) as usize);
-            "a flipped bit"
-        }
-        1 => {
-            disk.poke(name, at, &[0; SECTOR_BYTES]);
-            "a zeroed sector"
-        }
+        0 => flip(disk, name, (offset, bytes), lot),
+        1 => zero(disk, name, at),
         2 => {
             disk.poke(name, at, &image[elsewhere..][..SECTOR_BYTES]);
             "a sector of somewhere else"
         }
-        3 => {
-            disk.turn_back(name, at, SECTOR_BYTES);
-            "a stale sector"
-        }
+        3 => stale(disk, name, at),
         4 => {
             disk.turn_back(name, offset, bytes);
             "a write that was lost"
