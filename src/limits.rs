@@ -352,9 +352,9 @@ const _: () = assert!(TREE_PAGES_FREED_PER_PUBLISH_MIN <= TREE_PAGES_SPARE_MAX);
 // ── wal: the log on disk ────────────────────────────────────────────────────────────────────────
 
 /// Bytes in one segment of the log. etcd's own figure; large enough that a roll is rare (one in
-/// seconds at full load), small enough to zero-fill and to read whole at start.
+/// seconds at full load), small enough to zero-fill and to look through at start.
 pub const WAL_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
-/// Largest segment the format allows: a frame's length is a `u32`, and recovery reads a segment whole.
+/// Largest segment the format allows: a frame's length is a `u32`.
 pub const WAL_SEGMENT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// Frames handed to the disk and not yet durable. A damaged frame is known to have been
 /// acknowledged once a frame this much younger exists, so a small number makes rot provable early;
@@ -364,6 +364,8 @@ pub const WAL_FRAMES_IN_FLIGHT_MAX: u64 = 8;
 pub const WAL_SPARES_MIN: usize = 1;
 /// Spare segments that are kept when a trim frees many; the rest give their space back.
 pub const WAL_SPARES_MAX: usize = 4;
+/// Bytes that a start reads of the log at once: memory that is used again for the next piece.
+pub const WAL_READ_BYTES: usize = 1024 * 1024;
 
 const _: () = assert!(
     (REQUEST_BYTES_MAX + GRPC_OVERHEAD_BYTES) as u64 <= WAL_SEGMENT_BYTES / 2,

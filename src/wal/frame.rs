@@ -191,20 +191,64 @@ pub fn under_its_own_salt(from: &[u8]) -> Option<(u64, Head)> {
 /// Every frame of the life `salt` in a segment's bytes, with its offset, in order. Entries are
 /// returned as by [`decode`]. Never panics, whatever the bytes.
 pub fn scan(segment: &[u8], salt: u64, after: u64) -> Vec<(u64, Seen)> {
-    let mut found = Vec::new();
-    let mut at = BLOCK_BYTES;
-    while at < segment.len() {
-        let seen = decode(&segment[at..], salt, after);
-        let step = match &seen {
-            Seen::Intact(head, _) | Seen::Broken(Some(head)) => head.frame_bytes(),
-            Seen::Broken(None) | Seen::Nothing => BLOCK_BYTES,
-        };
-        if seen != Seen::Nothing {
-            found.push((at as u64, seen));
-        }
-        at += step;
+    let mut scan = Scan::new(salt, after);
+    scan.take(segment.get(BLOCK_BYTES..).unwrap_or_default(), true);
+    scan.found
+}
+
+/// [`scan`], a piece of the segment at a time.
+pub struct Scan {
+    salt: u64,
+    after: u64,
+    at: u64,
+    found: Vec<(u64, Seen)>,
+}
+
+impl Scan {
+    /// Before the first frame.
+    pub fn new(salt: u64, after: u64) -> Self {
+        Self { salt, after, at: BLOCK_BYTES as u64, found: Vec::new() }
     }
-    found
+
+    /// The byte of the segment where the next piece begins.
+    pub fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// Takes the next piece, `last` if the segment ends with it. Returns how many bytes the one behind
+    /// it must have at least, so that the frame that it begins with is whole.
+    pub fn take(&mut self, piece: &[u8], last: bool) -> usize {
+        let mut rest = piece;
+        while !rest.is_empty() {
+            let seen = decode(rest, self.salt, self.after);
+            let step = match &seen {
+                Seen::Intact(head, _) | Seen::Broken(Some(head)) => head.frame_bytes(),
+                Seen::Broken(None) | Seen::Nothing => BLOCK_BYTES,
+            };
+            if step > rest.len() && !last {
+                return step;
+            }
+            if seen != Seen::Nothing {
+                self.found.push((self.at, seen));
+            }
+            self.at += step as u64;
+            rest = rest.get(step..).unwrap_or_default();
+        }
+        0
+    }
+
+    /// The newest frame, where it is whole.
+    pub fn newest(&self) -> Option<&Head> {
+        match self.found.last() {
+            Some((_, Seen::Intact(head, _))) => Some(head),
+            _ => None,
+        }
+    }
+
+    /// All frames, with their offsets.
+    pub fn found(self) -> Vec<(u64, Seen)> {
+        self.found
+    }
 }
 
 /// Chain of a frame with these checksums behind a frame with chain `before`.
@@ -351,6 +395,33 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_scan_in_pieces_finds_what_a_whole_one_does(
+            frames in prop::collection::vec((0usize..9000, any::<bool>()), 0..12),
+            piece_blocks in prop::collection::vec(1usize..4, 1..5),
+        ) {
+            let mut segment = vec![0; BLOCK_BYTES];
+            for (at, (size, torn)) in frames.into_iter().enumerate() {
+                let mut bytes = encoded(&batch(&[size]), &Place { number: at as u64, ..PLACE });
+                if torn {
+                    bytes[FRAME_HEAD_BYTES] ^= 1;
+                }
+                segment.extend(bytes);
+                segment.resize(segment.len() + at % 3 * BLOCK_BYTES, 0);
+            }
+            let mut scanning = Scan::new(PLACE.salt, 0);
+            let mut least = 0;
+            for blocks in piece_blocks.iter().cycle() {
+                let at = scanning.at() as usize;
+                if at >= segment.len() {
+                    break;
+                }
+                let end = (at + least.max(blocks * BLOCK_BYTES)).min(segment.len());
+                least = scanning.take(&segment[at..end], end == segment.len());
+            }
+            prop_assert_eq!(scanning.found(), scan(&segment, PLACE.salt, 0));
+        }
+
         #[test]
         fn what_was_encoded_is_decoded(
             sizes in prop::collection::vec(0usize..9000, 0..5),

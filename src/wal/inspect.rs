@@ -3,7 +3,7 @@
 
 use super::{
     HardState, LogEntry, Recovered, Torn, WalError,
-    frame::{self, Seen},
+    frame::Seen,
     recover::{self, Finding, Slot, Tip},
     segment::{self, Header, Opening},
 };
@@ -117,8 +117,8 @@ pub async fn open_segment<D: Disk>(
     let opening = read_opening(&file).await?;
     let Opening::Live(header) = opening else { return Ok((opening, Vec::new())) };
     let bytes = file.len().await?;
-    let bytes = recover::read_whole(&Slot { number: 0, file, bytes }).await?;
-    Ok((opening, frame::scan(&bytes, header.frame_salt(), 0)))
+    let slot = Slot { number: 0, file, bytes };
+    Ok((opening, recover::frames_of(&slot, header.frame_salt(), 0, None).await?))
 }
 
 async fn read_opening<F: File>(file: &F) -> io::Result<Opening> {

@@ -25,10 +25,13 @@
 
 use super::{
     HardState, LogEntry, WalError,
-    frame::{self, Head, Seen},
+    frame::{self, Head, Scan, Seen},
     segment::{self, Header, Opening},
 };
-use crate::io::{AlignedBuf, BLOCK_BYTES, Disk, File};
+use crate::{
+    io::{AlignedBuf, BLOCK_BYTES, Disk, File},
+    limits::WAL_READ_BYTES,
+};
 use std::{collections::VecDeque, fmt, io};
 
 const ADVICE: &str = "nothing was changed; keep a copy of the data directory, check the disk, and \
@@ -302,8 +305,8 @@ async fn scan_back<F: File>(
     while let Some(segment) = live.pop() {
         let header = segment.header;
         evidence.note(header.durable_upto, header.trimmed);
-        let bytes = read_whole(&segment.slot).await?;
-        let frames = frame::scan(&bytes, header.frame_salt(), evidence.trimmed);
+        let next = scanned.front().map(|next| &next.live.header);
+        let frames = frames_of(&segment.slot, header.frame_salt(), evidence.trimmed, next).await?;
         evidence.note_all(&frames);
         scanned.push_front(Scanned { live: segment, frames });
         if header.last_index <= evidence.trimmed {
@@ -361,7 +364,7 @@ async fn refuse_lost_header<F: File>(segments: &[Slot<F>], tip: &Tip) -> Result<
             _ => continue,
         };
         let mut evidence = Evidence::default();
-        evidence.note_all(&frame::scan(&read_whole(slot).await?, salt, u64::MAX));
+        evidence.note_all(&frames_of(slot, salt, u64::MAX, None).await?);
         if evidence.durable > tip.frame {
             let what = format!(
                 "the segment's header is lost; its frames up to {} were acknowledged",
@@ -373,10 +376,28 @@ async fn refuse_lost_header<F: File>(segments: &[Slot<F>], tip: &Tip) -> Result<
     Ok(())
 }
 
-pub(super) async fn read_whole<F: File>(slot: &Slot<F>) -> io::Result<AlignedBuf> {
-    let whole_blocks = slot.bytes - slot.bytes % BLOCK_BYTES as u64;
-    let bytes = usize::try_from(whole_blocks).expect("64-bit machine");
-    slot.file.read_at(0, bytes).await
+/// Every frame of the life `salt` in a segment, with its offset, as [`frame::scan`] finds them; up to
+/// the one that `next` goes on from, if that is whole. Nothing was ever written behind that one, or it
+/// was severed before `next` began; and a start leaves nearly all of a segment empty. A piece at a time:
+/// what is held of the log is its entries.
+pub(super) async fn frames_of<F: File>(
+    slot: &Slot<F>,
+    salt: u64,
+    after: u64,
+    next: Option<&Header>,
+) -> io::Result<Vec<(u64, Seen)>> {
+    let end = slot.bytes - slot.bytes % BLOCK_BYTES as u64;
+    let ends_with = |head: &Head| {
+        next.is_some_and(|next| (next.first_frame, next.chain) == (head.number + 1, head.chain()))
+    };
+    let (mut scan, mut least) = (Scan::new(salt, after), 0);
+    while scan.at() < end && !scan.newest().is_some_and(ends_with) {
+        let rest = usize::try_from(end - scan.at()).expect("64-bit machine");
+        let len = WAL_READ_BYTES.max(least).min(rest);
+        let piece = slot.file.read_at(scan.at(), len).await?;
+        least = scan.take(&piece, len == rest);
+    }
+    Ok(scan.found())
 }
 
 impl<F> Survey<F> {
