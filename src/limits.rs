@@ -175,8 +175,9 @@ pub const CHECKPOINT_INTERVAL_MIN: std::time::Duration = std::time::Duration::fr
 /// third of a second of it (`--ringleader-checkpoint-bytes`). What a start finds counts too, or a member
 /// that is killed again and again starts ever slower.
 pub const CHECKPOINT_LOG_BYTES: u64 = 128 << 20;
-/// Between two pieces of a checkpoint, each of which is about one write of [`CHECKPOINT_CHUNK_BYTES`]: so it
-/// writes a hundred MiB a second at most, and a log on the same disk does not wait for it.
+/// Between two pieces of a checkpoint that ask something of the disk, each about one write of
+/// [`CHECKPOINT_CHUNK_BYTES`] or a read of [`MAP_LOAD_BYTES`]: so it moves a hundred MiB a second at most, and a
+/// log on the same disk does not wait for it.
 pub const CHECKPOINT_PIECE_REST: std::time::Duration = std::time::Duration::from_millis(2);
 /// Where so much log has come since the last checkpoint, a lull of [`CHECKPOINT_LULL`] is used for one.
 pub const CHECKPOINT_LULL_LOG_BYTES: u64 = 4 << 20;
@@ -209,6 +210,13 @@ const _: () = assert!(UNSEALED_BYTES_MAX > SEGMENT_BYTES as u64, "a checkpoint s
 pub const MEMORY_SHORT_FORGOTTEN_SECONDS: u32 = 10;
 /// How often it is looked whether memory is short. What was seen to be in memory counts until then.
 pub const MEMORY_LOOK_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
+/// Removed files are shortened by so many bytes at a time: on ext4 with `discard` 64 MiB at once held a log's
+/// sync up for 12 ms, 4 MiB for 1, and this for a half.
+pub const FREE_STEP_BYTES: u64 = 1 << 20;
+/// Between two such steps.
+pub const FREE_STEP_REST: std::time::Duration = std::time::Duration::from_millis(2);
+/// One read of a file that is mapped and read at once. Larger ones hold up the log's writes longer.
+pub const MAP_LOAD_BYTES: usize = CHECKPOINT_CHUNK_BYTES;
 /// What whoever reads a file in a row asks for ahead: a disk gives a MiB at nearly its full speed.
 pub const READ_AHEAD_BYTES: usize = 1 << 20;
 /// Keys of one read that are looked for before it is answered; one of more goes to a thread beside at once.

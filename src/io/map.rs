@@ -6,19 +6,21 @@
 //!
 //! The invariant that mapping rests on: *a file of which a part is mapped is never written there again and
 //! never shortened.* Sealed segments and the index's files are written, synced, mapped, and at last removed;
-//! a removed file stays as long as it is mapped.
+//! a removed file stays as long as it is mapped (see `giveback`).
 #![allow(unsafe_code)]
 
-use super::{BLOCK_BYTES, Load};
+use super::{
+    BLOCK_BYTES,
+    giveback::{self, FileId},
+};
 use crate::limits::{MEMORY_SHORT_FORGOTTEN_SECONDS, READ_AHEAD_BYTES};
 use std::{
     fs, io,
     ops::{Deref, Range},
     os::fd::AsRawFd,
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
-        mpsc,
     },
 };
 
@@ -110,6 +112,14 @@ impl Mapping {
         let _taken = refused == 0;
     }
 
+    /// Waits for bytes to be in memory.
+    pub(super) fn load(&self, range: Range<usize>) {
+        self.will_need(range.clone());
+        for page in range.step_by(BLOCK_BYTES) {
+            std::hint::black_box(self[page]);
+        }
+    }
+
     /// Whoever has just read all of it will not soon again: its pages are the machine's to keep or not, and no
     /// part of this process until they are read once more.
     pub fn let_go(&self) {
@@ -182,51 +192,36 @@ impl Known {
 }
 
 /// Maps the first `len` bytes of a file, under the invariant at the head of this page.
-pub(super) fn map(file: &fs::File, len: u64, load: Load) -> io::Result<Mapping> {
+pub(super) fn map(file: &fs::File, len: u64) -> io::Result<Mapping> {
     let len = usize::try_from(len).expect("64-bit machine");
-    // Begun here, on a thread that may use every core; threads inherit that.
-    unmapper();
+    let of = giveback::will_map(file)?;
     let mut options = memmap2::MmapOptions::new();
     options.len(len);
-    if load == Load::Now {
-        options.populate();
-    }
     // SAFETY: these bytes never change again and the file is never shortened: the invariant above.
-    let map = unsafe { options.map(file.as_raw_fd()) }?;
+    let map = unsafe { options.map(file.as_raw_fd()) };
+    let map = map.inspect_err(|_| giveback::is_not_mapped(of))?;
+    let map = Mapped { map: Some(map), of };
     // One touch is not to read all that lies around it.
-    map.advise(memmap2::Advice::Random)?;
-    let map = Mapped(Some(map));
+    map.map.iter().try_for_each(|map| map.advise(memmap2::Advice::Random))?;
     Ok(Mapping { bytes: Arc::new(map), known: Some(Arc::new(Known::new(len))) })
 }
 
-/// A map that another thread takes back: where its file was removed, that is when the machine lets go of
-/// all its pages and blocks, which takes milliseconds that a core which serves does not have.
-struct Mapped(Option<memmap2::Mmap>);
+/// A map that another thread takes back.
+struct Mapped {
+    map: Option<memmap2::Mmap>,
+    of: FileId,
+}
 
 impl AsRef<[u8]> for Mapped {
     fn as_ref(&self) -> &[u8] {
-        self.0.as_deref().unwrap_or_default()
+        self.map.as_deref().unwrap_or_default()
     }
 }
 
 impl Drop for Mapped {
     fn drop(&mut self) {
-        let (Some(map), Some(unmap)) = (self.0.take(), unmapper()) else { return };
-        // Whoever cannot send it takes it back itself.
-        drop(unmap.send(map));
+        self.map.take().into_iter().for_each(|map| giveback::unmap(map, self.of));
     }
-}
-
-/// To the thread that takes maps back. It holds no more than there are.
-fn unmapper() -> Option<&'static mpsc::Sender<memmap2::Mmap>> {
-    static UNMAPPER: OnceLock<Option<mpsc::Sender<memmap2::Mmap>>> = OnceLock::new();
-    let start = || {
-        let (sender, maps) = mpsc::channel();
-        let unmap = move || maps.into_iter().for_each(drop);
-        let thread = std::thread::Builder::new().name("unmap".into()).spawn(unmap);
-        thread.is_ok().then_some(sender)
-    };
-    UNMAPPER.get_or_init(start).as_ref()
 }
 
 impl Deref for Mapping {
@@ -258,7 +253,7 @@ mod tests {
         fs::remove_file(&path).unwrap();
         // SAFETY: plain numbers, and a descriptor that is open.
         unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
-        let map = map(&file, bytes as u64, Load::Later).unwrap();
+        let map = map(&file, bytes as u64).unwrap();
         if map.are_resident(63..64) {
             eprintln!("skipped: this file system keeps everything in memory");
             return;

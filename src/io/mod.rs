@@ -6,6 +6,7 @@
 use std::{future::Future, io, time::Duration};
 
 mod buf;
+mod giveback;
 pub mod glommio;
 pub mod host;
 mod map;

@@ -1,12 +1,14 @@
-//! A directory that is only looked at: nothing in it is made, changed, removed or locked, and files
-//! are opened for reading alone.
+//! A directory that is only looked at: nothing in it is made, changed or removed, and files are opened
+//! for reading alone. What a member that runs there removes meanwhile stays whole for whoever has it open.
 //!
 //! What asks for durability is answered at once: nothing is written here, so nothing waits for it.
 //! Reads go past the page cache where the file system lets them, so that the disk is asked and not
 //! memory. They block: this is for a program that does nothing else.
 
 use super::{
-    AlignedBuf, BLOCK_BYTES, Disk, File, Load, Mapping, map,
+    AlignedBuf, BLOCK_BYTES, Disk, File, Load, Mapping,
+    giveback::Watch,
+    map,
     thread::{file_names, named},
 };
 use crate::limits::INSPECT_READ_BYTES;
@@ -28,12 +30,14 @@ pub type Heard = Rc<dyn Fn(usize)>;
 pub struct ReadOnlyDisk {
     root: Arc<PathBuf>,
     heard: Heard,
+    _watch: Rc<Option<Watch>>,
 }
 
 impl ReadOnlyDisk {
     /// Files below `root`; `heard` is told of every read.
     pub fn new(root: PathBuf, heard: Heard) -> Self {
-        Self { root: Arc::new(root), heard }
+        let _watch = Rc::new(Watch::over(&root));
+        Self { root: Arc::new(root), heard, _watch }
     }
 
     fn open_file(&self, name: &str) -> io::Result<ReadOnlyFile> {
@@ -157,7 +161,7 @@ impl File for ReadOnlyFile {
                 .map(|buf| Mapping::new(Whole(buf))),
             Load::Later => {
                 (self.heard)(len as usize);
-                map::map(&self.file, len, load).map_err(|error| named(&self.path, "map", &error))
+                map::map(&self.file, len).map_err(|error| named(&self.path, "map", &error))
             }
         };
         ready(mapped)

@@ -7,8 +7,8 @@
 //! done as one: all writes first, then one `fdatasync` per file.
 #![allow(unsafe_code)]
 
-use super::{AlignedBuf, BLOCK_BYTES, Disk, File, Load, Mapping, host, map};
-use crate::limits::ZERO_FILL_BYTES;
+use super::{AlignedBuf, BLOCK_BYTES, Disk, File, Load, Mapping, giveback, host, map};
+use crate::limits::{MAP_LOAD_BYTES, ZERO_FILL_BYTES};
 use std::{
     collections::VecDeque,
     fs,
@@ -359,9 +359,10 @@ impl Disk for LaneDisk {
     }
 
     fn remove(&self, name: &str) -> impl Future<Output = io::Result<()>> {
-        let path = self.root.join(name);
-        self.lane
-            .run(move || fs::remove_file(&path).map_err(|error| named(&path, "remove", &error)))
+        let (root, path) = (self.root.clone(), self.root.join(name));
+        self.lane.run(move || {
+            giveback::remove(&root, &path).map_err(|error| named(&path, "remove", &error))
+        })
     }
 
     fn rename(&self, from: &str, to: &str) -> impl Future<Output = io::Result<()>> {
@@ -449,11 +450,24 @@ impl File for LaneFile {
     }
 
     fn map(&self, len: u64, load: Load) -> impl Future<Output = io::Result<Mapping>> + 'static {
-        let open = self.open.clone();
-        self.lane.run(move || {
-            map::map(&open.file, len, load)
-                .map_err(|error| open.named(&format!("map of {len} bytes"), &error))
-        })
+        let (lane, open) = (self.lane.clone(), self.open.clone());
+        async move {
+            let mapped = lane.run(move || {
+                map::map(&open.file, len)
+                    .map_err(|error| open.named(&format!("map of {len} bytes"), &error))
+            });
+            let map = mapped.await?;
+            // A piece at a time, so that others who need the disk or this thread get to it in between.
+            for at in (0..map.len()).step_by(MAP_LOAD_BYTES).filter(|_| load == Load::Now) {
+                let (map, end) = (map.clone(), map.len().min(at + MAP_LOAD_BYTES));
+                let loaded = lane.run(move || {
+                    map.load(at..end);
+                    Ok(())
+                });
+                loaded.await?;
+            }
+            Ok(map)
+        }
     }
 }
 

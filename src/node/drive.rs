@@ -17,6 +17,7 @@
 use super::{
     Action, Event, Node, Stuck,
     pieces::{Piece, batch, hard_state, in_pieces},
+    piecewise::Piecewise,
 };
 use crate::{
     consensus,
@@ -173,6 +174,8 @@ struct Driver<D: Disk, C: Clock> {
     /// the same thread a second, and does not rest. A member that is killed again and again so gets
     /// somewhere.
     checkpoint_first: bool,
+    /// Nobody is served any more.
+    finishing: bool,
     /// A checkpoint has left memory free that nobody has given back.
     memory_is_free: bool,
     /// Work that nobody waits for rests until then.
@@ -208,7 +211,7 @@ struct Stall {
 struct Checkpointing {
     applied: Index,
     since: Duration,
-    done: Pending<io::Result<CheckpointDone>>,
+    done: Piecewise<io::Result<CheckpointDone>>,
 }
 
 /// What the newest finished or begun checkpoint covers.
@@ -253,6 +256,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
             log_grew: now,
             held: VecDeque::new(),
             checkpoint_first: parts.wal.live_bytes() >= parts.pace.checkpoint.log_bytes,
+            finishing: false,
             memory_is_free: false,
             rest: None,
             full_until: None,
@@ -610,7 +614,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         let applied = self.parts.node.applied();
         let Some(checkpoint) = self.parts.node.begin_checkpoint() else { return };
         self.last_checkpoint = LastCheckpoint { applied, at: now, log_bytes: self.log_bytes };
-        let done = Box::pin(checkpoint.run(self.parts.disk.clone()));
+        let done = Piecewise::new(checkpoint.run(self.parts.disk.clone()));
         self.checkpoint = Some(Checkpointing { applied, since: now, done });
     }
 
@@ -622,13 +626,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
     fn poll_causes(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fatal>> {
         let mut woken = self.parts.node.has_more();
         if !self.is_resting(cx) {
-            if self.checkpoint.is_some() {
-                let begun = self.parts.clock.now();
-                for _ in 0..self.pieces() {
-                    woken |= self.poll_checkpoint(cx)?;
-                }
-                self.rest_from(begun, CHECKPOINT_PIECE_REST);
-            }
+            woken |= self.poll_checkpoint(cx)?;
             woken |= !self.is_resting(cx) && self.parts.node.wants_tidying();
         }
         woken |= self.parts.mesh.inbox.poll_ready(cx).is_ready();
@@ -656,17 +654,22 @@ impl<D: Disk, C: Clock> Driver<D, C> {
     fn rest_from(&mut self, begun: Duration, least: Duration) {
         let clock = &self.parts.clock;
         let worked = clock.now() - begun;
-        if worked >= BACKGROUND_PIECE_MIN && !self.is_pressed() {
-            let rests = least.max(worked * (BACKGROUND_SHARE - 1));
+        let share = match worked >= BACKGROUND_PIECE_MIN {
+            true => worked * (BACKGROUND_SHARE - 1),
+            false => Duration::ZERO,
+        };
+        let rests = least.max(share);
+        if !rests.is_zero() && !self.is_pressed() {
             self.rest = Some(Box::pin(clock.sleep_until(clock.now() + rests)));
         }
     }
 
     /// Whether memory fills with what a checkpoint has to write, or with what only its view needs; or
-    /// the log was long at the start.
+    /// the log was long at the start; or all that is left to do is what otherwise nobody waits for.
     fn is_pressed(&self) -> bool {
         let tree = self.parts.node.store().tree();
         self.checkpoint_first
+            || self.finishing
             || tree.unsealed_bytes() >= UNSEALED_BYTES_MAX
             || tree.retired_index_bytes() >= RETIRED_INDEX_BYTES_MAX
     }
@@ -701,11 +704,33 @@ impl<D: Disk, C: Clock> Driver<D, C> {
         Ok(any)
     }
 
-    fn poll_checkpoint(&mut self, cx: &mut Context<'_>) -> Result<bool, Fatal> {
-        let Some(running) = &mut self.checkpoint else { return Ok(false) };
-        let Poll::Ready(outcome) = running.done.as_mut().poll(cx) else { return Ok(false) };
-        let (applied, since) = (running.applied, running.since);
-        (self.checkpoint, self.checkpoint_first) = (None, false);
+    /// A piece of the checkpoint, or a few where it is pressed, and the rest behind it: a long one where
+    /// it has asked something of the disk, which the log needs as well.
+    fn poll_checkpoint(&mut self, cx: &Context<'_>) -> Result<bool, Fatal> {
+        let begun = self.parts.clock.now();
+        for _ in 0..self.pieces() {
+            let Some(Checkpointing { done, .. }) = &mut self.checkpoint else { return Ok(false) };
+            if !done.may_go_on(cx) {
+                return Ok(false);
+            }
+            if let Poll::Ready(outcome) = done.go_on() {
+                self.end_checkpoint(outcome)?;
+                return Ok(true);
+            }
+            if !done.may_go_on(cx) {
+                self.rest_from(begun, CHECKPOINT_PIECE_REST);
+                return Ok(false);
+            }
+        }
+        self.rest_from(begun, Duration::ZERO);
+        Ok(self.rest.is_none())
+    }
+
+    fn end_checkpoint(&mut self, outcome: io::Result<CheckpointDone>) -> Result<(), Fatal> {
+        let Some(Checkpointing { applied, since, .. }) = self.checkpoint.take() else {
+            return Ok(());
+        };
+        self.checkpoint_first = false;
         match outcome {
             Ok(done) => {
                 self.parts.node.finish_checkpoint(done);
@@ -719,7 +744,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
             }
             Err(error) => return Err(disk_failed("a checkpoint", &error)),
         }
-        Ok(true)
+        Ok(())
     }
 
     fn poll_prepare(&mut self, cx: &mut Context<'_>) -> Result<bool, Fatal> {
@@ -781,6 +806,7 @@ impl<D: Disk, C: Clock> Driver<D, C> {
     /// What is held for want of a spare segment goes along if one is on its way; on a full disk none
     /// is, and nobody waits for the answer any more.
     async fn finish(&mut self) -> Result<(), Fatal> {
+        (self.finishing, self.rest) = (true, None);
         while !self.appends.is_empty()
             || self.checkpoint.is_some()
             || self.prepare.is_some()

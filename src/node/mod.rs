@@ -23,6 +23,7 @@ mod listing;
 mod members;
 mod peers;
 mod pieces;
+mod piecewise;
 mod propose;
 mod read;
 pub mod recover;

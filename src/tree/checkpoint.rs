@@ -33,7 +33,7 @@ use super::{
     shelf::{Book, Shelf, Tail},
 };
 use crate::{
-    io::{AlignedBuf, BLOCK_BYTES, Disk, File, Load},
+    io::{AlignedBuf, BLOCK_BYTES, Disk, File, Load, Mapping},
     limits::{CHECKPOINT_CHUNK_BYTES, REWRITE_BYTES_MAX, SEGMENTS_MAX},
     types::{ClusterId, Revision, Seq},
 };
@@ -697,11 +697,12 @@ impl Rewrite {
         write_at(&file, &segment::header(cluster, &identity), 0).await?;
         let live = self.copy_to(&file).await?;
         let end = (RECORDS_AT + live.bytes).next_multiple_of(BLOCK_BYTES);
-        let map = file.map(end as u64, Load::Now).await?;
-        let records = &map[RECORDS_AT..RECORDS_AT + live.bytes];
-        let run = Run::sparse(identity.first, records, &live.offsets, &live.seqs);
-        self.compare(&run).await?;
-        let source = seal(&file, cluster, &identity, &run).await?;
+        let copied = file.map(end as u64, Load::Later).await?;
+        let run = live.run(identity.first, &copied);
+        let (map, extent) = close(&file, cluster, &identity, &run).await?;
+        self.compare(&live.run(identity.first, &map)).await?;
+        map.let_go();
+        let source = Source::File { map, extent, unseen: None };
         let sources = self.sources.iter().map(|(segment, _)| segment.identity).collect();
         Ok((sources, Segment::new(identity, source), live.book))
     }
@@ -760,6 +761,12 @@ struct Copied {
 }
 
 impl Copied {
+    /// As they lie in their file.
+    fn run<'a>(&'a self, first: Seq, file: &'a [u8]) -> Run<'a> {
+        let records = &file[RECORDS_AT..RECORDS_AT + self.bytes];
+        Run::sparse(first, records, &self.offsets, &self.seqs)
+    }
+
     fn push(&mut self, record: Record<'_>, piece: &mut Vec<u8>) {
         let offset = u32::try_from(self.bytes).expect("a segment is below 4 GiB");
         self.offsets.push(offset);
@@ -778,16 +785,27 @@ pub(crate) async fn seal<F: File>(
     identity: &Identity,
     run: &Run<'_>,
 ) -> io::Result<Source> {
+    let (map, extent) = close(file, cluster, identity, run).await?;
+    compare(&map[RECORDS_AT..], run.bytes(), identity, RECORDS_AT).await?;
+    map.let_go();
+    Ok(Source::File { map, extent, unseen: None })
+}
+
+/// As [`seal`], where somebody else looks at the records that are read back.
+pub(crate) async fn close<F: File>(
+    file: &F,
+    cluster: ClusterId,
+    identity: &Identity,
+    run: &Run<'_>,
+) -> io::Result<(Mapping, Extent)> {
     let sparse = identity.generation > 0;
     let extent = Extent { records: run.len(), bytes: run.bytes().len(), sparse };
     let ending = segment::ending(cluster, identity, run);
     write_at(file, &ending, extent.footer_at()).await?;
     file.sync().await?;
     let map = file.map(extent.file_bytes() as u64, Load::Now).await?;
-    compare(&map[RECORDS_AT..], run.bytes(), identity, RECORDS_AT).await?;
     compare(&map[extent.footer_at()..], &ending, identity, extent.footer_at()).await?;
-    map.let_go();
-    Ok(Source::File { map, extent, unseen: None })
+    Ok((map, extent))
 }
 
 /// Compares what was read back with what was written, in pieces that hold nobody up.

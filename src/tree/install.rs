@@ -18,7 +18,7 @@
 
 use super::{
     Options, Reader, Tree,
-    checkpoint::{create, remove_if_there, seal, write_at},
+    checkpoint::{close, create, remove_if_there, seal, write_at},
     dead::{self, Dead},
     index::{INDEXES, IndexRoot},
     lease::{self, LeaseFile},
@@ -27,7 +27,7 @@ use super::{
     record::Record,
     recover::{files, read_chunks, rebuild},
     root::{Root, RootFacts},
-    segment::{self, DIR, Flaw, Identity, RECORDS_AT, RecordCheck, Run, Segment},
+    segment::{self, DIR, Flaw, Identity, RECORDS_AT, RecordCheck, Run, Segment, Source},
     shelf::Tail,
     snapshot::crc_of,
 };
@@ -326,8 +326,8 @@ impl<D: Disk> Receiving<D> {
             return Ok(Ok(Have::Tail(identity, map, ends)));
         }
         let run = Run::sparse(identity.first, records, &offsets, &seqs);
-        let source = seal(file, self.manifest.facts.cluster, &identity, &run).await?;
-        let segment = Segment::new(identity, source);
+        let (map, extent) = close(file, self.manifest.facts.cluster, &identity, &run).await?;
+        let segment = Segment::new(identity, Source::File { map, extent, unseen: None });
         segment.crc.get_or_init(|| part.crc);
         Ok(Ok(Have::Staged(segment)))
     }
