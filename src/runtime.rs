@@ -26,9 +26,9 @@ use crate::{
         thread::{Lane, LaneDisk, LaneFile, Priority, SyncDelay},
     },
     limits::{
-        ACCEPTED_RING_SOCKETS_MAX, FAREWELL_WAIT, INDEX_MEMORY_BYTES_MAX, INDEX_MEMORY_BYTES_MIN,
-        INDEX_MEMORY_SHARE, INTRODUCE_INTERVAL, INTRODUCE_RETRY, LISTENERS_MAX, LOG_FLUSH_WAIT,
-        SPIN, request_wait,
+        ACCEPTED_RING_SOCKETS_MAX, EXECUTOR_IO_BYTES, FAREWELL_WAIT, INDEX_MEMORY_BYTES_MAX,
+        INDEX_MEMORY_BYTES_MIN, INDEX_MEMORY_SHARE, INTRODUCE_INTERVAL, INTRODUCE_RETRY,
+        LISTENERS_MAX, LOG_FLUSH_WAIT, SPIN, request_wait,
     },
     log,
     mesh::{Capacity, Inbox, Newest, NodeEnd, PeersEnd, Sender, ShardEnd, mesh, rings},
@@ -545,6 +545,7 @@ fn executor<F: Future<Output = ()> + 'static>(
 ) -> Result<ExecutorJoinHandle<()>, String> {
     let nudged = nudger.add();
     LocalExecutorBuilder::new(Placement::Fixed(core))
+        .io_memory(EXECUTOR_IO_BYTES)
         .name(name)
         .spin_before_park(SPIN)
         .spawn(move || async move { nudged.run(work()).await })
