@@ -120,9 +120,15 @@ fn unmapped(id: FileId) -> Option<Gone> {
 }
 
 fn hand_over(work: Work) {
-    let Some(worker) = worker() else { return };
-    // Without a thread, what was handed over goes here and now.
-    drop(worker.send(work));
+    let refused = match worker() {
+        Some(worker) => worker.send(work).err().map(|refused| refused.0),
+        None => Some(work),
+    };
+    // Without a thread it goes here and now, and all at once.
+    if let Some(Work::Unmap(map, id)) = refused {
+        drop(map);
+        drop(unmapped(id));
+    }
 }
 
 /// To the thread. It holds no more than there are maps and removed files.
