@@ -79,19 +79,25 @@ impl Dialed {
 
     /// Reads once, and answers what the protocol wants answered with the next flush.
     fn read(&mut self, deadline: Instant, mut on: impl FnMut(Event<'_>)) -> io::Result<()> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(ErrorKind::TimedOut.into());
-        }
-        self.socket.set_read_timeout(Some(left))?;
         let mut buffer = [0; READ_BYTES_MAX];
-        let read = match self.socket.read(&mut buffer) {
-            Ok(0) => return Err(io::Error::new(ErrorKind::UnexpectedEof, "closed by the server")),
-            // How a read timeout shows on Linux.
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+        let read = loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
                 return Err(ErrorKind::TimedOut.into());
             }
-            read => read?,
+            self.socket.set_read_timeout(Some(left))?;
+            match self.socket.read(&mut buffer) {
+                Ok(0) => {
+                    return Err(io::Error::new(ErrorKind::UnexpectedEof, "closed by the server"));
+                }
+                // A socket that has a timeout says so once a stopped process goes on: signal(7).
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // How a read timeout shows on Linux.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    return Err(ErrorKind::TimedOut.into());
+                }
+                read => break read?,
+            }
         };
         let broken = |broken: Broken| io::Error::new(ErrorKind::InvalidData, broken);
         self.connection.receive(&buffer[..read], |_, event| on(event)).map_err(broken)
@@ -302,5 +308,29 @@ fn lost(error: &io::Error) -> Status {
     match error.kind() {
         ErrorKind::TimedOut => Status::new(code::DEADLINE_EXCEEDED, "no answer in time"),
         _ => Status::new(code::UNAVAILABLE, error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        net::{Shutdown, TcpListener},
+        process::{self, Command},
+    };
+
+    #[test]
+    fn a_read_goes_on_when_the_process_was_stopped_for_a_moment() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = listener.local_addr().unwrap().to_string();
+        let dialing = std::thread::spawn(move || dial(&endpoint, Window::Wide, TIMEOUT).err());
+        let (silent, _) = listener.accept().unwrap();
+        let id = process::id();
+        let script = format!("sleep 0.1; kill -STOP {id}; sleep 0.1; kill -CONT {id}; sleep 0.1");
+        assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success());
+        silent.shutdown(Shutdown::Write).unwrap();
+
+        let error = dialing.join().unwrap().unwrap();
+        assert!(error.to_string().ends_with("closed by the server"), "{error}");
     }
 }
