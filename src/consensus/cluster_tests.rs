@@ -272,6 +272,29 @@ fn changes_of_members_are_carried_in_etcds_words_one_at_a_time() {
     assert_eq!(trio.data(2), [data.clone(), data], "applied, so another may come");
 }
 
+/// A leader of two died with a removal on both disks, and that it was committed on neither: it needed
+/// the vote of the one that had heard and gone.
+#[test]
+fn a_leader_tells_nobody_of_a_removal_that_it_could_forget() {
+    let mut trio = Trio::new();
+    trio.stuck.insert(MemberId(1), Vec::new());
+    let gone = Bytes::from_static(&[8, 1, 16, 1, 24, 3]);
+    trio.at(1).propose_change(gone.clone()).unwrap();
+    let change = trio.at(1).last_index();
+    trio.at(1).propose(b"behind".to_vec()).unwrap();
+    trio.settle();
+    trio.tick(3);
+    assert!(trio.at(1).committed() > change, "the others have it on their disks");
+    assert!((2..=3).all(|id| trio.at(id).committed() < change), "told too early");
+    assert!((1..=3).all(|id| trio.data(id).is_empty()), "{:?}", trio.applied);
+    for number in trio.stuck.remove(&MemberId(1)).unwrap() {
+        trio.at(1).appended(number);
+    }
+    trio.settle();
+    let behind = Bytes::from_static(b"behind");
+    assert!((1..=3).all(|id| trio.data(id) == [&gone, &behind]), "{:?}", trio.applied);
+}
+
 #[test]
 fn what_a_leader_cannot_take_comes_back_and_is_proposed_once_more() {
     let mut trio = Trio::new();

@@ -16,12 +16,14 @@
 //! a number that rises: the leader takes each once, and only in that term. So a message that the
 //! network repeats or delays puts nothing into the log twice.
 
+mod change;
 mod convert;
 mod forward;
 mod log;
 mod lost;
 mod message;
 
+pub use change::Change;
 pub use message::{Configuration, KINDS, Kind, Message, SnapshotMark};
 
 use crate::{
@@ -32,13 +34,11 @@ use crate::{
     types::{Index, MemberId, Term},
 };
 use bytes::Bytes;
+use change::Unsaid;
 use forward::{Forwards, Taken};
 use log::Window;
 use lost::{Losers, Standing};
-use raft::{
-    Config, RawNode, SnapshotStatus, StateRole,
-    eraftpb::{ConfChange, ConfChangeType, EntryType},
-};
+use raft::{Config, RawNode, SnapshotStatus, StateRole, eraftpb::EntryType};
 use std::collections::VecDeque;
 
 /// One position of the log.
@@ -117,17 +117,6 @@ impl Effects {
         let Self { append, committed, reads, messages } = self;
         append.is_empty() && committed.is_empty() && reads.is_empty() && messages.is_empty()
     }
-}
-
-/// What a change of members means to raft.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// It votes from now on.
-    Voter(MemberId),
-    /// It hears from now on, and does not vote.
-    Learner(MemberId),
-    /// It takes no part any more.
-    Gone(MemberId),
 }
 
 /// How far another member is, as its leader sees it.
@@ -227,6 +216,7 @@ pub struct Replica {
     led: u64,
     standing: Standing,
     losers: Losers,
+    unsaid: Unsaid,
 }
 
 /// One of raft's Readys.
@@ -281,6 +271,7 @@ impl Replica {
             led: 0,
             standing: Standing::Whole,
             losers: Losers::default(),
+            unsaid: Unsaid::default(),
         };
         if durable.lost {
             replica.lose();
@@ -339,14 +330,6 @@ impl Replica {
         self.propose_entry(convert::proposal(0, data.into()))
     }
 
-    /// As [`Replica::propose`], for a change of members as the log holds it.
-    ///
-    /// # Errors
-    /// As [`Replica::propose`], and while another change is on its way.
-    pub fn propose_change(&mut self, data: Bytes) -> Result<(), Dropped> {
-        self.propose_entry(convert::proposal(1, data))
-    }
-
     /// Whether more waits for the disk than may.
     fn is_clogged(&self) -> bool {
         self.unwritten_bytes >= UNWRITTEN_BYTES_MAX
@@ -361,23 +344,6 @@ impl Replica {
         }
         let message = convert::propose(self.raw.raft.id, entry);
         self.raw.raft.step(message).map_err(|_full| Dropped)
-    }
-
-    /// raft would read a change of members in its own words, which are not the log's. So what it does
-    /// with one is done here: one at a time, counted as on its way until it is applied.
-    fn lead_change(&mut self, entry: raft::eraftpb::Entry) -> Result<(), Dropped> {
-        let raft = &mut self.raw.raft;
-        let is_member = raft.prs().get(raft.id).is_some();
-        if raft.has_pending_conf() || raft.lead_transferee.is_some() || !is_member {
-            return Err(Dropped);
-        }
-        let place = raft.raft_log.last_index() + 1;
-        if !raft.append_entry(&mut [entry]) {
-            return Err(Dropped);
-        }
-        raft.pending_conf_index = place;
-        raft.bcast_append();
-        Ok(())
     }
 
     /// Takes in what another member says. Whatever the network makes of messages, lost ones,
@@ -432,14 +398,15 @@ impl Replica {
     }
 
     /// What is durable with all before it: raft is told, and what it promised may be said.
-    fn settle(&mut self, messages: &mut Vec<Message>) {
+    fn settle(&mut self, effects: &mut Effects) {
         while let Some(settled) = self.unwritten.pop_front_if(|oldest| !oldest.on_disk) {
             self.raw.on_persist_ready(settled.number);
             self.unwritten_bytes -= settled.bytes;
             if let Some(index) = settled.snapshot {
                 self.raw.advance_apply_to(index.0);
             }
-            messages.extend(settled.messages.into_iter().filter_map(convert::message));
+            effects.messages.extend(settled.messages.into_iter().filter_map(convert::message));
+            effects.committed.extend(self.say(settled.number));
             self.pin_election_timeout();
         }
     }
@@ -447,7 +414,8 @@ impl Replica {
     /// The one place that keeps raft's required order of `Ready` steps.
     pub fn drain(&mut self) -> Effects {
         let mut effects = Effects::default();
-        self.settle(&mut effects.messages);
+        self.settle(&mut effects);
+        self.tell(&effects.committed);
         while self.raw.has_ready() {
             let mut ready = self.raw.ready();
             let now = ready.take_messages();
@@ -459,15 +427,18 @@ impl Replica {
                     effects.reads.push(state);
                 }
             }
-            effects
-                .committed
-                .extend(ready.take_committed_entries().into_iter().map(convert::entry));
-            let (number, on_disk) = (ready.number(), ready.must_sync());
+            let number = ready.number();
+            let mut committed: Vec<_> =
+                ready.take_committed_entries().into_iter().map(convert::entry).collect();
+            let on_disk = self.keep_unsaid(number, &mut committed) || ready.must_sync();
+            effects.committed.append(&mut committed);
             let messages = ready.take_persisted_messages();
             let snapshot = Some(ready.snapshot()).filter(|snapshot| !snapshot.is_empty());
             let snapshot = snapshot.map(convert::mark);
             if let Some(mark) = &snapshot {
                 self.raw.mut_store().restore(mark);
+                // It has them.
+                self.unsaid = Unsaid::default();
             }
             let entries = ready.take_entries();
             let bytes = entries.iter().map(log::weight).sum();
@@ -493,13 +464,15 @@ impl Replica {
                 });
             }
             self.raw.advance_append_async(ready);
-            self.settle(&mut effects.messages);
+            self.settle(&mut effects);
+            self.tell(&effects.committed);
             self.pin_election_timeout();
         }
         if self.raw.raft.state == StateRole::Leader {
             self.led = self.raw.raft.term;
         }
         self.recover_voice();
+        self.do_not_say(&mut effects.messages);
         effects.messages.append(&mut self.aside);
         effects
     }
@@ -508,42 +481,6 @@ impl Replica {
     pub fn applied_through(&mut self, applied: Index, term: Term) {
         self.raw.advance_apply_to(applied.0);
         self.raw.mut_store().applied_through(applied, term);
-    }
-
-    /// A committed change of members, once it is applied. `None`: it changes nothing of raft's.
-    pub fn apply_change(&mut self, change: Option<Change>) {
-        let Some(change) = change else { return };
-        let (kind, id) = match change {
-            Change::Voter(id) => (ConfChangeType::AddNode, id),
-            Change::Learner(id) => (ConfChangeType::AddLearnerNode, id),
-            Change::Gone(id) => (ConfChangeType::RemoveNode, id),
-        };
-        let raft_change = ConfChange { change_type: kind, node_id: id.0, ..ConfChange::default() };
-        let after = self.raw.apply_conf_change(&raft_change);
-        let after = after.expect("whoever applied it saw to it that somebody is left to vote");
-        self.raw.mut_store().set_configuration(after);
-        let raft = &self.raw.raft;
-        if raft.state == StateRole::Leader && change == Change::Gone(MemberId(raft.id)) {
-            self.give_up_lead();
-        }
-        self.pin_election_timeout();
-    }
-
-    /// A leader that is no member any more leads no more: raft 0.7 cannot count what its own disk
-    /// finishes then, and panics. Whoever has most of its log is asked to lead.
-    fn give_up_lead(&mut self) {
-        let heir = self.heirs().into_iter().find(|(_, progress)| progress.active);
-        let raft = &mut self.raw.raft;
-        raft.bcast_append();
-        if let Some((heir, _)) = heir {
-            raft.send_timeout_now(heir.0);
-        }
-        raft.become_follower(raft.term, raft::INVALID_ID);
-    }
-
-    /// Whether a change of members is on its way.
-    pub fn is_changing(&self) -> bool {
-        self.raw.raft.has_pending_conf()
     }
 
     /// Asks `to` to lead, once it has everything. Meanwhile nothing is proposed; given up after an
