@@ -136,6 +136,7 @@ const DOORS: &[(&str, &[&str])] = &[
             "mesh.rs",
             "net/",
             "node/drive.rs",
+            "node/recover.rs",
             "peer/",
             "restore/",
             "runtime/",

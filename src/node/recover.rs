@@ -21,10 +21,11 @@ use crate::{
     limits::STARTS_APART_TICKETS_MIN,
     log,
     store::{BlobError, Member as MemberFacts, Quota, Store},
-    tree::{self, Mark, OpenError, Root, RootFacts, Tree},
+    tree::{self, Mark, Newest, OpenError, Root, RootFacts, Tree},
     types::{ClusterId, Index, MemberId, Term},
     wal::{self, Ballot, BallotBox, Wal, WalError},
 };
+use futures_lite::future::zip;
 use std::{fmt, io};
 
 /// A member's files.
@@ -168,17 +169,29 @@ pub async fn find<D: Disk>(
     opening: &Opening,
     newborn: impl FnOnce() -> Result<Newborn, String>,
 ) -> Result<Found<D>, RecoverError> {
-    let held = held(disks, opening, newborn).await?;
-    let Held { store, facts, stands_in } = &held;
-    let options = wal::Options {
-        segment_bytes: opening.wal_segment_bytes,
-        cluster: facts.cluster.0,
-        member: facts.member.0,
-        salt: opening.salt,
+    let newest = tree::newest(&disks.data, opening.tree).await.transpose();
+    let owner = newest.as_ref().and_then(|newest| newest.as_ref().ok()).map(Newest::owner);
+    // Log and database are read side by side: whose they are is all that one needs of the other.
+    let weigh = async {
+        match owner {
+            Some(owner) => Some(Wal::weigh(disks.wal.clone(), log_options(opening, owner)).await),
+            None => None,
+        }
     };
+    let (held, weighed) = zip(held(disks, opening, newest, newborn), weigh).await;
+    let held = held?;
+    let Held { store, facts, stands_in } = &held;
+    let options = log_options(opening, (facts.cluster, facts.member));
     let boxed = BallotBox::open(&disks.wal, facts.cluster.0, facts.member.0).await;
     let (mut ballots, ballot) = boxed.map_err(RecoverError::Log)?;
-    let opened = Wal::open(disks.wal.clone(), disks.wal_background.clone(), options).await;
+    let weighed = match weighed {
+        Some(weighed) => weighed,
+        None => Wal::weigh(disks.wal.clone(), options).await,
+    };
+    let opened = match weighed {
+        Ok(weighed) => weighed.open(disks.wal_background.clone()).await,
+        Err(error) => Err(error),
+    };
     let others_vote = store.cluster().voters().any(|voter| voter.id != facts.member);
     let (wal, recovered) = match (opened, ballot) {
         (Err(WalError::Damaged { file, offset, what, .. }), Some(ballot)) if others_vote => {
@@ -203,13 +216,27 @@ pub async fn find<D: Disk>(
     Ok(Found { wal, recovered, ballots, held })
 }
 
+fn log_options(opening: &Opening, (cluster, member): (ClusterId, MemberId)) -> wal::Options {
+    wal::Options {
+        segment_bytes: opening.wal_segment_bytes,
+        cluster: cluster.0,
+        member: member.0,
+        salt: opening.salt,
+    }
+}
+
 /// What the data disk holds, or the new member's first superblock.
 async fn held<D: Disk>(
     disks: &Disks<D>,
     opening: &Opening,
+    newest: Option<Result<Newest, OpenError>>,
     newborn: impl FnOnce() -> Result<Newborn, String>,
 ) -> Result<Held, RecoverError> {
-    let opened = tree::open(&disks.data, opening.tree).await;
+    let opened = match newest {
+        Some(Ok(newest)) => tree::open_newest(&disks.data, opening.tree, newest).await.map(Some),
+        Some(Err(error)) => Err(error),
+        None => Ok(None),
+    };
     if let Some(damage) = known_damage(disks, &opened).await? {
         let held = stand_in(disks, opening).await?;
         let what = if others_go_on(&held) {

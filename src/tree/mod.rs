@@ -65,7 +65,7 @@ pub use lease::{HeldKeys, Lease, LeaseScan};
 pub use manifest::Manifest;
 pub use map::{Map, MapView};
 pub use mark::Mark;
-pub use recover::{OpenError, open, stand_in};
+pub use recover::{Newest, OpenError, newest, open, open_newest, stand_in};
 pub use restore::Past;
 pub use root::{FILE as SUPERBLOCK_FILE, Root, RootFacts};
 pub(crate) use segment::DIR as RECORDS_DIR;

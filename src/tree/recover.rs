@@ -28,7 +28,7 @@ use crate::{
     fatal::DAMAGED_ADVICE,
     io::{BLOCK_BYTES, Disk, File, Load},
     limits::{CHECKPOINT_CHUNK_BYTES, SWEEP_RECORDS_PER_TURN},
-    types::{LeaseId, Revision, Seq},
+    types::{ClusterId, LeaseId, MemberId, Revision, Seq},
 };
 use futures_lite::future::yield_now;
 use std::{collections::BTreeSet, fmt, io, sync::Arc};
@@ -103,13 +103,49 @@ impl From<io::Error> for OpenError {
     }
 }
 
+/// The newest whole superblock and the names of all other files: what opening begins with.
+pub struct Newest {
+    there: BTreeSet<String>,
+    root: Root,
+}
+
+impl Newest {
+    /// Whose directory this is.
+    pub fn owner(&self) -> (ClusterId, MemberId) {
+        (self.root.facts.cluster, self.root.facts.member)
+    }
+}
+
+/// Finds the newest superblock. None for a directory that was never formatted.
+///
+/// # Errors
+/// [`OpenError`] says what is wrong with the slots, and what to do.
+pub async fn newest<D: Disk>(disk: &D, options: Options) -> Result<Option<Newest>, OpenError> {
+    let there = files(disk).await?;
+    let root = newest_root(disk, options, there.is_empty()).await?;
+    Ok(root.map(|root| Newest { there, root }))
+}
+
 /// Opens what a checkpoint wrote. None for a directory that was never formatted.
 ///
 /// # Errors
 /// [`OpenError`] says which file is damaged, where, and what to do.
 pub async fn open<D: Disk>(disk: &D, options: Options) -> Result<Option<(Tree, Root)>, OpenError> {
-    let there = files(disk).await?;
-    let Some(root) = newest_root(disk, options, there.is_empty()).await? else { return Ok(None) };
+    match newest(disk, options).await? {
+        Some(newest) => open_newest(disk, options, newest).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Opens what the checkpoint with this superblock wrote.
+///
+/// # Errors
+/// As [`open`].
+pub async fn open_newest<D: Disk>(
+    disk: &D,
+    options: Options,
+    Newest { there, root }: Newest,
+) -> Result<(Tree, Root), OpenError> {
     let dead = read_dead(disk, &root).await?;
     let mut closed = Vec::with_capacity(root.sealed.len());
     for entry in &root.sealed {
@@ -129,7 +165,7 @@ pub async fn open<D: Disk>(disk: &D, options: Options) -> Result<Option<(Tree, R
     );
     let named: Vec<_> = root.files().collect();
     tree.shelf.garbage.extend(there.into_iter().filter(|name| !named.contains(name)));
-    Ok(Some((tree, root)))
+    Ok((tree, root))
 }
 
 /// What stands in for a database that is damaged, until a snapshot takes its place: an empty tree, in
@@ -139,9 +175,8 @@ pub async fn open<D: Disk>(disk: &D, options: Options) -> Result<Option<(Tree, R
 /// # Errors
 /// As [`open`] for the superblock; a directory that was never formatted has nothing to stand in for.
 pub async fn stand_in<D: Disk>(disk: &D, options: Options) -> Result<(Tree, Root), OpenError> {
-    let there = files(disk).await?;
-    let newest = newest_root(disk, options, there.is_empty()).await?;
-    let root = newest.ok_or(OpenError::NoRoot { slots: [None, None] })?;
+    let newest = newest(disk, options).await?;
+    let Newest { there, root } = newest.ok_or(OpenError::NoRoot { slots: [None, None] })?;
     let mut shelf =
         Shelf::new(root.segment_bytes, Vec::new(), Tail::new(0, Seq(0), root.segment_bytes));
     shelf.garbage.extend(there);

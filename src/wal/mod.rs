@@ -183,14 +183,21 @@ impl Options {
     }
 }
 
+/// A log that has been read, and in which nothing is changed yet.
+pub struct Weighed<D: Disk> {
+    disk: D,
+    options: Options,
+    next_slot: u64,
+    found: Finding<D::File>,
+}
+
 impl<D: Disk> Wal<D> {
-    /// Opens the log below `disk`, or makes a new one, and begins a segment. `background` is the
+    /// Reads the log below `disk`, or makes a new one, and begins a segment. `background` is the
     /// same directory reached another way: files are filled and removed through it, so that doing so
     /// delays no append.
     ///
     /// # Errors
-    /// [`WalError::Damaged`], [`WalError::Foreign`], [`WalError::Version`]: the files are left as
-    /// they are. [`WalError::Io`]: nothing is lost, not even by `StorageFull`.
+    /// As [`Wal::weigh`] and [`Weighed::open`].
     ///
     /// # Panics
     /// When `options.segment_bytes` is not as described.
@@ -199,24 +206,22 @@ impl<D: Disk> Wal<D> {
         background: D,
         options: Options,
     ) -> Result<(Self, Recovered), WalError> {
+        Self::weigh(disk, options).await?.open(background).await
+    }
+
+    /// The first half of [`Wal::open`]: finds out what the log holds, and changes nothing.
+    ///
+    /// # Errors
+    /// [`WalError::Damaged`], [`WalError::Foreign`], [`WalError::Version`], [`WalError::Io`].
+    ///
+    /// # Panics
+    /// When `options.segment_bytes` is not as described.
+    pub async fn weigh(disk: D, options: Options) -> Result<Weighed<D>, WalError> {
         options.check();
         let survey = recover::survey(&disk, options.owner()).await?;
         let next_slot = survey.next_slot();
-        let mut found = recover::weigh(survey).await?;
-        found.sever(&options.blank()).await?;
-        spare::remove_all(&disk, std::mem::take(&mut found.unborn)).await?;
-
-        let recovered = Recovered {
-            entries: std::mem::take(&mut found.tip.entries),
-            hard_state: found.tip.hard_state,
-            trimmed: found.tip.trimmed,
-            torn: found.torn.take(),
-        };
-        let mut wal = Self::behind(disk, background, options, next_slot, found);
-        wal.begin().await?;
-        // The folder itself may be new, from this opening or from one that was cut short.
-        wal.disk.sync_dir("").await?;
-        Ok((wal, recovered))
+        let found = recover::weigh(survey).await?;
+        Ok(Weighed { disk, options, next_slot, found })
     }
 
     /// Puts the files of a damaged log aside, into a folder whose name begins with `wal-damaged`, so
@@ -335,5 +340,29 @@ impl<D: Disk> Wal<D> {
     /// Bytes of the largest frame, see [`frame::frame_bytes`].
     pub fn frame_bytes_max(&self) -> usize {
         usize::try_from(self.options.segment_bytes).expect("64-bit machine") - BLOCK_BYTES
+    }
+}
+
+impl<D: Disk> Weighed<D> {
+    /// The second half of [`Wal::open`]: cuts off what was never acknowledged, and begins a segment.
+    ///
+    /// # Errors
+    /// [`WalError::Io`]: nothing is lost, not even by `StorageFull`.
+    pub async fn open(self, background: D) -> Result<(Wal<D>, Recovered), WalError> {
+        let Self { disk, options, next_slot, mut found } = self;
+        found.sever(&options.blank()).await?;
+        spare::remove_all(&disk, std::mem::take(&mut found.unborn)).await?;
+
+        let recovered = Recovered {
+            entries: std::mem::take(&mut found.tip.entries),
+            hard_state: found.tip.hard_state,
+            trimmed: found.tip.trimmed,
+            torn: found.torn.take(),
+        };
+        let mut wal = Wal::behind(disk, background, options, next_slot, found);
+        wal.begin().await?;
+        // The folder itself may be new, from this opening or from one that was cut short.
+        wal.disk.sync_dir("").await?;
+        Ok((wal, recovered))
     }
 }
